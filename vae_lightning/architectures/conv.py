@@ -1,0 +1,101 @@
+"""The chapter's convolutional network, for any image with even sides of at least 10 pixels."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+
+from torch import Tensor, nn
+from torch.distributions import Independent
+
+from .posterior import GaussianHead
+
+__all__ = ["ConvDecoder", "ConvEncoder"]
+
+
+class ConvEncoder(nn.Module):
+    """Four strided convolutions, halving the image each time, and a Gaussian head.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        latent_dim: dimension of z.
+        width: channels of the first convolution, doubled by each that follows. The chapter takes the
+            image size, 28.
+
+    Source: Keydana, *Deep Learning and Scientific Computing with R torch*, chapter 16.
+    """
+
+    def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 28) -> None:
+        super().__init__()
+        channels, *sides = image_shape
+        widths = [channels, width, 2 * width, 4 * width, 8 * width]
+        self.trunk = nn.Sequential()
+        for before, after in pairwise(widths):
+            self.trunk += nn.Sequential(
+                nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1), nn.BatchNorm2d(after), nn.LeakyReLU()
+            )
+            sides = [(side + 1) // 2 for side in sides]
+        self.head = GaussianHead(widths[-1] * prod(sides), latent_dim)
+
+    def forward(self, x: Tensor) -> Independent:
+        return self.head(self.trunk(x).flatten(1))
+
+
+class ConvDecoder(nn.Module):
+    """A linear map to 8·width channels of one pixel, and four transposed convolutions up to the image.
+
+    The first spreads the pixel over the smallest map (4×4 for 28 and 32 pixels, 8×8 for 64), the others
+    double it, and crop a pixel at each edge where the doubled map would be too large (8 → 14).
+
+    Args:
+        image_shape: `(C, H, W)`, H and W even.
+        latent_dim: dimension of z.
+        width: channels before the last layer; see `ConvEncoder`.
+
+    Raises:
+        ValueError: for images with an odd side, or too small to be halved three times.
+
+    Source: Keydana, *Deep Learning and Scientific Computing with R torch*, chapter 16.
+    """
+
+    def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 28) -> None:
+        super().__init__()
+        channels, *sides = image_shape
+        smallest, paddings = zip(*(_upsampling_plan(side) for side in sides), strict=True)
+        self.width = 8 * width
+        self.project = nn.Linear(latent_dim, self.width)
+        self.trunk = nn.Sequential()
+        before = self.width
+        for after, stride, kernel, padding in [
+            (4 * width, 1, smallest, 0),
+            (2 * width, 2, (4, 4), tuple(plan[0] for plan in paddings)),
+            (width, 2, (4, 4), tuple(plan[1] for plan in paddings)),
+        ]:
+            self.trunk += nn.Sequential(
+                nn.ConvTranspose2d(before, after, kernel, stride, padding, bias=False),
+                nn.BatchNorm2d(after),
+                nn.LeakyReLU(),
+            )
+            before = after
+        last = tuple(plan[2] for plan in paddings)
+        self.trunk.append(nn.ConvTranspose2d(width, channels, kernel_size=4, stride=2, padding=last, bias=False))
+
+    def forward(self, z: Tensor) -> Tensor:
+        codes = z.flatten(0, -2) if z.dim() > 1 else z.unsqueeze(0)
+        images = self.trunk(self.project(codes).view(-1, self.width, 1, 1))
+        return images.view(*z.shape[:-1], *images.shape[1:])
+
+
+def _upsampling_plan(side: int) -> tuple[int, list[int]]:
+    """Side of the smallest map, and the paddings of the three layers that double it up to `side`.
+
+    A layer with kernel 4 and stride 2 makes 2·n pixels of n with padding 1, and 2·n − 2 with padding 2.
+    """
+    paddings: list[int] = []
+    size = side
+    for _ in range(3):
+        if size % 2 or size < 4:
+            raise ValueError(f"image_shape: the conv decoder needs even sides of at least 10 pixels, got {side}")
+        odd_half = size // 2 % 2
+        paddings.insert(0, 2 if odd_half else 1)
+        size = size // 2 + odd_half
+    return size, paddings

@@ -1,0 +1,56 @@
+"""Fully connected networks, as in Kingma and Welling (2014), https://arxiv.org/abs/1312.6114."""
+
+from collections.abc import Sequence
+from math import prod
+
+from torch import Tensor, nn
+from torch.distributions import Independent
+
+from .posterior import GaussianHead
+
+__all__ = ["MLPDecoder", "MLPEncoder"]
+
+
+class MLPEncoder(nn.Module):
+    """Pixels through hidden layers with ReLU to a Gaussian head.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        latent_dim: dimension of z.
+        hidden: units of each hidden layer, from the image inwards.
+    """
+
+    def __init__(self, image_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (512, 256)) -> None:
+        super().__init__()
+        self.trunk = _hidden_layers(prod(image_shape), hidden)
+        self.head = GaussianHead(hidden[-1], latent_dim)
+
+    def forward(self, x: Tensor) -> Independent:
+        return self.head(self.trunk(x.flatten(1)))
+
+
+class MLPDecoder(nn.Module):
+    """A code through hidden layers with ReLU to one parameter per pixel.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        latent_dim: dimension of z.
+        hidden: units of each hidden layer, from the code outwards.
+    """
+
+    def __init__(self, image_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (256, 512)) -> None:
+        super().__init__()
+        self.image_shape = tuple(image_shape)
+        self.trunk = _hidden_layers(latent_dim, hidden)
+        self.pixels = nn.Linear(hidden[-1], prod(image_shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.pixels(self.trunk(z)).view(*z.shape[:-1], *self.image_shape)
+
+
+def _hidden_layers(features: int, hidden: Sequence[int]) -> nn.Sequential:
+    layers = nn.Sequential()
+    for units in hidden:
+        layers += nn.Sequential(nn.Linear(features, units), nn.ReLU())
+        features = units
+    return layers

@@ -1,0 +1,27 @@
+"""The diagonal Gaussian posterior that the encoders end in."""
+
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+__all__ = ["GaussianHead"]
+
+
+class GaussianHead(nn.Module):
+    """Two linear maps from features to q(z|x) = N(μ, diag σ²), the second giving log σ².
+
+    Args:
+        features: number of input features.
+        latent_dim: dimension of z.
+    """
+
+    def __init__(self, features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.mean = nn.Linear(features, latent_dim)
+        self.log_variance = nn.Linear(features, latent_dim)
+
+    def forward(self, features: Tensor) -> Independent:
+        """Posterior of features `(B, features)`: batch `(B,)`, event `(latent_dim,)`."""
+        standard_deviation = (0.5 * self.log_variance(features)).exp()
+        # Validating the arguments would read them back from the device in every step.
+        normal = Normal(self.mean(features), standard_deviation, validate_args=False)
+        return Independent(normal, 1, validate_args=False)

@@ -1,0 +1,262 @@
+"""When something is printed or drawn in a run, and where it goes: the log, `figures/` and TensorBoard.
+
+Drawing leaves no trace on the training: it happens in evaluation mode, which is undone, and draws its noise
+outside the training's random state.
+"""
+
+import logging
+import math
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+from torchvision.io import read_image, write_png
+
+from . import plots
+from .evaluation import encode_all, normal_lattice, principal_plane, square_lattice, traverse
+from .runs import Run
+from .vae import VAE
+
+__all__ = ["FinalFigures", "LossLines", "SampleGrids", "Stopwatch", "drawing", "save_figure"]
+
+log = logging.getLogger(__name__)
+
+
+class LossLines(Callback):
+    """Prints the terms of the loss at every n-th batch of each epoch.
+
+    Args:
+        every_n_batches: n.
+    """
+
+    def __init__(self, every_n_batches: int = 50) -> None:
+        self.every_n_batches = every_n_batches
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
+        if (batch_idx + 1) % self.every_n_batches:
+            return
+        terms = {name: trainer.callback_metrics[f"train/{name}"].item() for name in ("loss", "distortion", "rate")}
+        values = "   ".join(f"{name} {value:7.2f}" for name, value in terms.items())
+        of_epochs, of_batches = trainer.max_epochs, trainer.num_training_batches
+        log.info("epoch %d/%s  batch %3d/%s   %s", trainer.current_epoch + 1, of_epochs, batch_idx + 1, of_batches, values)
+
+
+class SampleGrids(Callback):
+    """A grid of samples from the prior at every n-th batch of each epoch, always from the same noise.
+
+    At the end of training, evenly spaced ones of them, from first to last, are put together in one figure.
+
+    Args:
+        every_n_batches: n.
+        images: samples in a grid.
+        shown: grids in the final figure.
+    """
+
+    def __init__(self, every_n_batches: int = 50, images: int = 64, shown: int = 16) -> None:
+        self.every_n_batches = every_n_batches
+        self.images = images
+        self.shown = shown
+        self.codes: Tensor | None = None
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
+        if (batch_idx + 1) % self.every_n_batches or not trainer.is_global_zero:
+            return
+        model = _vae(pl_module)
+        with drawing(model):
+            # Noise, not codes, is what stays the same: a learned prior moves.
+            torch.manual_seed(0)
+            samples = model.sample(self.images)
+        grid = (plots.tile(samples, round(self.images**0.5)) * 255).round().to(torch.uint8).cpu()
+        folder = _run(trainer).figures / "grids"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_png(grid, str(folder / f"step_{trainer.global_step:06d}.png"))
+        for logger in _tensorboards(trainer):
+            logger.experiment.add_image("samples during training", grid, trainer.global_step)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        files = sorted((_run(trainer).figures / "grids").glob("step_*.png"))
+        if not files or not trainer.is_global_zero:
+            return
+        chosen = np.unique(np.linspace(0, len(files) - 1, min(self.shown, len(files))).round().astype(int))
+        grids = [read_image(str(files[i])).float() / 255 for i in chosen]
+        steps = [f"step {int(re.sub(r'[^0-9]', '', files[i].stem))}" for i in chosen]
+        with plots.style():
+            figure = plots.progress(grids, steps, "Samples from the prior, over training")
+        save_figure(trainer, "samples over training", figure)
+
+
+class FinalFigures(Callback):
+    """Draws the tested model: its codes, what it makes of them, and its samples.
+
+    What the comparison of a sweep draws again goes to `figures/figures.npz`: `points` `(N, 2)`, the test means or
+    their two principal components; `explained` `(2,)`, the share of the variance along each; `labels` `(N,)`;
+    `class_names`; `rates` `(latent_dim,)`; and, as uint8, `originals`, `reconstructions` and `samples`
+    `(M, C, H, W)`.
+
+    Args:
+        scatter_limit: half the width of the scatter's axes for latent dimension 2; null for the data's own extent.
+        lattice_extent: half the width of the chapter's lattice.
+        lattice_cells: codes along each side of it.
+        quantile_cells: codes along each side of the lattice at normal quantiles.
+        reconstructions: test images shown beside their reconstructions.
+        samples: samples from the prior.
+        traversed: dimensions that are traversed, the most used ones, for latent dimensions above 2.
+    """
+
+    def __init__(
+        self,
+        scatter_limit: float | None = 4.0,
+        lattice_extent: float = 8.0,
+        lattice_cells: int = 8,
+        quantile_cells: int = 20,
+        reconstructions: int = 20,
+        samples: int = 100,
+        traversed: int = 10,
+    ) -> None:
+        self.scatter_limit = scatter_limit
+        self.lattice_extent = lattice_extent
+        self.lattice_cells = lattice_cells
+        self.quantile_cells = quantile_cells
+        self.reconstructions = reconstructions
+        self.samples = samples
+        self.traversed = traversed
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        model = _vae(pl_module)
+        with drawing(model), plots.style():
+            torch.manual_seed(0)
+            for name, figure in self._figures(trainer, model):
+                save_figure(trainer, name, figure)
+
+    def _figures(self, trainer: Trainer, model: VAE) -> Iterator[tuple[str, Figure]]:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        subject = f"{data.name}, latent dimension {model.latent_dim}"
+
+        codes = encode_all(model, _test_batches(trainer))
+        originals = next(_test_batches(trainer))[0][: self.reconstructions]
+        reconstructed, samples = model.reconstruct(originals), model.sample(self.samples)
+        yield "reconstructions", plots.reconstructions(originals, reconstructed, f"Test images: {subject}")
+        columns = math.ceil(self.samples**0.5)
+        yield "samples", plots.tiles(samples, columns, f"Samples from the prior: {subject}")
+
+        points, explained = codes.means, torch.ones(2)
+        title, axes, limit = f"Posterior means of the test images: {subject}", ("$z_1$", "$z_2$"), None
+        if model.latent_dim == 1:
+            points, axes = torch.stack([codes.means[:, 0], codes.labels], dim=1), ("$z_1$", "class")
+        elif model.latent_dim == 2:
+            limit = self.scatter_limit
+        else:
+            plane = principal_plane(codes.means)
+            points, explained = plane.coordinates, plane.explained
+            first, second = (f"principal component {i + 1} ({share:.0%})" for i, share in enumerate(explained))
+            title, axes = f"{title}\n{explained.sum():.0%} of their variance is in this plane", (first, second)
+        yield "latent means", plots.latent_scatter(points, codes.labels, data.class_names, title, axes, limit)
+
+        if model.latent_dim == 2:
+            for name, lattice in [
+                ("lattice", square_lattice(self.lattice_extent, self.lattice_cells)),
+                ("lattice of quantiles", normal_lattice(self.quantile_cells)),
+            ]:
+                decoded = model.decode(lattice.to(model.device)).mean
+                yield name, plots.lattice(decoded, lattice, f"Decoded {name}: {subject}")
+        elif model.latent_dim > 2:
+            used = codes.rates.argsort(descending=True)[: self.traversed]
+            values = torch.linspace(-3, 3, 11)
+            decoded = model.decode(traverse(codes.means[0], used, values).to(model.device)).mean
+            rows = [f"$z_{{{j + 1}}}$, {codes.rates[j]:.1f} nats" for j in used.tolist()]
+            title = f"The most used dimensions, traversed from the first test image: {subject}"
+            yield "traversals", plots.traversals(decoded, rows, values.tolist(), title)
+
+        pictures = {"originals": originals, "reconstructions": reconstructed, "samples": samples}
+        np.savez_compressed(
+            _run(trainer).arrays_file,
+            points=points.float().numpy(),
+            explained=explained.numpy(),
+            labels=codes.labels.numpy(),
+            class_names=np.array(data.class_names),
+            rates=codes.rates.numpy(),
+            **{name: (images * 255).round().to(torch.uint8).cpu().numpy() for name, images in pictures.items()},
+        )
+
+
+class Stopwatch(Callback):
+    """Measures training: its wall time and the images it went through, drawing and logging included.
+
+    Attributes:
+        seconds: from the first batch of the first epoch to the end of the last, validation included.
+        images: that were trained on, counted once for each epoch.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.images = 0
+        self._started = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
+        self.images += len(batch[0])
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        self.seconds += time.perf_counter() - self._started
+
+
+@contextmanager
+def drawing(model: LightningModule) -> Iterator[None]:
+    """Evaluation mode without gradients and with random draws of its own; everything is put back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), isolate_rng():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
+    """Renders a figure once, for `figures/` and for TensorBoard."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1)
+    folder = _run(trainer).figures
+    folder.mkdir(parents=True, exist_ok=True)
+    write_png(picture, str(folder / f"{name.replace(' ', '_')}.png"))
+    for logger in _tensorboards(trainer):
+        logger.experiment.add_image(name, picture, trainer.global_step)
+
+
+def _test_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+    """The test batches, as a test step receives them."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    for batch in data.test_dataloader():
+        yield data.on_after_batch_transfer(trainer.strategy.batch_to_device(batch), 0)
+
+
+def _vae(module: LightningModule) -> VAE:
+    if not isinstance(module, VAE):
+        raise TypeError(f"this callback draws a VAE, not a {type(module).__name__}")
+    return module
+
+
+def _run(trainer: Trainer) -> Run:
+    return Run(Path(trainer.default_root_dir))
+
+
+def _tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]

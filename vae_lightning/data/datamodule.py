@@ -1,0 +1,169 @@
+"""The LightningDataModule: from a source's images to batches on the training device, scaled to [0, 1]."""
+
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .resident import EpochShuffle, ResidentLoader
+from .sources import DataError, Source, Split, data_folder
+
+__all__ = ["ImageDataModule"]
+
+log = logging.getLogger(__name__)
+
+
+class ImageDataModule(LightningDataModule):
+    """Training, validation and test batches of a source.
+
+    A batch is a pair of images `(B, C, H, W)`, float32 in [0, 1], and labels `(B,)`, int64. Images are kept and
+    moved as uint8 and scaled on the device.
+
+    Args:
+        name: what the data set is called in figures and tables.
+        source: where the images come from; the contract is in `vae_lightning.data`.
+        image_shape: `(C, H, W)` that the model is built for; the source's images must have it.
+        batch_size: training images in a batch; the last, shorter batch of an epoch is kept.
+        eval_batch_size: likewise in validation and testing; only speed and memory depend on it.
+        scale: what pixel values are divided by. (The chapter divides by 256.)
+        validation_size: training images held out for validation.
+        validation_seed: chooses them, so that runs with different `seed` share them.
+        resident: whether the images stay on the training device; `auto` keeps them there if they take at most
+            half of its free memory.
+        num_workers: processes that load batches where images are not resident.
+        seed: with the epoch, determines the order of the training images.
+        root: folder of all data sets; see `vae_lightning.data.sources.data_folder`.
+
+    Raises:
+        ValueError: for an option out of range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        image_shape: Sequence[int],
+        batch_size: int = 128,
+        eval_batch_size: int = 1000,
+        scale: float = 255.0,
+        validation_size: int = 0,
+        validation_seed: int = 0,
+        resident: bool | Literal["auto"] = "auto",
+        num_workers: int = 2,
+        seed: int = 0,
+        root: str | None = None,
+    ) -> None:
+        super().__init__()
+        if resident not in (True, False, "auto"):
+            raise ValueError(f"resident: must be true, false or auto, got {resident!r}")
+        for option, value, least in [
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("validation_size", validation_size, 0),
+            ("num_workers", num_workers, 0),
+        ]:
+            if value < least:
+                raise ValueError(f"{option}: must be a whole number of at least {least}, got {value}")
+        self.name = name
+        self.source = source
+        self.image_shape = tuple(image_shape)
+        self.class_names = tuple(source.class_names)
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.scale = scale
+        self.validation_size = validation_size
+        self.validation_seed = validation_seed
+        self.resident = resident
+        self.num_workers = num_workers
+        self.seed = seed
+        self.root = root
+        self.splits: dict[str, Split] = {}
+
+    def prepare_data(self) -> None:
+        self.source.prepare(data_folder(self.root))
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the images, once.
+
+        Raises:
+            DataError: when they do not have `image_shape`, or none would be left to train on.
+        """
+        if self.splits:
+            return
+        train, test = (self.source.load(data_folder(self.root), train) for train in (True, False))
+        for split in (train, test):
+            if split.images.shape[1:] != self.image_shape:
+                found = tuple(split.images.shape[1:])
+                raise DataError(f"data.image_shape={list(self.image_shape)}, but the images are {list(found)}")
+        held_out = self.validation_size
+        if held_out >= len(train.images):
+            raise DataError(f"data.validation_size={held_out}: must be less than the {len(train.images)} images")
+        if held_out:
+            generator = torch.Generator().manual_seed(self.validation_seed)
+            order = torch.randperm(len(train.images), generator=generator)
+            # Sorted, so that what is left keeps the source's order.
+            chosen, rest = order[:held_out].sort().values, order[held_out:].sort().values
+            self.splits["val"] = Split(train.images[chosen], train.labels[chosen])
+            train = Split(train.images[rest], train.labels[rest])
+        self.splits |= {"train": train, "test": test}
+
+    def train_dataloader(self) -> ResidentLoader | DataLoader:
+        return self._loader("train", self.batch_size, EpochShuffle(len(self.splits["train"].images), self.seed))
+
+    def val_dataloader(self) -> ResidentLoader | DataLoader | list[DataLoader]:
+        return self._loader("val", self.eval_batch_size) if "val" in self.splits else []
+
+    def test_dataloader(self) -> ResidentLoader | DataLoader:
+        return self._loader("test", self.eval_batch_size)
+
+    def on_after_batch_transfer(self, batch: Split, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        return batch[0].float() / self.scale, batch[1]
+
+    def _loader(
+        self, name: str, batch_size: int, sampler: EpochShuffle | None = None
+    ) -> ResidentLoader | DataLoader:
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        split = self.splits[name]
+        resident = _fits(split, device) if self.resident == "auto" else self.resident
+        if name == "train":
+            where = f"stay on {device}" if resident else f"are loaded by {self.num_workers} workers"
+            log.info("data       %s: %d images to train on, which %s", self.name, len(split.images), where)
+        if resident:
+            return ResidentLoader(Split(*(part.to(device) for part in split)), batch_size, sampler)
+        return DataLoader(
+            _BatchedDataset(split),
+            batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=_as_fetched,
+            pin_memory=device.type == "cuda",
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+class _BatchedDataset(Dataset):
+    """Fetches a whole batch by one indexing operation, which `DataLoader` uses where a data set offers it."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split.images)
+
+    def __getitems__(self, indices: list[int]) -> Split:
+        return Split(self.split.images[indices], self.split.labels[indices])
+
+
+def _as_fetched(batch: Split) -> Split:
+    return batch
+
+
+def _fits(split: Split, device: torch.device) -> bool:
+    if device.type != "cuda":  # the images are in host memory already
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return sum(part.nbytes for part in split) <= free / 2

@@ -1,0 +1,206 @@
+"""Figures: tensors in, matplotlib figures out. Nothing here touches files, loggers or matplotlib's global state.
+
+Grey values are always shown on the fixed scale from 0 (black) to 1 (white), so that brightness can be compared
+between pictures. Images with three channels are shown in colour.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+
+__all__ = [
+    "PALETTE",
+    "curves",
+    "draw_scatter",
+    "draw_tiles",
+    "labelled_tiles",
+    "latent_scatter",
+    "lattice",
+    "progress",
+    "reconstructions",
+    "style",
+    "tile",
+    "tiles",
+    "traversals",
+]
+
+# Ten hues that stay apart on white and for most colour-blind readers, in the order of the classes.
+PALETTE = (
+    "#4477aa", "#ee6677", "#228833", "#ccaa22", "#66ccee",
+    "#aa3377", "#999999", "#ee8833", "#332288", "#44bb99",
+)  # fmt: skip
+INK = "#222222"
+QUIET = "#777777"
+
+
+def style() -> AbstractContextManager[None]:
+    """The settings that all figures share; figures are drawn and saved inside it."""
+    return matplotlib.rc_context(
+        {
+            "font.size": 9,
+            "axes.titlesize": 10,
+            "axes.titlelocation": "left",
+            "axes.titlepad": 8,
+            "axes.labelsize": 9,
+            "axes.labelcolor": INK,
+            "axes.edgecolor": QUIET,
+            "axes.linewidth": 0.7,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": False,
+            "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+            "xtick.color": QUIET,
+            "ytick.color": QUIET,
+            "xtick.labelsize": 8,
+            "ytick.labelsize": 8,
+            "text.color": INK,
+            "legend.frameon": False,
+            "legend.fontsize": 8,
+            "lines.linewidth": 1.4,
+            "figure.dpi": 150,
+            "savefig.dpi": 150,
+            "figure.titlesize": 12,
+        }
+    )
+
+
+def tile(images: Tensor, columns: int) -> Tensor:
+    """One picture `(C, H', W')` of images `(N, C, H, W)` in [0, 1], in rows of `columns` with hairlines between."""
+    return make_grid(images, nrow=columns, padding=1, pad_value=0.35).clamp(0, 1)
+
+
+def draw_tiles(axes: Axes, images: Tensor, columns: int) -> None:
+    """`tile`, drawn into axes without ticks or frame."""
+    axes.imshow(tile(images, columns).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+    axes.set_axis_off()
+
+
+def tiles(images: Tensor, columns: int, title: str) -> Figure:
+    """A figure of images `(N, C, H, W)` in rows of `columns`."""
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(6, 6 * rows / columns + 0.4), layout="constrained")
+    axes = figure.add_subplot()
+    draw_tiles(axes, images, columns)
+    axes.set_title(title)
+    return figure
+
+
+def progress(grids: Sequence[Tensor], labels: Sequence[str], title: str, columns: int = 4) -> Figure:
+    """Grids of samples, each `(N, C, H, W)` or one picture `(1, C, H, W)`, in the order they were drawn."""
+    columns = min(columns, len(grids))
+    rows = -(-len(grids) // columns)
+    figure = Figure(figsize=(2.3 * columns + 0.2, 2.45 * rows + 0.5), layout="constrained")
+    cells = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in cells:
+        axes.set_axis_off()
+    for axes, grid, label in zip(cells, grids, labels, strict=False):
+        draw_tiles(axes, grid, round(len(grid) ** 0.5))
+        axes.set_title(label, fontsize=8, color=QUIET, loc="center", pad=3)
+    figure.suptitle(title, x=0.01, ha="left")
+    return figure
+
+
+def draw_scatter(
+    axes: Axes, points: Tensor, labels: Tensor, class_names: Sequence[str], limit: float | None = None
+) -> None:
+    """Points `(N, 2)` coloured by class `(N,)`, equal aspect; axes from −limit to limit where one is given."""
+    size = float(np.clip(2500 / max(len(points), 1), 1.5, 9))
+    # In random order, so that no class covers the others; the order is the same every time.
+    order = np.random.default_rng(0).permutation(len(points))
+    colours = np.array([matplotlib.colors.to_rgba(PALETTE[c % len(PALETTE)], 0.75) for c in labels.tolist()])
+    x, y = points.cpu().numpy().T
+    axes.scatter(x[order], y[order], s=size, c=colours[order], linewidths=0, rasterized=True)
+    for label, name in enumerate(class_names):
+        axes.scatter([], [], s=22, color=PALETTE[label % len(PALETTE)], label=name)
+    axes.set_aspect("equal", adjustable="box" if limit else "datalim")
+    if limit:
+        axes.set(xlim=(-limit, limit), ylim=(-limit, limit))
+
+
+def latent_scatter(
+    points: Tensor,
+    labels: Tensor,
+    class_names: Sequence[str],
+    title: str,
+    axis_labels: tuple[str, str] = ("$z_1$", "$z_2$"),
+    limit: float | None = None,
+) -> Figure:
+    """Scatter of points `(N, 2)` with a legend of class names; see `draw_scatter`."""
+    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    axes = figure.add_subplot()
+    draw_scatter(axes, points, labels, class_names, limit)
+    axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1], title=title)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", handletextpad=0.2)
+    return figure
+
+
+def lattice(images: Tensor, codes: Tensor, title: str) -> Figure:
+    """Images `(R, S, C, H, W)` decoded at a lattice of codes `(R, S, 2)`, with the codes along the axes."""
+    rows, columns = images.shape[:2]
+    figure = Figure(figsize=(6, 6.2), layout="constrained")
+    axes = figure.add_subplot()
+    picture = tile(images.flatten(0, 1), columns)
+    axes.imshow(picture.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+    height, width = picture.shape[1] / rows, picture.shape[2] / columns
+    axes.set_xticks([(i + 0.5) * width for i in range(columns)], [f"{v:.2g}" for v in codes[0, :, 0].tolist()])
+    axes.set_yticks([(i + 0.5) * height for i in range(rows)], [f"{v:.2g}" for v in codes[:, 0, 1].tolist()])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="$z_1$", ylabel="$z_2$", title=title)
+    return figure
+
+
+def reconstructions(originals: Tensor, reconstructed: Tensor, title: str, columns: int = 10) -> Figure:
+    """Originals `(N, C, H, W)`, each above its reconstruction, in rows of `columns` pairs."""
+    pairs = []
+    for top, bottom in zip(originals.split(columns), reconstructed.split(columns), strict=True):
+        pairs.append((top, bottom))
+    figure = Figure(figsize=(7, 1.5 * len(pairs) + 0.5), layout="constrained")
+    blocks = figure.subplots(len(pairs), 1, squeeze=False).flat
+    for axes, (top, bottom) in zip(blocks, pairs, strict=True):
+        labelled_tiles(axes, [top, bottom], ["image", "reconstruction"])
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    return figure
+
+
+def labelled_tiles(axes: Axes, rows: Sequence[Tensor], labels: Sequence[str]) -> None:
+    """Rows of images, each `(N, C, H, W)`, with a label at the left of each."""
+    columns = len(rows[0])
+    picture = np.concatenate([tile(row, columns).cpu().numpy() for row in rows], axis=1)
+    axes.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
+    height = picture.shape[1] / len(rows)
+    axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], labels)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def traversals(images: Tensor, labels: Sequence[str], values: Sequence[float], title: str) -> Figure:
+    """Images `(R, S, C, H, W)`: a row for each traversed dimension, a column for each value it takes."""
+    rows, columns = images.shape[:2]
+    figure = Figure(figsize=(0.62 * columns + 1.3, 0.62 * rows + 0.9), layout="constrained")
+    axes = figure.add_subplot()
+    labelled_tiles(axes, list(images), labels)
+    width = axes.images[0].get_array().shape[1] / columns
+    axes.set_xticks([(i + 0.5) * width for i in range(columns)], [f"{value:+.1f}" for value in values])
+    axes.set_title(title)
+    return figure
+
+
+def curves(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> None:
+    """Lines of (steps, values) by name, drawn into axes; the range leaves out the first steps' heights."""
+    for number, (name, (steps, values)) in enumerate(series.items()):
+        axes.plot(steps, values, label=name, color=PALETTE[number % len(PALETTE)])
+    settled = [v for _, values in series.values() for v in values[len(values) // 10 :] if np.isfinite(v)]
+    if settled:
+        low, high = min(settled), max(settled)
+        margin = 0.06 * (high - low or 1)
+        axes.set_ylim(low - margin, high + margin)
+    axes.set_title(title)
+    axes.set_xlabel("optimizer step")

@@ -1,0 +1,198 @@
+"""A run on disk: where its files lie, what it is called, whether it is finished.
+
+::
+
+    <run>/.hydra/                 what was asked, as Hydra writes it
+    <run>/config.yaml             what was run: resolved, without interpolations
+    <run>/environment.json        versions, hardware, command line, start time
+    <run>/train.log
+    <run>/tensorboard/            events
+    <run>/checkpoints/last.ckpt
+    <run>/figures/                every picture as PNG; figures.npz: the arrays they were drawn from
+    <run>/metrics.json            written last, at once or not at all: it marks a finished run
+    <run>/error.txt               traceback of a failed run
+    <sweep>/multirun.yaml         what was swept, as Hydra writes it
+    <sweep>/report/               the comparison
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+__all__ = ["Run", "run_name", "short_names", "sweep_runs", "swept_keys", "write_json"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one training.
+
+    Args:
+        folder: where it lies; it need not exist yet.
+    """
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "config.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        return self.folder / "environment.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.folder / "metrics.json"
+
+    @property
+    def error_file(self) -> Path:
+        return self.folder / "error.txt"
+
+    @property
+    def figures(self) -> Path:
+        return self.folder / "figures"
+
+    @property
+    def arrays_file(self) -> Path:
+        return self.figures / "figures.npz"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.folder / "tensorboard"
+
+    @property
+    def finished(self) -> bool:
+        return self.metrics_file.is_file()
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return yaml.safe_load(self.config_file.read_text())
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The final metrics, by name.
+
+        Raises:
+            FileNotFoundError: if the run is not finished.
+        """
+        return json.loads(self.metrics_file.read_text())
+
+    @property
+    def failure(self) -> str:
+        """Why there are no metrics, in one line."""
+        if not self.error_file.is_file():
+            return "not finished"
+        return self.error_file.read_text().strip().splitlines()[-1]
+
+    def option(self, key: str) -> Any:
+        """Value of a configuration key, dotted, or of a group choice (`model/objective`); None where there is none."""
+        if "/" in key or isinstance(self._lookup(key), Mapping):
+            return self._choices().get(key, self._choices().get(key.replace(".", "/")))
+        return self._lookup(key)
+
+    def _lookup(self, key: str) -> Any:
+        node: Any = self.config
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else None
+        return node
+
+    def _choices(self) -> dict[str, str]:
+        hydra = yaml.safe_load((self.folder / ".hydra" / "hydra.yaml").read_text())
+        return hydra["hydra"]["runtime"]["choices"]
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file so that it is there whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def sweep_runs(sweep: Path) -> list[Run]:
+    """The runs of a sweep folder, in the order of their jobs."""
+    runs = [Run(path.parent.parent) for path in sweep.glob("*/.hydra/hydra.yaml")]
+    return sorted(runs, key=lambda run: (_job_number(run), run.name))
+
+
+def _job_number(run: Run) -> int:
+    hydra = yaml.safe_load((run.folder / ".hydra" / "hydra.yaml").read_text())
+    number = hydra["hydra"]["job"].get("num")
+    return number if isinstance(number, int) else 0
+
+
+def swept_keys(sweep: Path) -> list[str]:
+    """The keys that a sweep varies, in Hydra's order, read from its `multirun.yaml`; none without that file."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    path = sweep / "multirun.yaml"
+    if not path.is_file():
+        return []
+    hydra = yaml.safe_load(path.read_text())["hydra"]
+    params = [f"{key}={value}" for key, value in (hydra["sweeper"].get("params") or {}).items()]
+    # The command line comes last and wins over the configuration, as it does in Hydra's sweeper.
+    overrides = OverridesParser.create().parse_overrides(params + hydra["overrides"]["task"])
+    swept = {override.key_or_group: override.is_sweep_override() for override in overrides}
+    return [key for key, varies in swept.items() if varies]
+
+
+def run_name(sweep: str, overrides: Sequence[str]) -> str:
+    """Name of a job's folder: what was swept, as in `latent_dim-128_seed-1`.
+
+    Names hold letters, digits and `._-` only, which neither a shell nor Hydra's grammar would need quoted. Where a
+    value has other characters, or is long, a digest keeps names apart.
+
+    Args:
+        sweep: the sweep's folder, with `multirun.yaml` in it.
+        overrides: the job's own overrides, `key=value`.
+
+    >>> run_name("nowhere", ["model.latent_dim=2", "model/objective=beta", "model.encoder.hidden=[64,32]"])
+    'latent_dim-2_objective-beta_hidden-64-32-1e7ff5'
+    """
+    keys = swept_keys(Path(sweep))
+    parts = dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
+    chosen = {key: value for key, value in parts.items() if not keys or key in keys}
+    short = short_names(chosen)
+    name = "_".join(f"{short[key]}-{_plain(value)}" for key, value in chosen.items())
+    return _plain(name, longest=150) if name else "run"
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """The last part of each key, or as many parts as it takes to tell the keys apart.
+
+    >>> short_names(["model.latent_dim", "model.encoder.width", "model.decoder.width"])
+    {'model.latent_dim': 'latent_dim', 'model.encoder.width': 'encoder.width', 'model.decoder.width': 'decoder.width'}
+    """
+    keys = list(keys)
+    names = {}
+    for key in keys:
+        parts = re.split(r"[./]", key.partition("@")[0])
+        for depth in range(1, len(parts) + 1):
+            name = ".".join(parts[-depth:])
+            if sum(re.sub("/", ".", "/" + other).endswith("." + name) for other in keys) == 1:
+                break
+        names[key] = name
+    return names
+
+
+def _plain(value: str, longest: int = 40) -> str:
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", value)
+    if plain == value and len(value) <= longest:
+        return value
+    return f"{plain.strip('-')[:longest]}-{hashlib.sha256(value.encode()).hexdigest()[:6]}"

@@ -1,0 +1,93 @@
+"""The root of the configuration: a dataclass, so that a misspelt key or a value of the wrong type is an error.
+
+The nodes below the root are open, because they are constructor calls (`_target_`) whose options the classes know.
+Those options that have a range, and that nobody would look for in a traceback, are checked here as well, before
+anything is imported or read.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from .errors import UsageError
+from .runs import run_name
+
+__all__ = ["Config", "check", "register"]
+
+
+@dataclass
+class Config:
+    """What a run is made of.
+
+    Attributes:
+        study: what the sweep or run is called in folder names and titles.
+        seed: of initialisation, shuffling and noise.
+        data: the `LightningDataModule`.
+        model: the `LightningModule`.
+        trainer: Lightning's trainer.
+        callbacks: Lightning callbacks, by name.
+        logger: Lightning loggers, by name.
+        run_dir: the run's folder; set to Hydra's output folder when the run starts.
+    """
+
+    study: str = MISSING
+    seed: int = MISSING
+    data: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    run_dir: str = MISSING
+
+
+def register() -> None:
+    """Makes the schema and the resolvers known to Hydra."""
+    ConfigStore.instance().store(name="schema", node=Config)
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    # Cached: the same for all jobs of a sweep, as Hydra's `now` is; different for sweeps of the same second.
+    OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+def _whole(least: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": (lambda value: _whole(0)(value) and value < 2**32, "a whole number from 0 to 4294967295"),
+    "data.batch_size": (_whole(1), "a whole number of at least 1"),
+    "data.eval_batch_size": (_whole(1), "a whole number of at least 1"),
+    "data.validation_size": (_whole(0), "a whole number of at least 0"),
+    "data.num_workers": (_whole(0), "a whole number of at least 0"),
+    "data.scale": (_positive, "a number greater than 0"),
+    "model.latent_dim": (_whole(1), "a whole number of at least 1"),
+    "model.optimizer.lr": (_positive, "a number greater than 0"),
+    "model.objective.beta": (lambda value: value == 0 or _positive(value), "a number of at least 0"),
+    "trainer.max_epochs": (_whole(1), "a whole number of at least 1"),
+    "trainer.accelerator": (
+        {"auto", "cpu", "gpu", "cuda", "mps", "tpu"}.__contains__,
+        "one of auto, cpu, gpu, cuda, mps, tpu",
+    ),
+    "callbacks.losses.every_n_batches": (_whole(1), "a whole number of at least 1"),
+    "callbacks.grids.every_n_batches": (_whole(1), "a whole number of at least 1"),
+    "callbacks.grids.images": (_whole(1), "a whole number of at least 1"),
+}
+
+
+def check(config: DictConfig) -> None:
+    """Checks the options that have a range.
+
+    Raises:
+        UsageError: naming the option, its value and what is allowed.
+    """
+    for option, (allowed, description) in _ALLOWED.items():
+        value = OmegaConf.select(config, option, default=None)
+        if OmegaConf.select(config, option.rpartition(".")[0]) is not None and value is not None and not allowed(value):
+            raise UsageError(f"{option}={value}: must be {description}")

@@ -1,0 +1,100 @@
+"""The variational autoencoder as a LightningModule: encode, decode, sample, reconstruct, and Lightning's steps."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.optim import Optimizer
+
+from .objectives import ELBO
+
+__all__ = ["VAE"]
+
+
+class VAE(LightningModule):
+    """p(x|z) p(z) with an amortised posterior q(z|x), made of parts that can each be exchanged.
+
+    Args:
+        latent_dim: dimension of z.
+        encoder: images `(B, C, H, W)` to q(z|x); the contract is in `vae_lightning.architectures`.
+        decoder: codes `(…, latent_dim)` to raw parameters `(…, C, H, W)`; likewise.
+        likelihood: raw parameters to p(x|z); see `vae_lightning.likelihoods`.
+        prior: module with `distribution()`; see `vae_lightning.priors`.
+        objective: what training minimises; see `vae_lightning.objectives`.
+        optimizer: parameters to an optimizer.
+
+    The logged metrics are per image, in nats: `train/`, `val/` and `test/` followed by `loss` (the objective's),
+    `distortion` and `rate`; validation and test add `elbo`. In training, distortion and rate are the objective's
+    own terms; validation and test always take the properly sampled bound, so that runs with different
+    objectives can be compared.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        likelihood: nn.Module,
+        prior: nn.Module,
+        objective: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.prior = prior
+        self.objective = objective
+        self.make_optimizer = optimizer
+
+    def encode(self, x: Tensor) -> Distribution:
+        """q(z|x) of images `(B, C, H, W)`: batch `(B,)`, event `(latent_dim,)`."""
+        return self.encoder(x)
+
+    def decode(self, z: Tensor) -> Distribution:
+        """p(x|z) of codes `(…, latent_dim)`: batch `(…)`, event `(C, H, W)`."""
+        return self.likelihood(self.decoder(z))
+
+    def sample(self, count: int) -> Tensor:
+        """Means of p(x|z) `(count, C, H, W)` for codes drawn from the prior."""
+        return self.decode(self.prior.distribution().sample((count,))).mean
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Means of p(x|z) `(B, C, H, W)` at the posterior means of images `(B, C, H, W)`."""
+        return self.decode(self.encode(x).mean).mean
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.make_optimizer(self.parameters())
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        terms = self.objective(self, batch[0])
+        means = {f"train/{name}": term.mean() for name, term in terms._asdict().items()}
+        self.log_dict({name: mean.detach() for name, mean in means.items()}, prog_bar=True)
+        return means["train/loss"]
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate("val", batch[0], batch_idx)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate("test", batch[0], batch_idx)
+
+    def _evaluate(self, stage: str, x: Tensor, batch_idx: int) -> None:
+        # The noise depends on the batch alone: the same model gets the same numbers whenever it is evaluated,
+        # and training goes on as if it had not been.
+        with isolate_rng():
+            torch.manual_seed(batch_idx)
+            bound = ELBO()(self, x)
+            loss = bound.loss if type(self.objective) is ELBO else self.objective(self, x).loss
+        metrics: dict[str, Any] = {
+            f"{stage}/loss": loss.mean(),
+            f"{stage}/elbo": -bound.loss.mean(),
+            f"{stage}/distortion": bound.distortion.mean(),
+            f"{stage}/rate": bound.rate.mean(),
+        }
+        # Weighted by the number of images, so that the epoch's mean is over images, not over batches.
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(x))
