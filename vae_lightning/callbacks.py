@@ -6,11 +6,11 @@ outside the training's random state.
 
 import logging
 import math
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +48,9 @@ class LossLines(Callback):
         terms = {name: trainer.callback_metrics[f"train/{name}"].item() for name in ("loss", "distortion", "rate")}
         values = "   ".join(f"{name} {value:7.2f}" for name, value in terms.items())
         of_epochs, of_batches = trainer.max_epochs, trainer.num_training_batches
-        log.info("epoch %d/%s  batch %3d/%s   %s", trainer.current_epoch + 1, of_epochs, batch_idx + 1, of_batches, values)
+        log.info(
+            "epoch %d/%s  batch %3d/%s   %s", trainer.current_epoch + 1, of_epochs, batch_idx + 1, of_batches, values
+        )
 
 
 class SampleGrids(Callback):
@@ -77,21 +79,22 @@ class SampleGrids(Callback):
             torch.manual_seed(0)
             samples = model.sample(self.images)
         grid = (plots.tile(samples, round(self.images**0.5)) * 255).round().to(torch.uint8).cpu()
-        folder = _run(trainer).figures / "grids"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_png(grid, str(folder / f"step_{trainer.global_step:06d}.png"))
+        file = _run(trainer).grid_file(trainer.global_step)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_png(grid, str(file))
         for logger in _tensorboards(trainer):
             logger.experiment.add_image("samples during training", grid, trainer.global_step)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        files = sorted((_run(trainer).figures / "grids").glob("step_*.png"))
+        files = _run(trainer).grids()
         if not files or not trainer.is_global_zero:
             return
-        chosen = np.unique(np.linspace(0, len(files) - 1, min(self.shown, len(files))).round().astype(int))
-        grids = [read_image(str(files[i])).float() / 255 for i in chosen]
-        steps = [f"step {int(re.sub(r'[^0-9]', '', files[i].stem))}" for i in chosen]
+        chosen = plots.evenly_spaced(list(files), self.shown)
+        name = trainer.datamodule.name  # type: ignore[attr-defined]
+        title = f"Samples from the prior over training: {name}, latent dimension {_vae(pl_module).latent_dim}"
         with plots.style():
-            figure = plots.progress(grids, steps, "Samples from the prior, over training")
+            grids = {step: read_image(str(files[step])) for step in chosen}
+            figure = plots.progress(grids, title)
         save_figure(trainer, "samples over training", figure)
 
 
@@ -180,8 +183,7 @@ class FinalFigures(Callback):
             yield "traversals", plots.traversals(decoded, rows, values.tolist(), title)
 
         pictures = {"originals": originals, "reconstructions": reconstructed, "samples": samples}
-        np.savez_compressed(
-            _run(trainer).arrays_file,
+        arrays: dict[str, Any] = dict(
             points=points.float().numpy(),
             explained=explained.numpy(),
             labels=codes.labels.numpy(),
@@ -189,6 +191,7 @@ class FinalFigures(Callback):
             rates=codes.rates.numpy(),
             **{name: (images * 255).round().to(torch.uint8).cpu().numpy() for name, images in pictures.items()},
         )
+        np.savez_compressed(_run(trainer).arrays_file, **arrays)
 
 
 class Stopwatch(Callback):
@@ -243,9 +246,8 @@ def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
 
 def _test_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
     """The test batches, as a test step receives them."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    for batch in data.test_dataloader():
-        yield data.on_after_batch_transfer(trainer.strategy.batch_to_device(batch), 0)
+    for batch in trainer.test_dataloaders or ():
+        yield trainer.strategy.batch_to_device(batch)
 
 
 def _vae(module: LightningModule) -> VAE:

@@ -1,14 +1,21 @@
 """A user's mistake, told in a line or two: the option, its value, what is allowed."""
 
 import difflib
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-__all__ = ["UsageError", "exit_code", "explain"]
+__all__ = ["UsageError", "exit_code", "explain", "only_below_error", "unknown_option"]
 
 
 class UsageError(ValueError):
@@ -22,37 +29,47 @@ def exit_code(error: BaseException) -> int:
 
 def explain(error: BaseException) -> str:
     """An exception as a message of one or two lines."""
-    cause = _configuration_error(error)
+    cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
+    if isinstance(error, OverrideParseException):
+        return f"{error.override!r}: cannot be read; options are given as KEY=VALUE"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _unknown_choice(error)
     if isinstance(error, InstantiationException):
         return _failed_call(error)
-    if isinstance(cause, ConfigKeyError) and cause.full_key:
-        return _unknown_option(cause)
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+        keys = cause.parent_node if isinstance(cause.parent_node, DictConfig) else []
+        return unknown_option(str(cause.full_key), [str(key) for key in keys])
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} has no value: give one with {cause.full_key}=VALUE"
-    if cause is not None and cause.full_key:
-        return f"{cause.full_key}: {_first_line(cause)}"
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return f"{cause.full_key}: {_lines(cause)[0]}"
+    if match := re.match(r"Ambiguous value for argument '(.+)'", str(error)):
+        return f"{match[1]}: several values are a sweep, which needs --multirun; a list is written [1,2]"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, UsageError | HydraException | OmegaConfBaseException):
-        return "; ".join(line.strip() for line in str(error).splitlines()[:3] if line.strip())
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return "; ".join(_lines(error)[:3])
     return str(error).strip() or type(error).__name__
 
 
-def _configuration_error(error: BaseException | None) -> OmegaConfBaseException | None:
-    while error is not None and not isinstance(error, OmegaConfBaseException):
-        error = error.__cause__ if isinstance(error, ConfigCompositionException) else None
-    return error
+def unknown_option(option: str, known: Iterable[str]) -> str:
+    """What to say of an option that is not there.
 
-
-def _unknown_option(error: ConfigKeyError) -> str:
-    option = str(error.full_key)
+    Args:
+        option: the whole key, dotted.
+        known: names that its node has.
+    """
     parent, _, key = option.rpartition(".")
-    node = error.parent_node
-    keys = [str(known) for known in node] if isinstance(node, DictConfig) else []
+    known = sorted(name for name in known if not name.startswith("_"))
+    close = difflib.get_close_matches(key, known, n=1)
+    suggestion = f" Did you mean {parent + '.' if parent else ''}{close[0]}?" if close else ""
     place = f"{parent} has" if parent else "there are"
-    return f"{option}: no such option.{_suggestion(key, keys, parent)}\n{place}: {', '.join(sorted(keys))}"
+    return f"{option}: no such option.{suggestion}\n{place} {', '.join(known)}"
+
+
+def only_below_error() -> Callable[[logging.LogRecord], bool]:
+    """A filter for the handler that writes to standard output; errors go to standard error."""
+    return lambda record: record.levelno < logging.ERROR
 
 
 def _unknown_choice(error: MissingConfigException) -> str:
@@ -62,32 +79,21 @@ def _unknown_choice(error: MissingConfigException) -> str:
         return f"{choice}: no such configuration file"
     if not options:
         return f"{group}={choice}: there is no group {group}"
-    return f"{group}={choice}: no such choice.{_suggestion(choice, options)}\n{group} can be: {', '.join(options)}"
-
-
-def _suggestion(word: str, known: Iterable[str], parent: str = "") -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f" Did you mean {parent + '.' if parent else ''}{close[0]}?" if close else ""
+    close = difflib.get_close_matches(choice, options, n=1)
+    suggestion = f" Did you mean {group}={close[0]}?" if close else ""
+    return f"{group}={choice}: no such choice.{suggestion}\n{group} can be {', '.join(options)}"
 
 
 def _failed_call(error: InstantiationException) -> str:
     """From Hydra's account of a failed constructor call: the node and what the constructor said."""
-    text = str(error)
-    node = match[1] if (match := re.search(r"full_key: (.+)", text)) else ""
-    cause = error.__cause__
-    said = _first_line(cause) if cause is not None else _first_line(error)
-    if cause is not None and (match := re.search(r"unexpected keyword argument '(\w+)'", said)):
-        return f"{node}.{match[1]}: no such option of {_target(text)}"
-    if cause is not None and (match := re.search(r"missing .* required .* arguments?: (.+)", said)):
-        return f"{node}: {_target(text)} also needs {match[1]}"
-    if cause is not None and (match := re.match(r"(\w+): (.*got .*)", said)):  # our own constructors say it so
+    node = match[1] if (match := re.search(r"full_key: (.+)", str(error))) else ""
+    said = _lines(error.__cause__ or error)
+    if match := re.match(r"(\w+): (.*got .*)", said[0]):  # our own constructors say it so
         return f"{node}.{match[1]}: {match[2]}"
-    return f"{node}: {said}"
+    if match := re.search(r"missing .* required .* arguments?: (.+)", said[0]):
+        return f"{node} also needs {match[1]}"
+    return f"{node}: {' '.join(said[:2])}"
 
 
-def _target(text: str) -> str:
-    return match[1] if (match := re.search(r"call to (?:target )?'([^']+)'", text)) else "its class"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _lines(error: BaseException) -> list[str]:
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

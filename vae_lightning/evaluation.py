@@ -1,22 +1,15 @@
 """What is measured of a trained model: pure functions of tensors and a model."""
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
+from .objectives import Model
+
 __all__ = ["Codes", "Plane", "encode_all", "normal_lattice", "principal_plane", "square_lattice", "traverse"]
-
-
-class Encoding(Protocol):
-    """A model that encodes images `(B, C, H, W)` to a factorised posterior, and its prior."""
-
-    def encode(self, x: Tensor) -> Distribution: ...
-
-    @property
-    def prior(self) -> torch.nn.Module: ...
 
 
 class Codes(NamedTuple):
@@ -34,7 +27,7 @@ class Codes(NamedTuple):
 
 
 @torch.no_grad()
-def encode_all(model: Encoding, batches: Iterable[tuple[Tensor, Tensor]]) -> Codes:
+def encode_all(model: Model, batches: Iterable[tuple[Tensor, Tensor]]) -> Codes:
     """Encodes all batches of images `(B, C, H, W)` and labels `(B,)`; results are on the CPU."""
     means, labels, rates = [], [], []
     for images, classes in batches:

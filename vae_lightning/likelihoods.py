@@ -6,8 +6,8 @@ learned scale, say) belong to it, not to the decoder.
 """
 
 from torch import Tensor, nn
-from torch.distributions import Independent
 from torch.distributions import Bernoulli as PixelBernoulli
+from torch.distributions import Independent
 
 __all__ = ["Bernoulli"]
 

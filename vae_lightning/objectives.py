@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
+from .priors import Prior
+
 __all__ = ["ELBO", "AsPrinted", "Beta", "Model", "Terms"]
 
 
@@ -32,7 +34,8 @@ class Terms(NamedTuple):
 class Model(Protocol):
     """What an objective asks of a model; `vae_lightning.vae.VAE` is one."""
 
-    prior: nn.Module
+    @property
+    def prior(self) -> Prior: ...
 
     def encode(self, x: Tensor) -> Distribution: ...
 

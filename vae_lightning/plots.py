@@ -6,19 +6,24 @@ between pictures. Images with three channels are shown in colour.
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 from torchvision.utils import make_grid
 
 __all__ = [
     "PALETTE",
+    "class_handles",
     "curves",
+    "draw_picture",
     "draw_scatter",
-    "draw_tiles",
+    "evenly_spaced",
     "labelled_tiles",
     "latent_scatter",
     "lattice",
@@ -35,6 +40,8 @@ PALETTE = (
     "#4477aa", "#ee6677", "#228833", "#ccaa22", "#66ccee",
     "#aa3377", "#999999", "#ee8833", "#332288", "#44bb99",
 )  # fmt: skip
+T = TypeVar("T")
+
 INK = "#222222"
 QUIET = "#777777"
 
@@ -54,7 +61,7 @@ def style() -> AbstractContextManager[None]:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": False,
-            "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+            "axes.prop_cycle": cycler(color=PALETTE),
             "xtick.color": QUIET,
             "ytick.color": QUIET,
             "xtick.labelsize": 8,
@@ -75,52 +82,60 @@ def tile(images: Tensor, columns: int) -> Tensor:
     return make_grid(images, nrow=columns, padding=1, pad_value=0.35).clamp(0, 1)
 
 
-def draw_tiles(axes: Axes, images: Tensor, columns: int) -> None:
-    """`tile`, drawn into axes without ticks or frame."""
-    axes.imshow(tile(images, columns).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
-    axes.set_axis_off()
-
-
 def tiles(images: Tensor, columns: int, title: str) -> Figure:
     """A figure of images `(N, C, H, W)` in rows of `columns`."""
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(6, 6 * rows / columns + 0.4), layout="constrained")
     axes = figure.add_subplot()
-    draw_tiles(axes, images, columns)
+    draw_picture(axes, tile(images, columns))
     axes.set_title(title)
     return figure
 
 
-def progress(grids: Sequence[Tensor], labels: Sequence[str], title: str, columns: int = 4) -> Figure:
-    """Grids of samples, each `(N, C, H, W)` or one picture `(1, C, H, W)`, in the order they were drawn."""
+def progress(grids: Mapping[int, Tensor], title: str, columns: int = 4) -> Figure:
+    """Pictures of samples `(C, H, W)`, uint8, by the optimizer step after which they were drawn."""
     columns = min(columns, len(grids))
     rows = -(-len(grids) // columns)
-    figure = Figure(figsize=(2.3 * columns + 0.2, 2.45 * rows + 0.5), layout="constrained")
-    cells = figure.subplots(rows, columns, squeeze=False).flat
+    figure = Figure(figsize=(max(2.3 * columns, 6), 2.45 * rows + 0.4), layout="constrained")
+    cells = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in cells:
         axes.set_axis_off()
-    for axes, grid, label in zip(cells, grids, labels, strict=False):
-        draw_tiles(axes, grid, round(len(grid) ** 0.5))
-        axes.set_title(label, fontsize=8, color=QUIET, loc="center", pad=3)
-    figure.suptitle(title, x=0.01, ha="left")
+    for axes, (step, grid) in zip(cells, grids.items(), strict=False):
+        draw_picture(axes, grid)
+        axes.set_title(f"step {step}", fontsize=8, color=QUIET, loc="center", pad=3)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure
 
 
-def draw_scatter(
-    axes: Axes, points: Tensor, labels: Tensor, class_names: Sequence[str], limit: float | None = None
-) -> None:
+def draw_picture(axes: Axes, picture: Tensor) -> None:
+    """A picture `(C, H, W)`, uint8 or in [0, 1], drawn into axes without ticks or frame."""
+    axes.imshow(picture.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+    axes.set_axis_off()
+
+
+def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
+    """At most `count` of the items, evenly spaced from first to last, as R's `seq(1, n, length.out = count)`."""
+    chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    return [items[i] for i in chosen]
+
+
+def draw_scatter(axes: Axes, points: Tensor, labels: Tensor, limit: float | None = None) -> None:
     """Points `(N, 2)` coloured by class `(N,)`, equal aspect; axes from −limit to limit where one is given."""
-    size = float(np.clip(2500 / max(len(points), 1), 1.5, 9))
+    size = float(np.clip(12_000 / max(len(points), 1), 4, 14))
     # In random order, so that no class covers the others; the order is the same every time.
     order = np.random.default_rng(0).permutation(len(points))
     colours = np.array([matplotlib.colors.to_rgba(PALETTE[c % len(PALETTE)], 0.75) for c in labels.tolist()])
     x, y = points.cpu().numpy().T
     axes.scatter(x[order], y[order], s=size, c=colours[order], linewidths=0, rasterized=True)
-    for label, name in enumerate(class_names):
-        axes.scatter([], [], s=22, color=PALETTE[label % len(PALETTE)], label=name)
     axes.set_aspect("equal", adjustable="box" if limit else "datalim")
     if limit:
         axes.set(xlim=(-limit, limit), ylim=(-limit, limit))
+
+
+def class_handles(class_names: Sequence[str]) -> tuple[list[Line2D], list[str]]:
+    """Dots in the classes' colours and their names, for a legend of a `draw_scatter`."""
+    colours = [PALETTE[label % len(PALETTE)] for label in range(len(class_names))]
+    return [Line2D([], [], color=c, marker="o", markersize=5, linestyle="") for c in colours], list(class_names)
 
 
 def latent_scatter(
@@ -134,33 +149,29 @@ def latent_scatter(
     """Scatter of points `(N, 2)` with a legend of class names; see `draw_scatter`."""
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.add_subplot()
-    draw_scatter(axes, points, labels, class_names, limit)
+    draw_scatter(axes, points, labels, limit)
     axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1], title=title)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", handletextpad=0.2)
+    figure.legend(*class_handles(class_names), loc="outside right center", handletextpad=0.2)
     return figure
 
 
 def lattice(images: Tensor, codes: Tensor, title: str) -> Figure:
     """Images `(R, S, C, H, W)` decoded at a lattice of codes `(R, S, 2)`, with the codes along the axes."""
-    rows, columns = images.shape[:2]
     figure = Figure(figsize=(6, 6.2), layout="constrained")
     axes = figure.add_subplot()
-    picture = tile(images.flatten(0, 1), columns)
-    axes.imshow(picture.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
-    height, width = picture.shape[1] / rows, picture.shape[2] / columns
-    axes.set_xticks([(i + 0.5) * width for i in range(columns)], [f"{v:.2g}" for v in codes[0, :, 0].tolist()])
-    axes.set_yticks([(i + 0.5) * height for i in range(rows)], [f"{v:.2g}" for v in codes[:, 0, 1].tolist()])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    labelled_tiles(axes, list(images), _sparse_labels(codes[:, 0, 1]), _sparse_labels(codes[0, :, 0]))
     axes.set(xlabel="$z_1$", ylabel="$z_2$", title=title)
     return figure
 
 
+def _sparse_labels(values: Tensor, most: int = 10) -> list[str]:
+    shown = evenly_spaced(range(len(values)), most)
+    return [f"{value:.2f}" if i in shown else "" for i, value in enumerate(values.tolist())]
+
+
 def reconstructions(originals: Tensor, reconstructed: Tensor, title: str, columns: int = 10) -> Figure:
     """Originals `(N, C, H, W)`, each above its reconstruction, in rows of `columns` pairs."""
-    pairs = []
-    for top, bottom in zip(originals.split(columns), reconstructed.split(columns), strict=True):
-        pairs.append((top, bottom))
+    pairs = list(zip(originals.split(columns), reconstructed.split(columns), strict=True))
     figure = Figure(figsize=(7, 1.5 * len(pairs) + 0.5), layout="constrained")
     blocks = figure.subplots(len(pairs), 1, squeeze=False).flat
     for axes, (top, bottom) in zip(blocks, pairs, strict=True):
@@ -169,14 +180,15 @@ def reconstructions(originals: Tensor, reconstructed: Tensor, title: str, column
     return figure
 
 
-def labelled_tiles(axes: Axes, rows: Sequence[Tensor], labels: Sequence[str]) -> None:
-    """Rows of images, each `(N, C, H, W)`, with a label at the left of each."""
-    columns = len(rows[0])
-    picture = np.concatenate([tile(row, columns).cpu().numpy() for row in rows], axis=1)
+def labelled_tiles(
+    axes: Axes, rows: Sequence[Tensor], row_labels: Sequence[str], column_labels: Sequence[str] = ()
+) -> None:
+    """Rows of images, each `(N, C, H, W)`, with a label at the left of each and under each column."""
+    picture = np.concatenate([tile(row, len(row)).cpu().numpy() for row in rows], axis=1)
     axes.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
-    height = picture.shape[1] / len(rows)
-    axes.set_yticks([(i + 0.5) * height for i in range(len(rows))], labels)
-    axes.set_xticks([])
+    height, width = picture.shape[1] / len(rows), picture.shape[2] / len(rows[0])
+    axes.set_yticks([(i + 0.5) * height for i in range(len(row_labels))], row_labels)
+    axes.set_xticks([(i + 0.5) * width for i in range(len(column_labels))], column_labels)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
@@ -186,9 +198,7 @@ def traversals(images: Tensor, labels: Sequence[str], values: Sequence[float], t
     rows, columns = images.shape[:2]
     figure = Figure(figsize=(0.62 * columns + 1.3, 0.62 * rows + 0.9), layout="constrained")
     axes = figure.add_subplot()
-    labelled_tiles(axes, list(images), labels)
-    width = axes.images[0].get_array().shape[1] / columns
-    axes.set_xticks([(i + 0.5) * width for i in range(columns)], [f"{value:+.1f}" for value in values])
+    labelled_tiles(axes, list(images), labels, [f"{round(value, 1) + 0.0:+.1f}" for value in values])
     axes.set_title(title)
     return figure
 

@@ -1,10 +1,18 @@
 """Priors p(z): modules whose `distribution()` has batch shape `()` and event shape `(latent_dim,)`."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Distribution, Independent, Normal
 
-__all__ = ["StandardNormal"]
+__all__ = ["Prior", "StandardNormal"]
+
+
+class Prior(Protocol):
+    """What is asked of a prior."""
+
+    def distribution(self) -> Distribution: ...
 
 
 class StandardNormal(nn.Module):

@@ -68,6 +68,15 @@ class Run:
     def arrays_file(self) -> Path:
         return self.figures / "figures.npz"
 
+    def grid_file(self, step: int) -> Path:
+        """Where the grid of samples after an optimizer step lies."""
+        return self.figures / "grids" / f"step_{step:06d}.png"
+
+    def grids(self) -> dict[int, Path]:
+        """The grids of samples that were drawn during training, by optimizer step."""
+        files = sorted((self.figures / "grids").glob("step_*.png"))
+        return {int(file.stem.removeprefix("step_")): file for file in files}
+
     @property
     def tensorboard(self) -> Path:
         return self.folder / "tensorboard"

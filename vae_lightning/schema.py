@@ -1,22 +1,24 @@
 """The root of the configuration: a dataclass, so that a misspelt key or a value of the wrong type is an error.
 
 The nodes below the root are open, because they are constructor calls (`_target_`) whose options the classes know.
-Those options that have a range, and that nobody would look for in a traceback, are checked here as well, before
-anything is imported or read.
+`check` looks at the ranges of the usual options before anything is imported; `check_calls` holds every call against
+its class's signature before anything is made.
 """
 
+import inspect
+import pkgutil
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from .errors import UsageError
+from .errors import UsageError, unknown_option
 from .runs import run_name
 
-__all__ = ["Config", "check", "register"]
+__all__ = ["Config", "check", "check_calls", "register"]
 
 
 @dataclass
@@ -91,3 +93,46 @@ def check(config: DictConfig) -> None:
         value = OmegaConf.select(config, option, default=None)
         if OmegaConf.select(config, option.rpartition(".")[0]) is not None and value is not None and not allowed(value):
             raise UsageError(f"{option}={value}: must be {description}")
+
+
+def check_calls(config: DictConfig) -> None:
+    """Checks the names, and where they are annotated simply the types, of the options of every `_target_` node.
+
+    Imports what the targets name, but calls nothing.
+
+    Raises:
+        UsageError: naming the option and what there is, or the type that it must have.
+    """
+    for key, node in _nodes(config):
+        if "_target_" in node:
+            target = str(node["_target_"])
+            try:
+                parameters = inspect.signature(pkgutil.resolve_name(target)).parameters
+            except (ImportError, AttributeError, ValueError) as error:
+                raise UsageError(f"{key}._target_={target}: cannot be loaded: {error}") from error
+            _check_call(key, node, parameters)
+
+
+def _nodes(node: DictConfig, key: str = "") -> Iterator[tuple[str, DictConfig]]:
+    yield key, node
+    for name in node:
+        child, name = node[name], str(name)
+        if isinstance(child, DictConfig):
+            yield from _nodes(child, f"{key}.{name}" if key else name)
+
+
+def _check_call(key: str, node: DictConfig, parameters: Mapping[str, inspect.Parameter]) -> None:
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in map(str, node):
+        if name.startswith("_"):
+            continue
+        if name not in parameters:
+            if open_ended:
+                continue
+            raise UsageError(unknown_option(f"{key}.{name}", parameters))
+        kind, value = parameters[name].annotation, node[name]
+        accepted = (int, float) if kind is float else kind
+        if kind in (int, float, str, bool) and not (
+            isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
+        ):
+            raise UsageError(f"{key}.{name}={value}: must be of type {kind.__name__}")

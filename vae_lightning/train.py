@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from .errors import UsageError, exit_code, explain
 from .report.sweep import RememberSweep
 from .runs import Run, short_names, sweep_runs, swept_keys, write_json
-from .schema import check, register
+from .schema import check, check_calls, register
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .data.datamodule import ImageDataModule
     from .vae import VAE
 
-__all__ = ["JobFailed", "main", "train"]
+__all__ = ["JobError", "main", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ CONFIGURATION = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "c
 register()
 
 
-class JobFailed(RuntimeError):
+class JobError(RuntimeError):
     """A job of a sweep failed, and has said why; the other jobs go on."""
 
 
@@ -56,10 +56,14 @@ def main() -> None:
     try:
         _job()
     except Exception as error:
-        code = exit_code(error)
+        # Hydra hands on what a job raised; what else fails has kept Hydra from starting one.
+        code = exit_code((error.__cause__ or error) if isinstance(error, JobError) else error)
         if wants_traceback:
             traceback.print_exc()
-        elif not isinstance(error, JobFailed):
+        elif isinstance(error, OSError):
+            hint = "Name another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep."
+            print(f"cannot write the output folder: {explain(error)}\n{hint}", file=sys.stderr)
+        elif not isinstance(error, JobError):
             print(explain(error), file=sys.stderr)
     sweep = RememberSweep.folder
     if sweep is not None and sweep_runs(sweep):
@@ -78,11 +82,11 @@ def _job(config: DictConfig) -> float:
     except Exception as error:
         message = explain(error)
         run.error_file.write_text(f"{traceback.format_exc()}\n{message.splitlines()[0]}\n")
-        if exit_code(error) == 1:
+        if exit_code(error) == 1 and not type(error).__module__.startswith(__package__):
             message += f"\nThe traceback is in {_short(run.error_file)}"
         log.error("%s", message)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise JobFailed(run.name) from error
+            raise JobError(run.name) from error
         # Not an Exception, so Hydra adds nothing to what has been said.
         raise SystemExit(exit_code(error)) from error
 
@@ -113,19 +117,24 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
     _describe(config, run, model, trainer)
 
     trainer.fit(model, datamodule=data)
+    validated = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
     trainer.test(model, datamodule=data, verbose=False)
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    metrics |= {
-        "latent_dim": model.latent_dim,
-        "seed": config.seed,
-        "epochs": trainer.current_epoch,
-        "steps": trainer.global_step,
-        "parameters": parameters,
-        "seconds_training": round(stopwatch.seconds, 3),
-        "images_per_second": round(stopwatch.images / stopwatch.seconds, 1),
-    }
+    tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    metrics = (
+        validated
+        | tested
+        | {
+            "latent_dim": model.latent_dim,
+            "seed": config.seed,
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "parameters": parameters,
+            "seconds_training": round(stopwatch.seconds, 3),
+            "images_per_second": round(stopwatch.images / stopwatch.seconds, 1),
+        }
+    )
     for logger in trainer.loggers:
         logger.log_hyperparams(_hyperparameters(config), metrics)
         logger.finalize("success")
@@ -143,12 +152,16 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
 
 def _build(config: DictConfig) -> "tuple[VAE, ImageDataModule, Trainer, Stopwatch]":
     """Makes every object of the run, so that all mistakes in the configuration are found before data is read."""
+    import torch
     from hydra.utils import instantiate
 
     from .callbacks import Stopwatch
 
+    check_calls(config)
+    accelerator = config.trainer.accelerator
+    if accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise UsageError(f"trainer.accelerator={accelerator}: there is no GPU here; use trainer=cpu or trainer=default")
     model = instantiate(config.model, _convert_="all")
-    model.configure_optimizers()
     data = instantiate(config.data, _convert_="all")
     stopwatch = Stopwatch()
     trainer = instantiate(
@@ -169,17 +182,20 @@ def _describe(config: DictConfig, run: Run, model: "VAE", trainer: "Trainer") ->
     import torch
 
     device = trainer.strategy.root_device
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    hardware = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    )
     OmegaConf.save(OmegaConf.merge(config, {"run_dir": "."}), run.config_file, resolve=True)
     packages = ["torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "vae-lightning"]
     environment = {
-        "command": sys.argv,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
         "platform": platform.platform(),
         "device": str(device),
         "hardware": hardware,
+        "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "seed": config.seed,
     }
@@ -217,7 +233,12 @@ def _quiet() -> None:
     """Silences what Lightning says that nobody here can act on."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    for text in [".*does not have many workers.*", ".*smaller than the logging interval.*", ".*Total length of `list`.*"]:
+    for text in [
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*isinstance.treespec.*",
+        ".*Total length of `list`.*",
+    ]:
         warnings.filterwarnings("ignore", text)
 
 

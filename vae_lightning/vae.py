@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from torch.optim import Optimizer
 
 from .objectives import ELBO
+from .priors import Prior
 
 __all__ = ["VAE"]
 
@@ -39,7 +40,7 @@ class VAE(LightningModule):
         encoder: nn.Module,
         decoder: nn.Module,
         likelihood: nn.Module,
-        prior: nn.Module,
+        prior: Prior,
         objective: nn.Module,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
     ) -> None:

@@ -60,28 +60,19 @@ class ConvDecoder(nn.Module):
     def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 28) -> None:
         super().__init__()
         channels, *sides = image_shape
-        smallest, paddings = zip(*(_upsampling_plan(side) for side in sides), strict=True)
-        self.width = 8 * width
-        self.project = nn.Linear(latent_dim, self.width)
-        self.trunk = nn.Sequential()
-        before = self.width
-        for after, stride, kernel, padding in [
-            (4 * width, 1, smallest, 0),
-            (2 * width, 2, (4, 4), tuple(plan[0] for plan in paddings)),
-            (width, 2, (4, 4), tuple(plan[1] for plan in paddings)),
-        ]:
-            self.trunk += nn.Sequential(
-                nn.ConvTranspose2d(before, after, kernel, stride, padding, bias=False),
-                nn.BatchNorm2d(after),
-                nn.LeakyReLU(),
-            )
-            before = after
-        last = tuple(plan[2] for plan in paddings)
-        self.trunk.append(nn.ConvTranspose2d(width, channels, kernel_size=4, stride=2, padding=last, bias=False))
+        (height, paddings_h), (breadth, paddings_b) = (_upsampling_plan(side) for side in sides)
+        widths = [8 * width, 4 * width, 2 * width, width, channels]
+        layers = [nn.ConvTranspose2d(widths[0], widths[1], (height, breadth), bias=False)]
+        for before, after, pad_h, pad_b in zip(widths[1:], widths[2:], paddings_h, paddings_b, strict=False):
+            layers.append(nn.ConvTranspose2d(before, after, 4, stride=2, padding=(pad_h, pad_b), bias=False))
+        self.project = nn.Linear(latent_dim, widths[0])
+        self.trunk = nn.Sequential(nn.Unflatten(1, (widths[0], 1, 1)))
+        for layer in layers[:-1]:
+            self.trunk += nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels), nn.LeakyReLU())
+        self.trunk.append(layers[-1])
 
     def forward(self, z: Tensor) -> Tensor:
-        codes = z.flatten(0, -2) if z.dim() > 1 else z.unsqueeze(0)
-        images = self.trunk(self.project(codes).view(-1, self.width, 1, 1))
+        images = self.trunk(self.project(z).reshape(-1, self.project.out_features))
         return images.view(*z.shape[:-1], *images.shape[1:])
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -123,9 +123,7 @@ class ImageDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Split, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         return batch[0].float() / self.scale, batch[1]
 
-    def _loader(
-        self, name: str, batch_size: int, sampler: EpochShuffle | None = None
-    ) -> ResidentLoader | DataLoader:
+    def _loader(self, name: str, batch_size: int, sampler: EpochShuffle | None = None) -> ResidentLoader | DataLoader:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         split = self.splits[name]
         resident = _fits(split, device) if self.resident == "auto" else self.resident
@@ -158,7 +156,7 @@ class _BatchedDataset(Dataset):
         return Split(self.split.images[indices], self.split.labels[indices])
 
 
-def _as_fetched(batch: Split) -> Split:
+def _as_fetched(batch: Any) -> Any:
     return batch
 
 

@@ -145,9 +145,7 @@ class Glyphs:
 
     class_names = tuple(FORMS)
 
-    def __init__(
-        self, train_size: int = 12_000, test_size: int = 2_000, image_size: int = 28, seed: int = 0
-    ) -> None:
+    def __init__(self, train_size: int = 12_000, test_size: int = 2_000, image_size: int = 28, seed: int = 0) -> None:
         for option, value, least in [
             ("train_size", train_size, 1),
             ("test_size", test_size, 1),

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pooch
@@ -19,6 +19,7 @@ from torch import Tensor
 __all__ = ["DataError", "Source", "Split", "TestImagesOnly", "TorchvisionMNIST", "data_folder"]
 
 log = logging.getLogger(__name__)
+pooch.get_logger().setLevel(logging.WARNING)  # what is downloaded is said here
 
 TIMEOUT_SECONDS = 30
 
@@ -75,10 +76,9 @@ class TorchvisionMNIST:
         class_names: Sequence[str] | None = None,
         mirrors: Sequence[str] | None = None,
     ) -> None:
-        known = torchvision.datasets.MNIST
-        kind = getattr(torchvision.datasets, dataset, None)
-        if not (isinstance(kind, type) and issubclass(kind, known) and "resources" in vars(kind)):
+        if dataset not in ("MNIST", "FashionMNIST", "KMNIST"):
             raise ValueError(f"dataset: must be MNIST, FashionMNIST or KMNIST, got {dataset!r}")
+        kind: Any = getattr(torchvision.datasets, dataset)
         self.checksums: dict[str, str] = dict(kind.resources)
         self.class_names = tuple(class_names or kind.classes)
         self.mirrors = tuple(mirrors if mirrors is not None else kind.mirrors)

@@ -1,9 +1,47 @@
 """The comparison of a sweep's runs, made from the files in the sweep's folder alone."""
 
+import os
 from pathlib import Path
+
+from ..runs import Run, sweep_runs, swept_keys
 
 __all__ = ["compare"]
 
 
-def compare(sweep: Path) -> list[str]:
-    return []
+def compare(sweep: Path) -> list[Run]:
+    """Makes `report/metrics.csv` and `report/comparison.png` in a sweep's folder and prints the table.
+
+    Args:
+        sweep: a folder with one folder for each run in it.
+
+    Returns:
+        The runs without metrics, which are named but not compared.
+
+    Raises:
+        FileNotFoundError: if there is no run in the folder.
+    """
+    # Imported here, because the command line imports this package before it knows whether there is anything to compare.
+    from .table import metrics_table, print_table
+
+    runs = sweep_runs(sweep)
+    if not runs:
+        raise FileNotFoundError(2, "there is no run in this folder", str(sweep))
+    finished = [run for run in runs if run.finished]
+    unfinished = [run for run in runs if not run.finished]
+    keys = swept_keys(sweep)
+    folder = sweep / "report"
+    folder.mkdir(exist_ok=True)
+    table = metrics_table(runs, keys)
+    table.to_csv(folder / "metrics.csv", index=False)
+    print(f"comparison {os.path.relpath(sweep)}: {len(finished)} of {len(runs)} runs finished\n")
+    if finished:
+        from .picture import comparison_picture
+
+        print_table(table, keys)
+        comparison_picture(finished, keys, folder / "comparison.png")
+        print(f"\npicture    {os.path.relpath(folder / 'comparison.png')}")
+    for run in unfinished:
+        print(f"failed     {run.name}: {run.failure}")
+    print(f"table      {os.path.relpath(folder / 'metrics.csv')}")
+    print(f"curves     tensorboard --logdir {os.path.relpath(sweep)}")
+    return unfinished

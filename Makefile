@@ -1,0 +1,46 @@
+# Everything runs in .venv, which is built here from pyproject.toml under the exact pins of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+ARGS ?=
+DATA ?= kmnist
+SWEEP ?= $(shell ls -dt multirun/*/ 2>/dev/null | head -n 1)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo compare report tensorboard test test-all
+
+help:  ## this list
+	@echo "make TARGET [DATA=…] [ARGS=\"KEY=VALUE …\"]"
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@echo
+	@echo "DATA is one of kmnist (default), kmnist10k, glyphs, mnist, fashion_mnist."
+	@echo "ARGS are options for vae-train, as in: make compare DATA=kmnist10k ARGS=\"trainer.max_epochs=10\""
+
+demo: $(INSTALLED)  ## latent dimension 2 against 128 on the built-in data, no download
+	@$(BIN)/vae-train experiment=latent_sweep data=glyphs callbacks.losses.every_n_batches=15 callbacks.grids.every_n_batches=15 $(ARGS)
+
+compare: $(INSTALLED)  ## the same on Kuzushiji-MNIST, or on DATA
+	@$(BIN)/vae-train experiment=latent_sweep data=$(DATA) $(ARGS)
+
+report: $(INSTALLED)  ## makes the comparison of SWEEP again, by default of the newest sweep
+	@$(BIN)/vae-report "$(SWEEP)"
+
+tensorboard: $(INSTALLED)  ## TensorBoard on all sweeps
+	@$(BIN)/tensorboard --logdir multirun
+
+test: $(INSTALLED)  ## lint, types and tests, in minutes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-all: $(INSTALLED)  ## the tests that take longer, too
+	$(BIN)/pytest $(ARGS)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing into .venv: PyTorch and the rest, several GB, a few minutes the first time …"
+	@$(PYTHON) -m venv .venv || { echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+	@echo "Installed."
