@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
-from torchvision.io import read_image, write_png
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from . import plots
 from .evaluation import encode_all, normal_lattice, principal_plane, square_lattice, traverse
@@ -81,7 +82,7 @@ class SampleGrids(Callback):
         grid = (plots.tile(samples, round(self.images**0.5)) * 255).round().to(torch.uint8).cpu()
         file = _run(trainer).grid_file(trainer.global_step)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_png(grid, str(file))
+        to_pil_image(grid).save(file)
         for logger in _tensorboards(trainer):
             logger.experiment.add_image("samples during training", grid, trainer.global_step)
 
@@ -93,7 +94,7 @@ class SampleGrids(Callback):
         name = trainer.datamodule.name  # type: ignore[attr-defined]
         title = f"Samples from the prior over training: {name}, latent dimension {_vae(pl_module).latent_dim}"
         with plots.style():
-            grids = {step: read_image(str(files[step])) for step in chosen}
+            grids = {step: pil_to_tensor(Image.open(files[step])) for step in chosen}
             figure = plots.progress(grids, title)
         save_figure(trainer, "samples over training", figure)
 
@@ -239,7 +240,7 @@ def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
     picture = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1)
     folder = _run(trainer).figures
     folder.mkdir(parents=True, exist_ok=True)
-    write_png(picture, str(folder / f"{name.replace(' ', '_')}.png"))
+    to_pil_image(picture).save(folder / f"{name.replace(' ', '_')}.png")
     for logger in _tensorboards(trainer):
         logger.experiment.add_image(name, picture, trainer.global_step)
 

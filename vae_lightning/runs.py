@@ -172,7 +172,7 @@ def run_name(sweep: str, overrides: Sequence[str]) -> str:
         overrides: the job's own overrides, `key=value`.
 
     >>> run_name("nowhere", ["model.latent_dim=2", "model/objective=beta", "model.encoder.hidden=[64,32]"])
-    'latent_dim-2_objective-beta_hidden-64-32-1e7ff5'
+    'latent_dim-2_objective-beta_hidden-64-32-0d1c05'
     """
     keys = swept_keys(Path(sweep))
     parts = dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)

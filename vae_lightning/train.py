@@ -60,7 +60,7 @@ def main() -> None:
         code = exit_code((error.__cause__ or error) if isinstance(error, JobError) else error)
         if wants_traceback:
             traceback.print_exc()
-        elif isinstance(error, OSError):
+        elif isinstance(error, OSError) and exit_code(error) == 1:
             hint = "Name another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep."
             print(f"cannot write the output folder: {explain(error)}\n{hint}", file=sys.stderr)
         elif not isinstance(error, JobError):
@@ -135,8 +135,10 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
             "images_per_second": round(stopwatch.images / stopwatch.seconds, 1),
         }
     )
+    hyperparameters = _hyperparameters(config)
     for logger in trainer.loggers:
-        logger.log_hyperparams(_hyperparameters(config), metrics)
+        outcome = {name: value for name, value in metrics.items() if name not in hyperparameters}
+        logger.log_hyperparams(hyperparameters, outcome)
         logger.finalize("success")
     write_json(run.metrics_file, metrics)
     log.info(

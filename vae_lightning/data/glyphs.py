@@ -174,7 +174,7 @@ def _write(count: int, size: int, seed: int) -> Split:
         form_of = (choice * len(forms)).long()
         for number, form in enumerate(forms):
             members = ((labels == label) & (form_of == number)).nonzero().squeeze(1)
-            for chunk in members.split(CHUNK):
+            for chunk in members.split(CHUNK) if len(members) else ():
                 images[chunk] = _draw(form, len(chunk), size, generator)
     order = torch.randperm(count, generator=generator)
     return Split(images[order].unsqueeze(1), labels[order])
@@ -190,8 +190,9 @@ def _draw(form: Form, count: int, size: int, generator: torch.Generator) -> Tens
     thickness = size / 28 * (1.2 * (0.18 * normal(count, 1)).exp()).clamp(0.75, 1.75)  # brush radius in pixels
     curves, radii = [], []
     for stroke in form:
-        control = torch.tensor(stroke) + 2.2 * normal(count, len(stroke), 2)
-        length = (control[:, 1:] - control[:, :-1]).norm(dim=-1).sum(1).mean().item()
+        template = torch.tensor(stroke, dtype=torch.float32)
+        control = template + 2.2 * normal(count, len(stroke), 2)
+        length = template.diff(dim=0).norm(dim=-1).sum().item()
         marks = max(4, round(length * scale / POINT_SPACING))
         curves.append(_spline_basis(len(stroke), marks) @ control)
         radii.append(thickness * _pressure(marks, length, normal(count, 3)))

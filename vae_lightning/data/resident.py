@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
@@ -31,7 +32,9 @@ class EpochShuffle(Sampler[int]):
 
     def order(self) -> Tensor:
         """This epoch's permutation of 0 … size − 1."""
-        generator = torch.Generator().manual_seed((self.seed << 32) + self.epoch)
+        # PyTorch's generator takes 32 bits of a seed; this mixes both numbers into them.
+        (mixed,) = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(mixed))
         return torch.randperm(self.size, generator=generator)
 
     def __len__(self) -> int:

@@ -8,8 +8,9 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torchvision.io import read_image
+from torchvision.transforms.functional import pil_to_tensor
 
 from .. import plots
 from ..runs import Run, short_names
@@ -28,7 +29,7 @@ def comparison_picture(runs: Sequence[Run], keys: Sequence[str], file: Path) -> 
     labels = {run: _label(run, keys) for run in runs}
     arrays = {run: np.load(run.arrays_file) if run.arrays_file.is_file() else None for run in shown}
     width = {1: 6.6, 2: 5.6, 3: 4.4}.get(len(shown), 3.6)
-    heights = [2.9, width / GRIDS + 0.8, 2 * width / 11 + 0.3, width * 0.8 + 0.3]
+    heights = [2.9, width / GRIDS + 0.5, 2 * width / 11 + 0.3, width * 0.8 + 0.3]
     with plots.style():
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
         figure = Figure(figsize=(max(width * len(shown), 8), sum(heights) + 0.5), layout=layout)
@@ -64,7 +65,7 @@ def _title(runs: Sequence[Run], keys: Sequence[str]) -> str:
     swept = [f"{names[key]} {', '.join(dict.fromkeys(str(run.option(key)) for run in runs))}" for key in keys]
     data = ", ".join(dict.fromkeys(str(run.option("data.name")) for run in runs))
     epochs = ", ".join(dict.fromkeys(str(run.metrics["epochs"]) for run in runs))
-    return f"{'; '.join(swept) or runs[0].name}: {data}, {epochs} epochs"
+    return "  ·  ".join([*(swept or [runs[0].name]), data, f"{epochs} epochs"])
 
 
 def _label(run: Run, keys: Sequence[str]) -> str:
@@ -75,7 +76,7 @@ def _label(run: Run, keys: Sequence[str]) -> str:
 def _draw_curves(figure: SubFigure, curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> None:
     for axes, term in zip(figure.subplots(1, len(TERMS)), TERMS.values(), strict=True):
         plots.curves(axes, {label: c[term] for label, c in curves.items() if term in c}, f"{term}, nats per image")
-    if 0 < len(curves) <= LEGEND:
+    if any(curves.values()) and len(curves) <= LEGEND:
         axes.legend(loc="best")
 
 
@@ -86,7 +87,7 @@ def _draw_grids(figure: SubFigure, run: Run, arrays: np.lib.npyio.NpzFile | None
     files = run.grids()
     chosen = plots.evenly_spaced(list(files), GRIDS)
     for axes, step in zip(figure.subplots(1, max(len(chosen), 1), squeeze=False).flat, chosen, strict=False):
-        plots.draw_picture(axes, read_image(str(files[step])))
+        plots.draw_picture(axes, pil_to_tensor(Image.open(files[step])))
         axes.set_title(f"samples, step {step}", fontsize=8, color=plots.QUIET, pad=3)
 
 

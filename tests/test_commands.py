@@ -1,0 +1,248 @@
+"""The commands as a user runs them: a whole sweep, and what happens when something is wrong."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import TINY, run_command
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a sweep over two latent dimensions and two seeds, and what was printed."""
+    folder = tmp_path_factory.mktemp("sweep")
+    done = run_command(
+        "vae_lightning.train", "experiment=latent_sweep", *TINY, "model.latent_dim=2,3", "seed=0,1", cwd=folder
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    (made,) = (folder / "multirun").iterdir()
+    return made, done.stdout
+
+
+def test_a_sweep_leaves_everything_where_it_should_be(sweep: tuple[Path, str]) -> None:
+    folder, _ = sweep
+    names = ["latent_dim-2_seed-0", "latent_dim-2_seed-1", "latent_dim-3_seed-0", "latent_dim-3_seed-1"]
+    assert sorted(path.name for path in folder.iterdir()) == [*names, "multirun.yaml", "report"]
+    for name in names:
+        run = folder / name
+        contents = ".hydra checkpoints config.yaml environment.json figures metrics.json tensorboard train.log"
+        assert sorted(path.name for path in run.iterdir()) == contents.split()
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        assert f"latent_dim-{config['model']['latent_dim']}_seed-{config['seed']}" == name
+        assert config["model"]["encoder"]["latent_dim"] == config["model"]["latent_dim"]
+        assert "${" not in (run / "config.yaml").read_text()
+        environment = json.loads((run / "environment.json").read_text())
+        assert environment["torch"] == torch.__version__.split("+")[0]
+        assert environment["seed"] == config["seed"]
+        assert "epoch 2/2  batch   3/3   loss" in (run / "train.log").read_text()
+        assert len(list((run / "figures" / "grids").glob("*.png"))) == 6
+        assert (run / "figures" / "samples_over_training.png").is_file()
+
+
+def test_metrics_are_flat_and_complete(sweep: tuple[Path, str]) -> None:
+    metrics = json.loads((sweep[0] / "latent_dim-2_seed-0" / "metrics.json").read_text())
+    assert all(isinstance(value, int | float) for value in metrics.values())
+    assert {"test/elbo", "test/distortion", "test/rate", "test/loss", "seconds_training", "images_per_second"} < set(
+        metrics
+    )
+    assert (metrics["epochs"], metrics["steps"], metrics["latent_dim"], metrics["seed"]) == (2, 6, 2, 0)
+    assert metrics["images_per_second"] == pytest.approx(2 * 96 / metrics["seconds_training"], rel=0.01)
+
+
+def test_checkpoints_hold_nothing_but_data(sweep: tuple[Path, str]) -> None:
+    checkpoint = torch.load(sweep[0] / "latent_dim-3_seed-0" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 6
+    assert checkpoint["state_dict"]["encoder.head.mean.weight"].shape[0] == 3
+    assert [path.name for path in (sweep[0] / "latent_dim-3_seed-0" / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_the_comparison(sweep: tuple[Path, str]) -> None:
+    folder, printed = sweep
+    with (folder / "report" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model.latent_dim"], row["seed"]) for row in rows] == [("2", "0"), ("2", "1"), ("3", "0"), ("3", "1")]
+    for row in rows:
+        metrics = json.loads((folder / row["run"] / "metrics.json").read_text())
+        assert float(row["test/elbo"]) == metrics["test/elbo"]
+        assert f"{metrics['test/elbo']:.2f}" in printed
+    values = [float(row["test/rate"]) for row in rows[:2]]
+    assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}" in printed
+    assert "4 of 4 runs finished" in printed
+    assert f"tensorboard --logdir multirun/{folder.name}" in printed
+    picture = Image.open(folder / "report" / "comparison.png")
+    assert picture.width >= 1200
+    assert np.asarray(picture).std() > 10
+
+
+def test_the_comparison_can_be_made_again_from_the_files(sweep: tuple[Path, str], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(sweep[0], copy)
+    shutil.rmtree(copy / "report")
+    shutil.rmtree(copy / "latent_dim-2_seed-0" / "tensorboard")
+    shutil.rmtree(copy / "latent_dim-2_seed-1" / "figures")
+    (copy / "latent_dim-3_seed-1" / "metrics.json").unlink()
+    done = run_command("vae_lightning.report", "copy", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "3 of 4 runs finished" in done.stdout
+    assert "failed     latent_dim-3_seed-1: not finished" in done.stdout
+    assert (copy / "report" / "comparison.png").is_file()
+    nothing = run_command("vae_lightning.report", "nowhere", cwd=tmp_path)
+    assert nothing.returncode == 2
+    assert "nowhere: there is no run in this folder" in nothing.stderr
+
+
+def test_tensorboard_has_curves_pictures_and_hyperparameters(sweep: tuple[Path, str]) -> None:
+    events = EventAccumulator(str(sweep[0] / "latent_dim-2_seed-0" / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {"train/loss", "train/distortion", "train/rate", "test/elbo"} <= set(tags["scalars"])
+    assert {"samples during training", "latent means", "lattice", "reconstructions", "samples"} <= set(tags["images"])
+    assert [event.step for event in events.Images("samples during training")] == [1, 2, 3, 4, 5, 6]
+    start = HParamsPluginData.FromString(events.PluginTagToContent("hparams")["_hparams_/session_start_info"])
+    hparams = start.session_start_info.hparams
+    assert (hparams["latent_dim"].number_value, hparams["seed"].number_value) == (2, 0)
+    assert hparams["data"].string_value == "glyphs"
+
+
+def test_the_same_seed_gives_bitwise_the_same_run(sweep: tuple[Path, str], vae_train: Command, tmp_path: Path) -> None:
+    """A run on its own, against the second job of a sweep's process."""
+    done = vae_train(*TINY, "model.latent_dim=2", "seed=1", "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    runs = tmp_path / "run", sweep[0] / "latent_dim-2_seed-1"
+    mine, theirs = (json.loads((run / "metrics.json").read_text()) for run in runs)
+    for timing in ("seconds_training", "images_per_second"):
+        assert mine.pop(timing) != theirs.pop(timing)
+    assert mine == theirs
+    states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in runs]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    other = json.loads((sweep[0] / "latent_dim-2_seed-0" / "metrics.json").read_text())
+    assert other["test/elbo"] != mine["test/elbo"]
+    again = vae_train(*TINY, "hydra.run.dir=run")
+    assert again.returncode == 2
+    assert "holds a run already" in again.stderr
+
+
+def test_a_failed_job_does_not_stop_the_others(vae_train: Command, tmp_path: Path) -> None:
+    """The first job fails while it runs, not when its configuration is checked."""
+    done = vae_train(
+        "--multirun", *TINY, "data.validation_size=200,0", "+trainer.limit_test_batches=1", "hydra.sweep.dir=made"
+    )
+    assert done.returncode == 1
+    assert "data.validation_size=200: must be less than the 96 images" in done.stderr
+    assert "1 of 2 runs finished" in done.stdout
+    assert "failed     validation_size-200: data.validation_size=200" in done.stdout
+    assert (tmp_path / "made" / "validation_size-0" / "metrics.json").is_file()
+    assert "Traceback" in (tmp_path / "made" / "validation_size-200" / "error.txt").read_text()
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "validation_size-200" in (tmp_path / "made" / "report" / "metrics.csv").read_text()
+
+
+def test_sweeps_of_the_same_second_do_not_share_a_folder(tmp_path: Path) -> None:
+    dry = ["vae_lightning.train", "--multirun", *TINY, "model.latent_dim=0,-1"]
+    for _ in range(2):
+        run_command(*dry, "hydra.sweep.dir=multirun/the-same-second_${unique:}", cwd=tmp_path)
+    assert len(list((tmp_path / "multirun").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model.laten_dim=3"], "model.laten_dim: no such option. Did you mean model.latent_dim?\nmodel has decoder,"),
+        (["sed=3"], "sed: no such option. Did you mean seed?\nthere are callbacks, data,"),
+        (["model.encoder.widht=3"], "model.encoder.widht: no such option. Did you mean model.encoder.width?"),
+        (["seed=abc"], "seed: Value 'abc' of type 'str' could not be converted to Integer"),
+        (["model=con"], "model=con: no such choice. Did you mean model=conv?\nmodel can be conv, mlp"),
+        (["experiment=foo"], "experiment=foo: no such choice.\nexperiment can be as_printed, latent_"),
+        (["model/objective=elb"], "Did you mean model/objective=elbo?"),
+        (["model.latent_dim=2,3"], "model.latent_dim=2,3: several values are a sweep, which needs --multirun"),
+        (["latent dim"], "'latent dim': cannot be read; options are given as KEY=VALUE"),
+        (["model.latent_dim=0"], "model.latent_dim=0: must be a whole number of at least 1"),
+        (["data.batch_size=-1"], "data.batch_size=-1: must be a whole number of at least 1"),
+        (["trainer.max_epochs=0.5"], "trainer.max_epochs=0.5: must be a whole number of at least 1"),
+        (["--config-dir=nowhere"], "nowhere' not found"),
+        (["--multirun", "model.laten_dim=2,3"], "Did you mean model.latent_dim?"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_usage_errors(vae_train: Command, arguments: list[str], message: str) -> None:
+    done = vae_train(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["trainer=gpu"], 2, "trainer.accelerator=gpu: there is no GPU here; use trainer=cpu"),
+        (["trainer.precision=17"], 2, "trainer: Precision 17 is invalid. Allowed precision values: "),
+        (
+            ["data=glyphs", "data.source.train_size=0"],
+            2,
+            "data.source.train_size: must be a whole number of at least 1",
+        ),
+        (["hydra.run.dir=a-file/run"], 1, "cannot write the output folder: a-file/run: Not a directory"),
+        (["data=kmnist10k", "data.root=damaged"], 1, "t10k-images-idx3-ubyte.gz is damaged"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_failures(vae_train: Command, tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    if torch.cuda.is_available() and "trainer=gpu" in arguments:
+        return
+    (tmp_path / "a-file").write_text("")
+    damaged = tmp_path / "damaged" / "KMNIST" / "raw" / "t10k-images-idx3-ubyte.gz"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"half a file")
+    done = vae_train(*arguments, "data.source.mirrors=[]") if "data=kmnist10k" in arguments else vae_train(*arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_tracebacks_for_those_who_ask(vae_train: Command) -> None:
+    done = vae_train("model.laten_dim=3", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+def test_help_teaches(vae_train: Command) -> None:
+    done = vae_train("--help")
+    assert done.returncode == 0
+    assert "vae-train experiment=latent_sweep" in done.stdout
+    for group, choice in [("data", "glyphs"), ("model", "mlp"), ("model/objective", "as_printed")]:
+        assert any(line.startswith(f"{group}:") and choice in line for line in done.stdout.splitlines())
+
+
+@pytest.mark.slow
+def test_events_survive_a_crash(tmp_path: Path) -> None:
+    """A run that is killed, so that nothing can be closed, has left what it logged up to seconds before."""
+    command = [sys.executable, "-m", "vae_lightning.train", *TINY, "trainer.max_epochs=100000", "hydra.run.dir=run"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        started = None
+        for line in process.stdout:
+            if line.startswith("epoch") and started is None:
+                started = time.monotonic()
+            if started is not None and time.monotonic() - started > 8:
+                break
+        process.kill()
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    assert len(events.Scalars("train/loss")) > 10
+    assert not (tmp_path / "run" / "metrics.json").exists()

@@ -1,0 +1,51 @@
+"""Figures say what is in their tensors."""
+
+from itertools import pairwise
+
+import torch
+from matplotlib.figure import Figure
+
+from vae_lightning import plots
+
+
+def test_evenly_spaced_is_the_chapters_choice() -> None:
+    # R: round(seq(1, 27, length.out = 16))
+    chosen = plots.evenly_spaced(range(1, 28), 16)
+    assert (chosen[0], chosen[-1], len(chosen)) == (1, 27, 16)
+    assert {b - a for a, b in pairwise(chosen)} == {1, 2}
+    assert plots.evenly_spaced([3, 4], 16) == [3, 4]
+    assert plots.evenly_spaced([], 4) == []
+
+
+def test_grey_values_are_not_rescaled() -> None:
+    dim = torch.full((4, 1, 2, 2), 0.25)
+    assert plots.tile(dim, 2)[:, 1:3, 1:3].unique().tolist() == [0.25]
+    axes = Figure().add_subplot()
+    plots.draw_picture(axes, plots.tile(dim, 2))
+    assert axes.images[0].to_rgba(axes.images[0].get_array())[1, 1, 0] == 0.25
+
+
+def test_lattice_has_the_second_coordinate_upwards() -> None:
+    codes = torch.tensor([[[-1.0, 2.0], [1.0, 2.0]], [[-1.0, -2.0], [1.0, -2.0]]])
+    axes = plots.lattice(torch.rand(2, 2, 1, 4, 4), codes, "title").axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["-1.00", "1.00"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["2.00", "-2.00"]
+    (top, bottom) = axes.get_yticks()
+    assert top < bottom  # image rows count downwards
+    assert axes.yaxis_inverted()
+
+
+def test_scatter_has_the_chapters_axes_and_every_class() -> None:
+    points, labels = torch.randn(50, 2), torch.arange(50) % 3
+    figure = plots.latent_scatter(points, labels, ["o", "ki", "su"], "title", limit=4.0)
+    axes = figure.axes[0]
+    assert (axes.get_xlim(), axes.get_ylim(), axes.get_aspect()) == ((-4, 4), (-4, 4), 1)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["o", "ki", "su"]
+    assert len({tuple(colour) for colour in axes.collections[0].get_facecolors()}) == 3
+
+
+def test_curves_leave_out_the_height_of_the_first_steps() -> None:
+    axes = Figure().add_subplot()
+    steps = list(range(100))
+    plots.curves(axes, {"run": (steps, [1000.0] + [10.0 - 0.01 * step for step in steps[1:]])}, "loss")
+    assert axes.get_ylim()[1] < 12

@@ -1,0 +1,145 @@
+"""The LightningModule and the callbacks, in short real trainings."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, compose_config
+from hydra.utils import instantiate
+from PIL import Image
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from vae_lightning.callbacks import FinalFigures, LossLines, SampleGrids, drawing
+from vae_lightning.data.datamodule import ImageDataModule
+from vae_lightning.objectives import ELBO, AsPrinted
+from vae_lightning.vae import VAE
+
+
+def fit(folder: Path, *overrides: str, callbacks: list[Callback] | None = None) -> tuple[VAE, ImageDataModule, Trainer]:
+    config = compose_config(*TINY, *overrides)
+    seed_everything(config.seed, verbose=False)
+    model, data = (instantiate(config[key], _convert_="all") for key in ("model", "data"))
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        default_root_dir=folder,
+        logger=False,
+        callbacks=callbacks or [],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, datamodule=data)
+    return model, data, trainer
+
+
+def test_shapes(tiny_model: VAE) -> None:
+    model = tiny_model.eval()
+    images = torch.rand(3, 1, 28, 28)
+    assert model.sample(5).shape == (5, 1, 28, 28)
+    assert model.reconstruct(images).shape == images.shape
+    assert model.decode(torch.zeros(2, 4, 2)).batch_shape == (2, 4)
+    assert 0 <= model.sample(5).min() <= model.sample(5).max() <= 1
+
+
+def test_drawing_leaves_no_trace_on_the_training(tmp_path: Path) -> None:
+    plain, *_ = fit(tmp_path / "plain")
+    drawn, *_ = fit(tmp_path / "drawn", callbacks=[SampleGrids(every_n_batches=1, images=9), LossLines(1)])
+    assert drawn.training
+    state = drawn.state_dict()
+    assert [name for name, value in plain.state_dict().items() if not torch.equal(value, state[name])] == []
+    grids = sorted(path.name for path in (tmp_path / "drawn" / "figures" / "grids").iterdir())
+    assert grids == [f"step_{step:06d}.png" for step in range(1, 7)]
+    assert Image.open(tmp_path / "drawn" / "figures" / "grids" / grids[0]).size == (3 * 29 + 1, 3 * 29 + 1)
+
+
+def test_validation_leaves_no_trace_on_the_training(tmp_path: Path) -> None:
+    """The held-out images are fixed, so that only the validation itself makes the difference."""
+    states = []
+    for every_epoch in (1, 5):
+        config = compose_config(*TINY, "data.validation_size=20")
+        seed_everything(0, verbose=False)
+        model, data = (instantiate(config[key], _convert_="all") for key in ("model", "data"))
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=2, check_val_every_n_epoch=every_epoch, num_sanity_val_steps=0, **quiet
+        )
+        trainer.fit(model, datamodule=data)
+        assert ("val/elbo" in trainer.callback_metrics) == (every_epoch == 1)
+        states.append(model.state_dict())
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_drawing_puts_everything_back(tiny_model: VAE) -> None:
+    tiny_model.train()
+    tiny_model.encoder.trunk[1].eval()  # one layer may have been frozen
+    before, state = {k: v.clone() for k, v in tiny_model.state_dict().items()}, torch.get_rng_state()
+    with drawing(tiny_model):
+        assert not any(module.training for module in tiny_model.modules())
+        assert not tiny_model.sample(4).requires_grad
+    assert tiny_model.training
+    assert not tiny_model.encoder.trunk[1].training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in tiny_model.state_dict().items())
+
+
+def test_test_metrics_are_means_over_images(tmp_path: Path) -> None:
+    """40 test images in batches of 16, 16 and 8: a mean over batches would be another number."""
+    model, data, trainer = fit(tmp_path)
+    (metrics,) = trainer.test(model, datamodule=data, verbose=False)
+    rates, distortions = [], []
+    with torch.no_grad():
+        for index, batch in enumerate(data.test_dataloader()):
+            x = batch[0].float() / 255
+            torch.manual_seed(index)
+            terms = ELBO()(model.eval(), x)
+            rates.append(terms.rate)
+            distortions.append(terms.distortion)
+    assert [len(rate) for rate in rates] == [16, 16, 8]
+    assert metrics["test/rate"] == pytest.approx(torch.cat(rates).mean().item(), rel=1e-5)
+    assert metrics["test/distortion"] == pytest.approx(torch.cat(distortions).mean().item(), rel=1e-5)
+    assert metrics["test/elbo"] == pytest.approx(-metrics["test/distortion"] - metrics["test/rate"], rel=1e-5)
+    assert metrics == trainer.test(model, datamodule=data, verbose=False)[0]
+
+
+def test_loss_is_the_objectives_own_and_elbo_everyones(tmp_path: Path) -> None:
+    model, data, trainer = fit(tmp_path, "model/objective=beta", "model.objective.beta=3")
+    (metrics,) = trainer.test(model, datamodule=data, verbose=False)
+    assert metrics["test/elbo"] == pytest.approx(-metrics["test/distortion"] - metrics["test/rate"], rel=1e-5)
+    # The two use other noise, hence the tolerance.
+    assert metrics["test/loss"] == pytest.approx(metrics["test/distortion"] + 3 * metrics["test/rate"], rel=0.02)
+    model.objective = AsPrinted()
+    (printed,) = trainer.test(model, datamodule=data, verbose=False)
+    assert printed["test/elbo"] == metrics["test/elbo"]
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 5])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_final_figures(tmp_path: Path, latent_dim: int, channels: int) -> None:
+    class InColour(ImageDataModule):
+        def on_after_batch_transfer(self, batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+            images, labels = super().on_after_batch_transfer(batch, dataloader_idx)
+            return images.expand(-1, channels, -1, -1), labels
+
+    config = compose_config(*TINY, f"model.latent_dim={latent_dim}")
+    model = instantiate(
+        compose_config(*TINY, f"model.latent_dim={latent_dim}", f"data.image_shape=[{channels},28,28]").model,
+        _convert_="all",
+    )
+    data = InColour(**instantiate({**config.data, "_target_": "builtins.dict"}))
+    figures = FinalFigures(quantile_cells=12, reconstructions=13, samples=10)
+    trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, logger=False, callbacks=[figures])
+    trainer.test(model, datamodule=data, verbose=False)
+    drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
+    own = {1: set(), 2: {"lattice", "lattice_of_quantiles"}, 5: {"traversals"}}[latent_dim]
+    assert drawn == {"latent_means", "reconstructions", "samples"} | own
+    for path in (tmp_path / "figures").glob("*.png"):
+        picture = pil_to_tensor(Image.open(path)).float()
+        assert min(picture.shape[1:]) >= 300
+        assert picture.std() > 5
+        # Nothing is cut off: the margin is white.
+        edges = [picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1]]
+        assert all(edge.min() == 255 for edge in edges), path.name
