@@ -10,6 +10,7 @@ import platform
 import sys
 import traceback
 import warnings
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -107,6 +108,7 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
     """
     import torch
     from pytorch_lightning import seed_everything
+    from tqdm.contrib.logging import logging_redirect_tqdm
 
     if run.config_file.exists():
         raise UsageError(f"{run.folder} holds a run already: name another folder with hydra.run.dir=FOLDER")
@@ -116,9 +118,11 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
     model, data, trainer, stopwatch = _build(config)
     _describe(config, run, model, trainer)
 
-    trainer.fit(model, datamodule=data)
-    validated = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-    trainer.test(model, datamodule=data, verbose=False)
+    # On a terminal, log lines go above the progress bar instead of through it.
+    with logging_redirect_tqdm() if trainer.progress_bar_callback else nullcontext():
+        trainer.fit(model, datamodule=data)
+        validated = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        trainer.test(model, datamodule=data, verbose=False)
 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
