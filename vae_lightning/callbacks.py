@@ -46,8 +46,7 @@ class LossLines(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
         if (batch_idx + 1) % self.every_n_batches:
             return
-        terms = {name: trainer.callback_metrics[f"train/{name}"].item() for name in ("loss", "distortion", "rate")}
-        values = "   ".join(f"{name} {value:7.2f}" for name, value in terms.items())
+        values = "   ".join(f"{name} {outputs[name].item():7.2f}" for name in ("loss", "distortion", "rate"))
         of_epochs, of_batches = trainer.max_epochs, trainer.num_training_batches
         log.info(
             "epoch %d/%s  batch %3d/%s   %s", trainer.current_epoch + 1, of_epochs, batch_idx + 1, of_batches, values

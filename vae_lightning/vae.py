@@ -72,11 +72,14 @@ class VAE(LightningModule):
     def configure_optimizers(self) -> Optimizer:
         return self.make_optimizer(self.parameters())
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        terms = self.objective(self, batch[0])
-        means = {f"train/{name}": term.mean() for name, term in terms._asdict().items()}
-        self.log_dict({name: mean.detach() for name, mean in means.items()}, prog_bar=True)
-        return means["train/loss"]
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        means = {name: term.mean() for name, term in self.objective(self, batch[0])._asdict().items()}
+        terms = {name: mean.detach() for name, mean in means.items()}
+        # Lightning's log takes as long as a small optimizer step, so it is called only where it is looked at.
+        every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every_n_steps and (self.global_step + 1) % every_n_steps == 0:
+            self.log_dict({f"train/{name}": mean for name, mean in terms.items()}, prog_bar=True)
+        return terms | {"loss": means["loss"]}
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate("val", batch[0], batch_idx)

@@ -62,7 +62,7 @@ class ConvDecoder(nn.Module):
         channels, *sides = image_shape
         (height, paddings_h), (breadth, paddings_b) = (_upsampling_plan(side) for side in sides)
         widths = [8 * width, 4 * width, 2 * width, width, channels]
-        layers = [nn.ConvTranspose2d(widths[0], widths[1], (height, breadth), bias=False)]
+        layers: list[nn.ConvTranspose2d] = [SpreadPixel(widths[0], widths[1], (height, breadth), bias=False)]
         for before, after, pad_h, pad_b in zip(widths[1:], widths[2:], paddings_h, paddings_b, strict=False):
             layers.append(nn.ConvTranspose2d(before, after, 4, stride=2, padding=(pad_h, pad_b), bias=False))
         self.project = nn.Linear(latent_dim, widths[0])
@@ -74,6 +74,16 @@ class ConvDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         images = self.trunk(self.project(z).reshape(-1, self.project.out_features))
         return images.view(*z.shape[:-1], *images.shape[1:])
+
+
+class SpreadPixel(nn.ConvTranspose2d):
+    """A transposed convolution without padding or bias of maps that are one pixel large.
+
+    Each such pixel is multiplied by the whole kernel: one matrix product, which is faster than the general algorithm.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        return (x.flatten(1) @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
 
 
 def _upsampling_plan(side: int) -> tuple[int, list[int]]:
