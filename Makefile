@@ -7,7 +7,7 @@ DATA ?= kmnist
 SWEEP ?= $(shell ls -dt multirun/*/ 2>/dev/null | head -n 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare report tensorboard test test-all
+.PHONY: help demo compare report tensorboard bench test test-all
 
 help:  ## this list
 	@echo "make TARGET [DATA=…] [ARGS=\"KEY=VALUE …\"]"
@@ -28,6 +28,9 @@ report: $(INSTALLED)  ## makes the comparison of SWEEP again, by default of the 
 
 tensorboard: $(INSTALLED)  ## TensorBoard on all sweeps
 	@$(BIN)/tensorboard --logdir multirun
+
+bench: $(INSTALLED)  ## times a training step beside a hand-written loop; ARGS=--quick for a first look
+	@$(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
 test: $(INSTALLED)  ## lint, types and tests, in minutes
 	$(BIN)/ruff check .

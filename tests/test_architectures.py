@@ -9,7 +9,7 @@ from conftest import compose_config
 from hydra.utils import instantiate
 from torch import nn
 
-from vae_lightning.architectures.conv import ConvDecoder
+from vae_lightning.architectures.conv import ConvDecoder, SpreadPixel
 from vae_lightning.train import CONFIGURATION
 
 ARCHITECTURES = sorted(path.stem for path in (CONFIGURATION / "model").glob("[!_]*.yaml"))
@@ -75,6 +75,13 @@ def test_the_chapters_decoder_grows_as_its_table_says() -> None:
             layer.register_forward_hook(lambda _, __, output: sizes.append(tuple(output.shape[1:])))
     decoder(torch.zeros(1, 2))
     assert sizes == [(112, 4, 4), (56, 8, 8), (28, 14, 14), (1, 28, 28)]
+
+
+def test_the_first_transposed_convolution_is_one() -> None:
+    """It is computed as a matrix product; PyTorch's own algorithm gives the same."""
+    layer = SpreadPixel(6, 5, (4, 3), bias=False).double()
+    pixels = torch.randn(7, 6, 1, 1, dtype=torch.float64)
+    torch.testing.assert_close(layer(pixels), nn.functional.conv_transpose2d(pixels, layer.weight))
 
 
 def test_conv_serves_sides_that_differ_and_refuses_odd_ones() -> None:

@@ -24,6 +24,7 @@ def fit(folder: Path, *overrides: str, callbacks: list[Callback] | None = None) 
     model, data = (instantiate(config[key], _convert_="all") for key in ("model", "data"))
     trainer = Trainer(
         accelerator="cpu",
+        precision=config.trainer.precision,
         max_epochs=2,
         default_root_dir=folder,
         logger=False,
@@ -143,3 +144,41 @@ def test_final_figures(tmp_path: Path, latent_dim: int, channels: int) -> None:
         # Nothing is cut off: the margin is white.
         edges = [picture[:, 0], picture[:, -1], picture[:, :, 0], picture[:, :, -1]]
         assert all(edge.min() == 255 for edge in edges), path.name
+
+
+def distance(one: VAE, other: VAE) -> float:
+    """Mean distance of the parameters, in Adam's longest steps of a training with `fit`.
+
+    A bias before batch norm has no gradient but rounding, so a largest distance would say nothing.
+    """
+    flat, flat_other = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in (one, other))
+    return (flat - flat_other).abs().mean().item() / (6 * 1e-3)
+
+
+def test_fast_training_changes_little(tmp_path: Path) -> None:
+    plain, *_ = fit(tmp_path)
+    channels_last, *_ = fit(tmp_path, "model.channels_last=true")
+    assert channels_last.encoder.trunk[3].weight.is_contiguous(memory_format=torch.channels_last)
+    fast, _, trainer = fit(tmp_path, "trainer=fast")
+    assert trainer.precision == "bf16-mixed"
+    assert {parameter.dtype for parameter in fast.parameters()} == {torch.float32}
+    assert distance(plain, channels_last) < 0.005
+    assert 0 < distance(plain, fast) < 0.1
+    other, *_ = fit(tmp_path, "model.optimizer.lr=0.0012")
+    assert distance(plain, other) > distance(plain, channels_last)
+
+
+def test_densities_keep_32_bits_under_mixed_precision(tiny_model: VAE) -> None:
+    images = torch.rand(4, 1, 28, 28)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = ELBO()(tiny_model, images)
+        assert tiny_model.decoder(torch.zeros(1, 2)).dtype == torch.bfloat16
+    assert {term.dtype for term in terms} == {torch.float32}
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_the_same_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.fallback_random", True)  # the same noise as without compilation
+    plain, *_ = fit(tmp_path)
+    compiled, *_ = fit(tmp_path, "model.compile=true")
+    assert distance(plain, compiled) < 0.005

@@ -1,5 +1,6 @@
 """The diagonal Gaussian posterior that the encoders end in."""
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
@@ -21,7 +22,11 @@ class GaussianHead(nn.Module):
 
     def forward(self, features: Tensor) -> Independent:
         """Posterior of features `(B, features)`: batch `(B,)`, event `(latent_dim,)`."""
-        standard_deviation = (0.5 * self.log_variance(features)).exp()
+        # Under mixed precision the distribution still has 32 bits: its densities are differences of large numbers.
+        mean, log_variance = (
+            output.to(torch.promote_types(output.dtype, torch.float32))
+            for output in (self.mean(features), self.log_variance(features))
+        )
         # Validating the arguments would read them back from the device in every step.
-        normal = Normal(self.mean(features), standard_deviation, validate_args=False)
+        normal = Normal(mean, (0.5 * log_variance).exp(), validate_args=False)
         return Independent(normal, 1, validate_args=False)

@@ -1,0 +1,139 @@
+"""`make bench`: what a training step costs here, beside the hand-written loop and beside what it could cost.
+
+Every loop runs in a process of its own, in turn, several times over, so that a machine that slows down for a while
+slows down all of them; ratios are between medians of all steps after the warm-up.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from statistics import median, quantiles
+
+DESCRIPTIONS = {
+    "a": "plain loop: torchvision data set, DataLoader, eager float32",
+    "b": "vae-train",
+    "c": "vae-train trainer=fast",
+    "d": "bare loop with all that c uses, without Lightning",
+    "e": "the network's arithmetic at this machine's matrix rate",
+}
+WARM_UP = 10  # steps
+BATCH = 128
+
+
+def worker(loop: str, folder: Path, latent_dim: int, steps: int, started: float) -> None:
+    """Runs one loop and prints what it measured as JSON."""
+    import torch
+    from loops import LOOPS, arithmetic_limit
+
+    if loop == "e":
+        print(json.dumps(arithmetic_limit(latent_dim)))
+        return
+    timing = LOOPS[loop](folder, latent_dim, steps)
+    cuda = torch.cuda.is_available()
+    measured = {
+        "steps": timing.steps,
+        "seconds_to_first_step": timing.first - started,
+        "host_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "device_mib": torch.cuda.max_memory_allocated() / 2**20 if cuda else 0.0,
+    }
+    print(json.dumps(measured))
+
+
+def run_worker(loop: str, folder: Path, latent_dim: int, steps: int) -> dict:
+    command = [sys.executable, __file__, "--worker", loop, "--folder", str(folder)]
+    command += ["--latent-dim", str(latent_dim), "--steps", str(steps), "--started", repr(time.time())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"loop {loop} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(folder: Path, latent_dim: int, steps: int, rounds: int) -> dict:
+    """All loops for one latent dimension; the arithmetic limit once."""
+    runs: dict[str, list[dict]] = {loop: [] for loop in "abcd"}
+    for number in range(rounds):
+        for loop, found in runs.items():
+            print(f"  latent dimension {latent_dim}, round {number + 1}/{rounds}, loop {loop} …", file=sys.stderr)
+            found.append(run_worker(loop, folder, latent_dim, steps))
+    result = {}
+    for loop, found in runs.items():
+        settled = [seconds for run in found for seconds in run["steps"][WARM_UP:]]
+        low, _, high = quantiles(settled, n=4)
+        result[loop] = {
+            "step_ms": 1e3 * median(settled),
+            "quartiles_ms": [1e3 * low, 1e3 * high],
+            "images_per_second": BATCH / median(settled),
+            "seconds_to_first_step": median(run["seconds_to_first_step"] for run in found),
+            "host_mib": median(run["host_mib"] for run in found),
+            "device_mib": median(run["device_mib"] for run in found),
+        }
+    limit = run_worker("e", folder, latent_dim, steps)
+    result["e"] = {**limit, "step_ms": 1e3 * limit["step_seconds"]}
+    steps_ms = {loop: values["step_ms"] for loop, values in result.items()}
+    result["ratios"] = {f"{x}/{y}": steps_ms[x] / steps_ms[y] for x, y in ("ab", "ac", "cd", "de")}
+    return result
+
+
+def show(latent_dim: int, result: dict) -> None:
+    print(f"\nlatent dimension {latent_dim}, batches of {BATCH}\n")
+    print("     ms/step     quartiles   images/s   s to 1st step   host MiB   device MiB")
+    for loop in "abcd":
+        r = result[loop]
+        low, high = r["quartiles_ms"]
+        memory = f"{r['host_mib']:10,.0f} {r['device_mib']:12,.0f}"
+        print(
+            f"  {loop} {r['step_ms']:8.2f} {low:7.2f}–{high:6.2f} {r['images_per_second']:10,.0f}"
+            f" {r['seconds_to_first_step']:15.1f} {memory}   {DESCRIPTIONS[loop]}"
+        )
+    limit = result["e"]
+    print(f"  e {limit['step_ms']:8.2f}{'':63}{DESCRIPTIONS['e']}")
+    print(f"    {limit['flops_per_step'] / 1e9:.2f} GFLOP/step, {limit['matrix_flops_per_second'] / 1e12:.2f} TFLOP/s")
+    print("  " + "   ".join(f"{name} = {ratio:.2f}" for name, ratio in result["ratios"].items()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer steps and images, for a first look")
+    parser.add_argument("--json", type=Path, default=Path("outputs/bench.json"), help="where the figures go")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--latent-dim", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        worker(options.worker, options.folder, options.latent_dim, options.steps, options.started)
+        return
+    images, steps, rounds, dimensions = (6_000, 40, 1, [2]) if options.quick else (60_000, 120, 3, [2, 128])
+    with tempfile.TemporaryDirectory(prefix="vae-bench-") as name:
+        from loops import prepare
+
+        print(f"drawing {images:,} images …", file=sys.stderr)
+        prepare(Path(name), images)
+        results = {latent_dim: measure(Path(name), latent_dim, steps, rounds) for latent_dim in dimensions}
+    for latent_dim, result in results.items():
+        show(latent_dim, result)
+    import torch
+
+    hardware = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} {platform.machine()} cores"
+    )
+    summary = {
+        "date": date.today().isoformat(), "hardware": hardware, "torch": torch.__version__, "rounds": rounds,
+        "steps": steps, "images": images, "latent_dim": results,
+    }  # fmt: skip
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(summary, indent=2) + "\n")
+    print(f"\n{hardware}, PyTorch {torch.__version__}, {rounds} × {steps} steps each; figures in {options.json}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""The loops that are compared. Each trains the chapter's network for a number of steps and returns a `Timing`.
+
+`prepare` writes the images that all of them train on: glyphs, in the files that torchvision's KMNIST reads.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, open_dict
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.datasets import KMNIST
+from torchvision.transforms import ToTensor
+
+from vae_lightning.data.glyphs import Glyphs
+from vae_lightning.data.resident import EpochShuffle, ResidentLoader
+from vae_lightning.data.sources import Split
+from vae_lightning.train import CONFIGURATION
+from vae_lightning.vae import VAE
+
+__all__ = ["LOOPS", "Timing", "arithmetic_limit", "prepare"]
+
+
+@dataclass
+class Timing:
+    """Seconds of each step, and the moment (`time.time()`) at which the first one began."""
+
+    steps: list[float] = field(default_factory=list)
+    first: float = 0.0
+
+
+class Files:
+    """A source that reads what `prepare` has written."""
+
+    class_names = tuple(Glyphs.class_names)
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def prepare(self, root: Path) -> None:
+        pass
+
+    def load(self, root: Path, train: bool) -> Split:
+        data = KMNIST(self.folder, train=train)
+        return Split(data.data.unsqueeze(1), data.targets)
+
+
+def prepare(folder: Path, images: int) -> None:
+    """Writes `images` training and 1,000 test images in IDX format, once."""
+    raw = folder / "KMNIST" / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    source = Glyphs(train_size=images, test_size=1000)
+    for prefix, train in (("train", True), ("t10k", False)):
+        files = [raw / f"{prefix}-{name}" for name in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+        if all(file.is_file() for file in files):
+            continue
+        split = source.load(folder, train)
+        for file, array in zip(files, (split.images[:, 0], split.labels.to(torch.uint8)), strict=True):
+            header = bytes([0, 0, 8, array.dim()]) + np.array(array.shape, ">u4").tobytes()
+            file.write_bytes(header + array.numpy().tobytes())
+
+
+class PlainVAE(nn.Module):
+    """The chapter's network as one writes it down from the book (with the sampler put right)."""
+
+    def __init__(self, latent_dim: int, width: int = 28) -> None:
+        super().__init__()
+        encoder: list[nn.Module] = []
+        before = 1
+        for after in (width, 2 * width, 4 * width, 8 * width):
+            encoder += [nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.LeakyReLU()]
+            before = after
+        self.encoder = nn.Sequential(*encoder, nn.Flatten())
+        self.mean, self.log_variance = nn.Linear(896, latent_dim), nn.Linear(896, latent_dim)
+        self.project = nn.Linear(latent_dim, 8 * width)
+        decoder: list[nn.Module] = []
+        for before, after, stride, padding in [
+            (8 * width, 4 * width, 1, 0), (4 * width, 2 * width, 2, 1), (2 * width, width, 2, 2),
+        ]:  # fmt: skip
+            decoder += [nn.ConvTranspose2d(before, after, 4, stride, padding, bias=False)]
+            decoder += [nn.BatchNorm2d(after), nn.LeakyReLU()]
+        self.decoder = nn.Sequential(*decoder, nn.ConvTranspose2d(width, 1, 4, 2, 1, bias=False), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.encoder(x)
+        mean, log_variance = self.mean(features), self.log_variance(features)
+        z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+        return self.decoder(self.project(z).view(len(x), -1, 1, 1)), mean, log_variance
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _timed(step: Callable[[Tensor], None], batches: Iterator[Tensor], steps: int, device: torch.device) -> Timing:
+    """Times whole turns of a loop, the fetching of the batch included."""
+    timing = Timing(first=time.time())
+    last = time.perf_counter()
+    while len(timing.steps) < steps:
+        step(next(batches))
+        _synchronise(device)
+        now = time.perf_counter()
+        timing.steps.append(now - last)
+        last = now
+    return timing
+
+
+def plain(folder: Path, latent_dim: int, steps: int) -> Timing:
+    """a. What a user would write: torchvision's data set, a DataLoader, eager float32, Adam."""
+    torch.manual_seed(0)
+    device = _device()
+    model = PlainVAE(latent_dim).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    loader = DataLoader(KMNIST(str(folder), transform=ToTensor()), batch_size=128, shuffle=True)
+
+    def batches() -> Iterator[Tensor]:
+        while True:
+            for x, _ in loader:
+                yield x.to(device)
+
+    def step(x: Tensor) -> None:
+        reconstruction, mean, log_variance = model(x)
+        distortion = functional.binary_cross_entropy(reconstruction, x, reduction="sum")
+        rate = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum()
+        optimizer.zero_grad()
+        (distortion + rate).backward()
+        optimizer.step()
+
+    return _timed(step, batches(), steps, device)
+
+
+def _compose(folder: Path, latent_dim: int, trainer: str) -> DictConfig:
+    with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+        config = compose("train", overrides=["data=glyphs", f"trainer={trainer}", f"model.latent_dim={latent_dim}"])
+    with open_dict(config):
+        config.data.source = {"_target_": "loops.Files", "folder": str(folder)}
+    return config
+
+
+class _StepTimes(Callback):
+    """Whole turns of Lightning's loop: from one batch's end to the next one's."""
+
+    def __init__(self) -> None:
+        self.timing = Timing()
+        self.last = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.timing.first = self.timing.first or time.time()
+        self.last = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        _synchronise(pl_module.device)
+        now = time.perf_counter()
+        self.timing.steps.append(now - self.last)
+        self.last = now
+
+
+def project(folder: Path, latent_dim: int, steps: int, trainer: str = "default") -> Timing:
+    """b. This project, its callbacks and logging included."""
+    config = _compose(folder, latent_dim, trainer)
+    config.run_dir = str(folder / "run")
+    seed_everything(0, verbose=False)
+    model = instantiate(config.model, _convert_="all")
+    data = instantiate(config.data, _convert_="all")
+    times = _StepTimes()
+    lightning = instantiate(
+        config.trainer,
+        _convert_="all",
+        max_epochs=None,
+        max_steps=steps,
+        logger=list(instantiate(config.logger, _convert_="all").values()),
+        callbacks=[*instantiate(config.callbacks, _convert_="all").values(), times],
+        default_root_dir=config.run_dir,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    lightning.fit(model, datamodule=data)
+    return times.timing
+
+
+def fast(folder: Path, latent_dim: int, steps: int) -> Timing:
+    """c. This project with `trainer=fast`."""
+    return project(folder, latent_dim, steps, trainer="fast")
+
+
+def ceiling(folder: Path, latent_dim: int, steps: int) -> Timing:
+    """d. A bare loop with everything that c uses, and no Lightning."""
+    config = _compose(folder, latent_dim, "fast")
+    torch.manual_seed(0)
+    device = _device()
+    model: VAE = instantiate(config.model, _convert_="all").to(device, memory_format=torch.channels_last)
+    optimizer = model.configure_optimizers()
+    images, labels = Files(str(folder)).load(folder, train=True)
+    sampler = EpochShuffle(len(images), seed=0)
+    loader = ResidentLoader(Split(images.to(device), labels.to(device)), 128, sampler)
+
+    def batches() -> Iterator[Tensor]:
+        while True:
+            for batch in loader:
+                yield batch.images.float() / 255
+            sampler.set_epoch(sampler.epoch + 1)
+
+    def step(x: Tensor) -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = model.objective(model, x).loss.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return _timed(step, batches(), steps, device)
+
+
+LOOPS = {"a": plain, "b": project, "c": fast, "d": ceiling}
+
+
+def arithmetic_limit(latent_dim: int) -> dict[str, float]:
+    """e. The network's floating point operations at this machine's measured rate of matrix products in bfloat16."""
+    device = _device()
+    model = PlainVAE(latent_dim).to(device)
+    with FlopCounterMode(display=False) as counter:
+        reconstruction, mean, _ = model(torch.rand(128, 1, 28, 28, device=device))
+        (reconstruction.sum() + mean.sum()).backward()
+    size = 8192 if device.type == "cuda" else 1024
+    matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+    seconds = []
+    for _ in range(12):
+        _synchronise(device)
+        start = time.perf_counter()
+        matrix @ matrix
+        _synchronise(device)
+        seconds.append(time.perf_counter() - start)
+    rate = 2 * size**3 / float(np.median(seconds))
+    flops = float(counter.get_total_flops())
+    return {"flops_per_step": flops, "matrix_flops_per_second": rate, "step_seconds": flops / rate}
