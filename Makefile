@@ -24,6 +24,7 @@ compare: $(INSTALLED)  ## the same on Kuzushiji-MNIST, or on DATA
 	@$(BIN)/vae-train experiment=latent_sweep data=$(DATA) $(ARGS)
 
 report: $(INSTALLED)  ## makes the comparison of SWEEP again, by default of the newest sweep
+	@test -n "$(SWEEP)" || { echo "There is no sweep in multirun/ yet: make demo"; exit 2; }
 	@$(BIN)/vae-report "$(SWEEP)"
 
 tensorboard: $(INSTALLED)  ## TensorBoard on all sweeps

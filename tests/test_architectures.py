@@ -79,7 +79,7 @@ def test_the_chapters_decoder_grows_as_its_table_says() -> None:
 
 def test_the_first_transposed_convolution_is_one() -> None:
     """It is computed as a matrix product; PyTorch's own algorithm gives the same."""
-    layer = SpreadPixel(6, 5, (4, 3), bias=False).double()
+    layer = SpreadPixel(6, 5, (4, 3)).double()
     pixels = torch.randn(7, 6, 1, 1, dtype=torch.float64)
     torch.testing.assert_close(layer(pixels), nn.functional.conv_transpose2d(pixels, layer.weight))
 

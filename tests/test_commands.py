@@ -103,7 +103,9 @@ def test_the_comparison_can_be_made_again_from_the_files(sweep: tuple[Path, str]
     assert (copy / "report" / "comparison.png").is_file()
     nothing = run_command("vae_lightning.report", "nowhere", cwd=tmp_path)
     assert nothing.returncode == 2
-    assert "nowhere: there is no run in this folder" in nothing.stderr
+    assert "nowhere: no such folder" in nothing.stderr
+    single = run_command("vae_lightning.report", "copy/latent_dim-3_seed-0", cwd=tmp_path)
+    assert "this is a run; name the folder of its sweep" in single.stderr
 
 
 def test_tensorboard_has_curves_pictures_and_hyperparameters(sweep: tuple[Path, str]) -> None:
@@ -132,9 +134,11 @@ def test_the_same_seed_gives_bitwise_the_same_run(sweep: tuple[Path, str], vae_t
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     other = json.loads((sweep[0] / "latent_dim-2_seed-0" / "metrics.json").read_text())
     assert other["test/elbo"] != mine["test/elbo"]
-    again = vae_train(*TINY, "hydra.run.dir=run")
-    assert again.returncode == 2
-    assert "holds a run already" in again.stderr
+    asked = (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text()
+    again = vae_train(*TINY, "model.latent_dim=4", "hydra.run.dir=run")
+    assert (again.returncode, again.stderr) == (2, "hydra.run.dir=run: holds a run already; name another folder\n")
+    assert (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text() == asked
+    assert not (tmp_path / "run" / "error.txt").exists()
 
 
 def test_a_failed_job_does_not_stop_the_others(vae_train: Command, tmp_path: Path) -> None:
@@ -162,7 +166,10 @@ def test_sweeps_of_the_same_second_do_not_share_a_folder(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["model.laten_dim=3"], "model.laten_dim: no such option. Did you mean model.latent_dim?\nmodel has decoder,"),
+        (
+            ["model.laten_dim=3"],
+            "model.laten_dim: no such option. Did you mean model.latent_dim?\nmodel has channels_last,",
+        ),
         (["sed=3"], "sed: no such option. Did you mean seed?\nthere are callbacks, data,"),
         (["model.encoder.widht=3"], "model.encoder.widht: no such option. Did you mean model.encoder.width?"),
         (["seed=abc"], "seed: Value 'abc' of type 'str' could not be converted to Integer"),
@@ -191,7 +198,10 @@ def test_usage_errors(vae_train: Command, arguments: list[str], message: str) ->
     ("arguments", "code", "message"),
     [
         (["trainer=gpu"], 2, "trainer.accelerator=gpu: there is no GPU here; use trainer=cpu"),
-        (["trainer.precision=17"], 2, "trainer: Precision 17 is invalid. Allowed precision values: "),
+        (["trainer.precision=17"], 2, "trainer.precision=17: must be one of 32-true, bf16-mixed, 16-mixed"),
+        (["trainer.devices=2"], 2, "trainer.devices=2: must be one of 1"),
+        (["-m", "seed=1,1"], 2, "seed=1,1: 1 stands there 2 times"),
+        (["data=glyphs", "seed=1,2", "model.latent_dim=0", "-m"], 2, "seed-2: model.latent_dim=0: must be"),
         (
             ["data=glyphs", "data.source.train_size=0"],
             2,

@@ -46,7 +46,9 @@ class LossLines(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
         if (batch_idx + 1) % self.every_n_batches:
             return
-        values = "   ".join(f"{name} {outputs[name].item():7.2f}" for name in ("loss", "distortion", "rate"))
+        # Lightning divides the loss, and only that, by the number of batches that it accumulates.
+        terms = outputs | {"loss": outputs["loss"] * trainer.accumulate_grad_batches}
+        values = "   ".join(f"{name} {terms[name].item():7.2f}" for name in ("loss", "distortion", "rate"))
         of_epochs, of_batches = trainer.max_epochs, trainer.num_training_batches
         log.info(
             "epoch %d/%s  batch %3d/%s   %s", trainer.current_epoch + 1, of_epochs, batch_idx + 1, of_batches, values
@@ -68,10 +70,9 @@ class SampleGrids(Callback):
         self.every_n_batches = every_n_batches
         self.images = images
         self.shown = shown
-        self.codes: Tensor | None = None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
-        if (batch_idx + 1) % self.every_n_batches or not trainer.is_global_zero:
+        if (batch_idx + 1) % self.every_n_batches:
             return
         model = _vae(pl_module)
         with drawing(model):
@@ -87,7 +88,7 @@ class SampleGrids(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         files = _run(trainer).grids()
-        if not files or not trainer.is_global_zero:
+        if not files:
             return
         chosen = plots.evenly_spaced(list(files), self.shown)
         name = trainer.datamodule.name  # type: ignore[attr-defined]
@@ -101,8 +102,8 @@ class SampleGrids(Callback):
 class FinalFigures(Callback):
     """Draws the tested model: its codes, what it makes of them, and its samples.
 
-    What the comparison of a sweep draws again goes to `figures/figures.npz`: `points` `(N, 2)`, the test means or
-    their two principal components; `explained` `(2,)`, the share of the variance along each; `labels` `(N,)`;
+    What the comparison of a sweep draws again goes to `figures/figures.npz`: `points` `(N, 1)` or `(N, 2)`, the test
+    means or their two principal components; `explained` `(2,)`, the share of the variance along each; `labels` `(N,)`;
     `class_names`; `rates` `(latent_dim,)`; and, as uint8, `originals`, `reconstructions` and `samples`
     `(M, C, H, W)`.
 
@@ -111,7 +112,7 @@ class FinalFigures(Callback):
         lattice_extent: half the width of the chapter's lattice.
         lattice_cells: codes along each side of it.
         quantile_cells: codes along each side of the lattice at normal quantiles.
-        reconstructions: test images shown beside their reconstructions.
+        reconstructions: test images shown beside their reconstructions, of the first test batch.
         samples: samples from the prior.
         traversed: dimensions that are traversed, the most used ones, for latent dimensions above 2.
     """
@@ -135,8 +136,6 @@ class FinalFigures(Callback):
         self.traversed = traversed
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
         model = _vae(pl_module)
         with drawing(model), plots.style():
             torch.manual_seed(0)
@@ -157,7 +156,7 @@ class FinalFigures(Callback):
         points, explained = codes.means, torch.ones(2)
         title, axes, limit = f"Posterior means of the test images: {subject}", ("$z_1$", "$z_2$"), None
         if model.latent_dim == 1:
-            points, axes = torch.stack([codes.means[:, 0], codes.labels], dim=1), ("$z_1$", "class")
+            axes = ("$z_1$", "")
         elif model.latent_dim == 2:
             limit = self.scatter_limit
         else:

@@ -63,13 +63,13 @@ class Plane(NamedTuple):
 def principal_plane(points: Tensor) -> Plane:
     """The plane of the two leading principal components of points `(N, D)`, D at least 2."""
     origin = points.mean(0)
-    covariance = (points - origin).T.double().cov()
+    covariance = (points - origin).T.double().cov(correction=0)
     variances, directions = torch.linalg.eigh(covariance)
     axes = directions[:, [-1, -2]].T.to(points)
     # An eigenvector's sign is arbitrary: let its largest component be positive, so that pictures are repeatable.
     largest = axes.abs().argmax(1, keepdim=True)
     axes = axes * axes.gather(1, largest).sign()
-    explained = variances[[-1, -2]] / variances.sum()
+    explained = variances[[-1, -2]].clamp(min=0) / variances.sum().clamp(min=torch.finfo(torch.double).tiny)
     return Plane(origin, axes, (points - origin) @ axes.T, explained.to(points))
 
 

@@ -14,6 +14,7 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torchvision.utils import make_grid
 
@@ -120,15 +121,24 @@ def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
 
 
 def draw_scatter(axes: Axes, points: Tensor, labels: Tensor, limit: float | None = None) -> None:
-    """Points `(N, 2)` coloured by class `(N,)`, equal aspect; axes from −limit to limit where one is given."""
+    """Points `(N, 2)` coloured by class `(N,)`, equal aspect; axes from −limit to limit where one is given.
+
+    Points `(N, 1)` are drawn in a band for each class, the first one on top.
+    """
     size = float(np.clip(12_000 / max(len(points), 1), 4, 14))
     # In random order, so that no class covers the others; the order is the same every time.
     order = np.random.default_rng(0).permutation(len(points))
     colours = np.array([matplotlib.colors.to_rgba(PALETTE[c % len(PALETTE)], 0.75) for c in labels.tolist()])
-    x, y = points.cpu().numpy().T
+    if points.shape[1] == 1:
+        bands = labels.cpu().numpy() + np.random.default_rng(1).uniform(-0.3, 0.3, len(points))
+        x, y = points[:, 0].cpu().numpy(), bands
+        axes.invert_yaxis()
+        axes.set_yticks([])
+    else:
+        x, y = points.cpu().numpy().T
+        axes.set_aspect("equal", adjustable="box" if limit else "datalim")
     axes.scatter(x[order], y[order], s=size, c=colours[order], linewidths=0, rasterized=True)
-    axes.set_aspect("equal", adjustable="box" if limit else "datalim")
-    if limit:
+    if limit and points.shape[1] > 1:
         axes.set(xlim=(-limit, limit), ylim=(-limit, limit))
 
 
@@ -146,7 +156,7 @@ def latent_scatter(
     axis_labels: tuple[str, str] = ("$z_1$", "$z_2$"),
     limit: float | None = None,
 ) -> Figure:
-    """Scatter of points `(N, 2)` with a legend of class names; see `draw_scatter`."""
+    """Scatter of points `(N, 1)` or `(N, 2)` with a legend of class names; see `draw_scatter`."""
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.add_subplot()
     draw_scatter(axes, points, labels, limit)
@@ -207,6 +217,7 @@ def curves(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[floa
     """Lines of (steps, values) by name, drawn into axes; the range leaves out the first steps' heights."""
     for number, (name, (steps, values)) in enumerate(series.items()):
         axes.plot(steps, values, label=name, color=PALETTE[number % len(PALETTE)])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     settled = [v for _, values in series.values() for v in values[len(values) // 10 :] if np.isfinite(v)]
     if settled:
         low, high = min(settled), max(settled)

@@ -81,9 +81,13 @@ class Run:
     def tensorboard(self) -> Path:
         return self.folder / "tensorboard"
 
-    @property
+    @cached_property
     def finished(self) -> bool:
-        return self.metrics_file.is_file()
+        """Whether there are metrics that can be read."""
+        try:
+            return isinstance(self.metrics, dict)
+        except (OSError, ValueError):
+            return False
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -96,12 +100,15 @@ class Run:
 
         Raises:
             FileNotFoundError: if the run is not finished.
+            ValueError: if the file is damaged.
         """
         return json.loads(self.metrics_file.read_text())
 
     @property
     def failure(self) -> str:
         """Why there are no metrics, in one line."""
+        if self.metrics_file.is_file():
+            return "metrics.json is damaged"
         if not self.error_file.is_file():
             return "not finished"
         return self.error_file.read_text().strip().splitlines()[-1]
@@ -127,7 +134,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a file so that it is there whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w") as file:
-        json.dump(content, file, indent=2)
+        json.dump(content, file, indent=2, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())

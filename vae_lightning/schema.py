@@ -6,6 +6,7 @@ its class's signature before anything is made.
 """
 
 import inspect
+import os
 import pkgutil
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -50,8 +51,13 @@ def register() -> None:
     """Makes the schema and the resolvers known to Hydra."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("share_of_cores", _share_of_cores, replace=True)
     # Cached: the same for all jobs of a sweep, as Hydra's `now` is; different for sweeps of the same second.
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+def _share_of_cores(jobs: int) -> str:
+    return str(max(1, (os.cpu_count() or 1) // max(1, jobs)))
 
 
 def _whole(least: int) -> Callable[[Any], bool]:
@@ -62,24 +68,50 @@ def _positive(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
+def _one_of(*choices: Any) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: not isinstance(value, bool) and value in choices, f"one of {', '.join(map(str, choices))}"
+
+
+_AT_LEAST_0 = (_whole(0), "a whole number of at least 0")
+_AT_LEAST_1 = (_whole(1), "a whole number of at least 1")
+_POSITIVE = (_positive, "a number greater than 0")
+_SEED = (lambda value: _whole(0)(value) and value < 2**32, "a whole number from 0 to 4294967295")
+
 _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "seed": (lambda value: _whole(0)(value) and value < 2**32, "a whole number from 0 to 4294967295"),
-    "data.batch_size": (_whole(1), "a whole number of at least 1"),
-    "data.eval_batch_size": (_whole(1), "a whole number of at least 1"),
-    "data.validation_size": (_whole(0), "a whole number of at least 0"),
-    "data.num_workers": (_whole(0), "a whole number of at least 0"),
-    "data.scale": (_positive, "a number greater than 0"),
-    "model.latent_dim": (_whole(1), "a whole number of at least 1"),
-    "model.optimizer.lr": (_positive, "a number greater than 0"),
-    "model.objective.beta": (lambda value: value == 0 or _positive(value), "a number of at least 0"),
-    "trainer.max_epochs": (_whole(1), "a whole number of at least 1"),
-    "trainer.accelerator": (
-        {"auto", "cpu", "gpu", "cuda", "mps", "tpu"}.__contains__,
-        "one of auto, cpu, gpu, cuda, mps, tpu",
+    "seed": _SEED,
+    "data.seed": _SEED,
+    "data.validation_seed": _SEED,
+    "data.image_shape": (
+        lambda value: len(value) == 3 and all(map(_whole(1), value)),
+        "three whole numbers: [channels, height, width]",
     ),
-    "callbacks.losses.every_n_batches": (_whole(1), "a whole number of at least 1"),
-    "callbacks.grids.every_n_batches": (_whole(1), "a whole number of at least 1"),
-    "callbacks.grids.images": (_whole(1), "a whole number of at least 1"),
+    "data.batch_size": _AT_LEAST_1,
+    "data.eval_batch_size": _AT_LEAST_1,
+    "data.validation_size": _AT_LEAST_0,
+    "data.num_workers": _AT_LEAST_0,
+    "data.scale": _POSITIVE,
+    "model.latent_dim": _AT_LEAST_1,
+    "model.optimizer.lr": _POSITIVE,
+    "model.objective.beta": (lambda value: value == 0 or _positive(value), "a number of at least 0"),
+    "trainer.max_epochs": _AT_LEAST_1,
+    "trainer.accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps"),
+    "trainer.devices": _one_of(1),
+    "trainer.num_nodes": _one_of(1),
+    # Under the others, the images would have to have the model's precision as well.
+    "trainer.precision": _one_of("32-true", "bf16-mixed", "16-mixed", 32, "32"),
+    "trainer.accumulate_grad_batches": _AT_LEAST_1,
+    "trainer.limit_train_batches": _POSITIVE,
+    "trainer.limit_test_batches": _POSITIVE,
+    **{
+        f"callbacks.{option}": _AT_LEAST_1
+        for option in [
+            *("losses.every_n_batches", "grids.every_n_batches", "grids.images", "grids.shown"),
+            *("figures.lattice_cells", "figures.quantile_cells", "figures.reconstructions"),
+            *("figures.samples", "figures.traversed"),
+        ]
+    },
+    "callbacks.figures.lattice_extent": _POSITIVE,
+    "callbacks.figures.scatter_limit": _POSITIVE,
 }
 
 
@@ -91,7 +123,7 @@ def check(config: DictConfig) -> None:
     """
     for option, (allowed, description) in _ALLOWED.items():
         value = OmegaConf.select(config, option, default=None)
-        if OmegaConf.select(config, option.rpartition(".")[0]) is not None and value is not None and not allowed(value):
+        if value is not None and not allowed(value):
             raise UsageError(f"{option}={value}: must be {description}")
 
 

@@ -4,7 +4,9 @@
 Lightning, so that help, `--cfg` and mistakes in the command are answered at once.
 """
 
+import gc
 import logging
+import math
 import os
 import platform
 import sys
@@ -22,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from .errors import UsageError, exit_code, explain
-from .report.sweep import RememberSweep
+from .report.sweep import Folders
 from .runs import Run, short_names, sweep_runs, swept_keys, write_json
 from .schema import check, check_calls, register
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from .data.datamodule import ImageDataModule
     from .vae import VAE
 
-__all__ = ["JobError", "main", "train"]
+__all__ = ["DivergenceError", "JobError", "main", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,20 @@ register()
 
 
 class JobError(RuntimeError):
-    """A job of a sweep failed, and has said why; the other jobs go on."""
+    """A job of a sweep failed, and has said why; the other jobs go on.
+
+    Args:
+        run: name of the job's run.
+        code: what the process is to exit with.
+    """
+
+    def __init__(self, run: str, code: int) -> None:
+        super().__init__(run, code)
+        self.code = code
+
+
+class DivergenceError(RuntimeError):
+    """The training ended in numbers that are none."""
 
 
 def main() -> None:
@@ -53,43 +68,56 @@ def main() -> None:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     # Hydra would print its own account of an error and exit with 1; with this variable it raises.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    # Hydra takes flags before overrides only; this one is easily thought of last.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
     code = 0
     try:
         _job()
+    except JobError as error:
+        code = error.code
     except Exception as error:
-        # Hydra hands on what a job raised; what else fails has kept Hydra from starting one.
-        code = exit_code((error.__cause__ or error) if isinstance(error, JobError) else error)
+        # No job has been started, or it would have said what is wrong itself.
+        code = exit_code(error)
         if wants_traceback:
             traceback.print_exc()
-        elif isinstance(error, OSError) and exit_code(error) == 1:
+        elif isinstance(error, OSError) and code == 1:
             hint = "Name another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep."
             print(f"cannot write the output folder: {explain(error)}\n{hint}", file=sys.stderr)
-        elif not isinstance(error, JobError):
+        else:
             print(explain(error), file=sys.stderr)
-    sweep = RememberSweep.folder
-    if sweep is not None and sweep_runs(sweep):
+    if Folders.sweep is not None and sweep_runs(Folders.sweep):
         from .report import compare
 
-        code = max(code, 1 if compare(sweep) else 0)
+        code = max(code, 1 if compare(Folders.sweep) else 0)
     sys.exit(code)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name="train")
 def _job(config: DictConfig) -> float:
     run = Run(Path(HydraConfig.get().runtime.output_dir))
+    sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         check(config)
         return train(config, run)["test/elbo"]
     except Exception as error:
-        message = explain(error)
+        code, message = exit_code(error), explain(error)
         run.error_file.write_text(f"{traceback.format_exc()}\n{message.splitlines()[0]}\n")
-        if exit_code(error) == 1 and not type(error).__module__.startswith(__package__):
+        if code == 1 and not type(error).__module__.startswith(__package__):
             message += f"\nThe traceback is in {_short(run.error_file)}"
-        log.error("%s", message)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise JobError(run.name) from error
-        # Not an Exception, so Hydra adds nothing to what has been said.
-        raise SystemExit(exit_code(error)) from error
+        log.error("%s", f"{run.name}: {message}" if sweeps else message)
+    finally:
+        _free_memory()
+    # Outside the handler: an error that Hydra keeps must not keep the frames of the job with its model and data. And
+    # SystemExit is not an Exception, so that Hydra adds nothing to what has been said.
+    raise JobError(run.name, code) if sweeps else SystemExit(code)
+
+
+def _free_memory() -> None:
+    """Leaves the next job of a sweep the memory of this one, on the device as well."""
+    if torch := sys.modules.get("torch"):
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def train(config: DictConfig, run: Run) -> dict[str, Any]:
@@ -97,21 +125,20 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
 
     Args:
         config: as composed from `conf/train.yaml`.
-        run: where to; its folder must not hold a run already.
+        run: where to.
 
     Returns:
         The content of `metrics.json`: the test metrics, per image in nats, and `epochs`, `steps`, `parameters`,
         `seconds_training`, `images_per_second`, `latent_dim` and `seed`.
 
     Raises:
-        UsageError: if the folder holds a run already, or an option is wrong.
+        UsageError: if an option is wrong.
+        DivergenceError: if a test metric is not finite.
     """
-    import torch
     from pytorch_lightning import seed_everything
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    if run.config_file.exists():
-        raise UsageError(f"{run.folder} holds a run already: name another folder with hydra.run.dir=FOLDER")
+    run.error_file.unlink(missing_ok=True)
     _quiet()
     config.run_dir = str(run.folder)
     seed_everything(config.seed, workers=True, verbose=False)
@@ -124,35 +151,30 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
         validated = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         trainer.test(model, datamodule=data, verbose=False)
 
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    tested = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    metrics = (
-        validated
-        | tested
-        | {
-            "latent_dim": model.latent_dim,
-            "seed": config.seed,
-            "epochs": trainer.current_epoch,
-            "steps": trainer.global_step,
-            "parameters": parameters,
-            "seconds_training": round(stopwatch.seconds, 3),
-            "images_per_second": round(stopwatch.images / stopwatch.seconds, 1),
-        }
-    )
+    metrics = validated | {name: value.item() for name, value in trainer.callback_metrics.items()}
+    if diverged := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        raise DivergenceError(f"{', '.join(diverged)}: not finite; a lower model.optimizer.lr may help")
+    metrics |= {
+        "latent_dim": model.latent_dim,
+        "seed": config.seed,
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seconds_training": round(stopwatch.seconds, 3),
+        "images_per_second": round(stopwatch.images / stopwatch.seconds, 1),
+    }
     hyperparameters = _hyperparameters(config)
     for logger in trainer.loggers:
         outcome = {name: value for name, value in metrics.items() if name not in hyperparameters}
         logger.log_hyperparams(hyperparameters, outcome)
         logger.finalize("success")
     write_json(run.metrics_file, metrics)
-    log.info(
-        "tested     elbo %.2f = -(distortion %.2f + rate %.2f) nats per image",
-        *(metrics[f"test/{name}"] for name in ("elbo", "distortion", "rate")),
-    )
+    for stage, title in [("val", "validated"), ("test", "tested")]:
+        if f"{stage}/elbo" in metrics:
+            terms = (metrics[f"{stage}/{name}"] for name in ("elbo", "distortion", "rate"))
+            log.info("%-9s  elbo %.2f = -(distortion %.2f + rate %.2f) nats per image", title, *terms)
     log.info("trained    %.1f s, %.0f images/s", stopwatch.seconds, metrics["images_per_second"])
     log.info("saved      %s\n", _short(run.folder))
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # for the next job of a sweep
     return metrics
 
 
@@ -160,6 +182,7 @@ def _build(config: DictConfig) -> "tuple[VAE, ImageDataModule, Trainer, Stopwatc
     """Makes every object of the run, so that all mistakes in the configuration are found before data is read."""
     import torch
     from hydra.utils import instantiate
+    from pytorch_lightning.callbacks import Checkpoint
 
     from .callbacks import Stopwatch
 
@@ -170,11 +193,13 @@ def _build(config: DictConfig) -> "tuple[VAE, ImageDataModule, Trainer, Stopwatc
     model = instantiate(config.model, _convert_="all")
     data = instantiate(config.data, _convert_="all")
     stopwatch = Stopwatch()
+    callbacks = [stopwatch, *instantiate(config.callbacks, _convert_="all").values()]
     trainer = instantiate(
         config.trainer,
         _convert_="all",
         logger=list(instantiate(config.logger, _convert_="all").values()),
-        callbacks=[stopwatch, *instantiate(config.callbacks, _convert_="all").values()],
+        callbacks=callbacks,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         default_root_dir=config.run_dir,
         enable_progress_bar=bool(config.trainer.enable_progress_bar and sys.stdout.isatty()),
         enable_model_summary=False,

@@ -11,5 +11,5 @@ The contract of the two, which is all that the rest of the project knows of an a
     A module that maps codes `(…, latent_dim)` to the raw parameters of p(x|z), `(…, C, H, W)`, without an
     output nonlinearity: what the parameters mean is for the likelihood to say.
 
-Both raise `ValueError` for an image shape that they cannot serve.
+One that cannot serve an image shape raises `ValueError` when it is made.
 """

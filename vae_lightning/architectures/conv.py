@@ -62,7 +62,7 @@ class ConvDecoder(nn.Module):
         channels, *sides = image_shape
         (height, paddings_h), (breadth, paddings_b) = (_upsampling_plan(side) for side in sides)
         widths = [8 * width, 4 * width, 2 * width, width, channels]
-        layers: list[nn.ConvTranspose2d] = [SpreadPixel(widths[0], widths[1], (height, breadth), bias=False)]
+        layers: list[nn.ConvTranspose2d] = [SpreadPixel(widths[0], widths[1], (height, breadth))]
         for before, after, pad_h, pad_b in zip(widths[1:], widths[2:], paddings_h, paddings_b, strict=False):
             layers.append(nn.ConvTranspose2d(before, after, 4, stride=2, padding=(pad_h, pad_b), bias=False))
         self.project = nn.Linear(latent_dim, widths[0])
@@ -82,6 +82,9 @@ class SpreadPixel(nn.ConvTranspose2d):
     Each such pixel is multiplied by the whole kernel: one matrix product, which is faster than the general algorithm.
     The map comes out with its channels last in memory, which the next convolution prefers.
     """
+
+    def __init__(self, in_channels: int, out_channels: int, size: tuple[int, int]) -> None:
+        super().__init__(in_channels, out_channels, size, bias=False)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         _, channels, height, width = self.weight.shape

@@ -17,7 +17,7 @@ class MLPEncoder(nn.Module):
     Args:
         image_shape: `(C, H, W)`.
         latent_dim: dimension of z.
-        hidden: units of each hidden layer, from the image inwards.
+        hidden: units of each hidden layer, from the image inwards; at least one layer.
     """
 
     def __init__(self, image_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (512, 256)) -> None:
@@ -35,7 +35,7 @@ class MLPDecoder(nn.Module):
     Args:
         image_shape: `(C, H, W)`.
         latent_dim: dimension of z.
-        hidden: units of each hidden layer, from the code outwards.
+        hidden: units of each hidden layer, from the code outwards; at least one layer.
     """
 
     def __init__(self, image_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (256, 512)) -> None:
@@ -49,6 +49,8 @@ class MLPDecoder(nn.Module):
 
 
 def _hidden_layers(features: int, hidden: Sequence[int]) -> nn.Sequential:
+    if not isinstance(hidden, Sequence) or not hidden:
+        raise ValueError(f"hidden: must be a list of at least one size, got {hidden}")
     layers = nn.Sequential()
     for units in hidden:
         layers += nn.Sequential(nn.Linear(features, units), nn.ReLU())

@@ -28,7 +28,8 @@ class ImageDataModule(LightningDataModule):
         source: where the images come from; the contract is in `vae_lightning.data`.
         image_shape: `(C, H, W)` that the model is built for; the source's images must have it.
         batch_size: training images in a batch; the last, shorter batch of an epoch is kept.
-        eval_batch_size: likewise in validation and testing; only speed and memory depend on it.
+        eval_batch_size: likewise in validation and testing. Beside speed and memory it determines which noise the one
+            posterior sample of an image gets.
         scale: what pixel values are divided by. (The chapter divides by 256.)
         validation_size: training images held out for validation.
         validation_seed: chooses them, so that runs with different `seed` share them.

@@ -57,9 +57,9 @@ def data_folder(root: str | os.PathLike[str] | None) -> Path:
 class TorchvisionMNIST:
     """A torchvision data set of MNIST's kind: MNIST, FashionMNIST, KMNIST.
 
-    File names, checksums and the layout `<root>/<dataset>/raw/*.gz` are torchvision's, root being the folder of
-    all data sets. Files that are there are
-    read where they lie (a read-only folder is enough); the others are downloaded, by one process at a time.
+    File names, checksums and the layout `<root>/<dataset>/raw/*.gz` are torchvision's, root being the folder of all
+    data sets. Files that are there are read where they lie (a read-only folder is enough); the others are downloaded,
+    by one process at a time.
 
     Args:
         dataset: the class's name in `torchvision.datasets`.

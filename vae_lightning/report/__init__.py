@@ -25,7 +25,7 @@ def compare(sweep: Path) -> list[Run]:
 
     runs = sweep_runs(sweep)
     if not runs:
-        raise FileNotFoundError(2, "there is no run in this folder", str(sweep))
+        raise FileNotFoundError(2, _no_runs(sweep), str(sweep))
     finished = [run for run in runs if run.finished]
     unfinished = [run for run in runs if not run.finished]
     keys = swept_keys(sweep)
@@ -38,10 +38,19 @@ def compare(sweep: Path) -> list[Run]:
         from .picture import comparison_picture
 
         print_table(table, keys)
-        comparison_picture(finished, keys, folder / "comparison.png")
-        print(f"\npicture    {os.path.relpath(folder / 'comparison.png')}")
+        print()
+        if comparison_picture(finished, keys, folder / "comparison.png"):
+            print(f"picture    {os.path.relpath(folder / 'comparison.png')}")
     for run in unfinished:
         print(f"failed     {run.name}: {run.failure}")
     print(f"table      {os.path.relpath(folder / 'metrics.csv')}")
     print(f"curves     tensorboard --logdir {os.path.relpath(sweep)}")
     return unfinished
+
+
+def _no_runs(folder: Path) -> str:
+    if not folder.is_dir():
+        return "no such folder"
+    if Run(folder).config_file.is_file():
+        return "this is a run; name the folder of its sweep"
+    return "there is no run in this folder"

@@ -1,5 +1,6 @@
 """A sweep in one picture: learning curves of all runs, and the runs' own pictures side by side."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,42 +23,67 @@ GRIDS = 4  # from each run's training
 LEGEND = 12  # runs named in the legend of the curves
 TERMS = {"train/loss": "loss", "train/distortion": "distortion", "train/rate": "rate"}
 
+Curves = dict[str, tuple[list[int], list[float]]]
 
-def comparison_picture(runs: Sequence[Run], keys: Sequence[str], file: Path) -> None:
-    """Draws finished runs, which differ in the swept keys, to a PNG file."""
-    shown = plots.evenly_spaced(runs, SIDE_BY_SIDE)
-    labels = {run: _label(run, keys) for run in runs}
-    arrays = {run: np.load(run.arrays_file) if run.arrays_file.is_file() else None for run in shown}
-    width = {1: 6.6, 2: 5.6, 3: 4.4}.get(len(shown), 3.6)
-    heights = [2.9, width / GRIDS + 0.5, 2 * width / 11 + 0.3, width * 0.8 + 0.3]
+
+def comparison_picture(runs: Sequence[Run], keys: Sequence[str], file: Path) -> bool:
+    """Draws finished runs, which differ in the swept keys, to a PNG file.
+
+    Returns:
+        Whether there was anything to draw: runs without loggers and callbacks leave nothing.
+    """
+    curves = {_label(run, keys): learning_curves(run) for run in runs}
+    shown = _side_by_side(runs, keys)
+    arrays = {run: dict(np.load(run.arrays_file)) for run in shown if run.arrays_file.is_file()}
+    width = {1: 6.6, 2: 5.6, 3: 4.6}.get(len(shown), 4.0)
+    rows = [
+        (2.9 + 0.17 * -(-min(len(curves), LEGEND) // 3), any(curves.values()), None),
+        (width / GRIDS + 0.75, any(run.grids() for run in shown), _draw_grids),
+        (2 * width / 11 + 0.3, bool(arrays), _draw_reconstructions),
+        (width * 0.8 + 0.3, bool(arrays), _draw_means),
+    ]
+    rows = [row for row in rows if row[1]]
+    if not rows:
+        return False
+    heights = [height for height, *_ in rows]
     with plots.style():
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
-        figure = Figure(figsize=(max(width * len(shown), 8), sum(heights) + 0.5), layout=layout)
-        top, *rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
+        figure = Figure(figsize=(max(width * len(shown), 9), sum(heights) + 0.5), layout=layout)
         figure.suptitle(_title(runs, keys), x=0.012, ha="left", fontsize=13)
-        _draw_curves(top, {labels[run]: learning_curves(run) for run in runs})
-        for row, draw in zip(rows, (_draw_grids, _draw_reconstructions, _draw_means), strict=True):
-            cells = np.atleast_1d(row.subfigures(1, len(shown)))
-            for cell, run in zip(cells, shown, strict=True):
-                draw(cell, run, arrays[run], labels[run])
-        classes = [[str(name) for name in a["class_names"]] for a in arrays.values() if a is not None]
-        if classes:
-            handles, names = plots.class_handles(max(classes, key=len))
+        bands = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
+        for band, (_, _, draw) in zip(bands, rows, strict=True):
+            if draw is None:
+                _draw_curves(band, curves)
+                continue
+            for cell, run in zip(band.subfigures(1, len(shown), squeeze=False).flat, shown, strict=True):
+                draw(cell, run, arrays.get(run), _label(run, keys))
+        if arrays:
+            classes = max((list(map(str, found["class_names"])) for found in arrays.values()), key=len)
+            handles, names = plots.class_handles(classes)
             figure.legend(handles, names, loc="outside lower center", ncols=len(names), handletextpad=0.2)
         FigureCanvasAgg(figure).print_figure(str(file))
+    return True
 
 
-def learning_curves(run: Run) -> dict[str, tuple[list[int], list[float]]]:
-    """Steps and values of the training terms, by name, from the run's TensorBoard events; empty without them."""
+def learning_curves(run: Run) -> Curves:
+    """Optimizer steps and values of the training terms, by name, from TensorBoard events; empty without them."""
     if not run.tensorboard.is_dir():
         return {}
     events = EventAccumulator(str(run.tensorboard), size_guidance={"scalars": 0, "images": 1})
     events.Reload()
-    return {
-        name: ([event.step for event in events.Scalars(tag)], [event.value for event in events.Scalars(tag)])
-        for tag, name in TERMS.items()
-        if tag in events.Tags()["scalars"]
-    }
+    curves: Curves = {}
+    for tag, name in TERMS.items():
+        if tag in events.Tags()["scalars"]:
+            scalars = events.Scalars(tag)
+            # Lightning logs under the number of steps before this one.
+            curves[name] = [event.step + 1 for event in scalars], [event.value for event in scalars]
+    return curves
+
+
+def _side_by_side(runs: Sequence[Run], keys: Sequence[str]) -> list[Run]:
+    """The runs that are drawn beside each other: those of the first seed, if that leaves more than one."""
+    one_seed = [run for run in runs if run.option("seed") == runs[0].option("seed")]
+    return plots.evenly_spaced(one_seed if len(runs) > SIDE_BY_SIDE and len(one_seed) > 1 else runs, SIDE_BY_SIDE)
 
 
 def _title(runs: Sequence[Run], keys: Sequence[str]) -> str:
@@ -65,7 +91,7 @@ def _title(runs: Sequence[Run], keys: Sequence[str]) -> str:
     swept = [f"{names[key]} {', '.join(dict.fromkeys(str(run.option(key)) for run in runs))}" for key in keys]
     data = ", ".join(dict.fromkeys(str(run.option("data.name")) for run in runs))
     epochs = ", ".join(dict.fromkeys(str(run.metrics["epochs"]) for run in runs))
-    return "  ·  ".join([*(swept or [runs[0].name]), data, f"{epochs} epochs"])
+    return "  ·  ".join([*(swept or [runs[0].name]), data, f"{epochs} epoch{'' if epochs == '1' else 's'}"])
 
 
 def _label(run: Run, keys: Sequence[str]) -> str:
@@ -73,35 +99,37 @@ def _label(run: Run, keys: Sequence[str]) -> str:
     return ", ".join(f"{names[key]} = {run.option(key)}" for key in keys) or run.name
 
 
-def _draw_curves(figure: SubFigure, curves: dict[str, dict[str, tuple[list[int], list[float]]]]) -> None:
-    for axes, term in zip(figure.subplots(1, len(TERMS)), TERMS.values(), strict=True):
+def _draw_curves(figure: SubFigure, curves: dict[str, Curves]) -> None:
+    panels = figure.subplots(1, len(TERMS))
+    for axes, term in zip(panels, TERMS.values(), strict=True):
         plots.curves(axes, {label: c[term] for label, c in curves.items() if term in c}, f"{term}, nats per image")
-    if any(curves.values()) and len(curves) <= LEGEND:
-        axes.legend(loc="best")
+    if len(curves) <= LEGEND:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=min(3, len(curves)))
 
 
-def _draw_grids(figure: SubFigure, run: Run, arrays: np.lib.npyio.NpzFile | None, label: str) -> None:
-    test = {name: run.metrics[f"test/{name}"] for name in ("elbo", "distortion", "rate")}
-    terms = f"elbo {test['elbo']:.1f} = −(distortion {test['distortion']:.1f} + rate {test['rate']:.1f})"
-    figure.suptitle(f"{label}:  {terms}", x=0.02, ha="left", fontsize=10)
+def _draw_grids(figure: SubFigure, run: Run, arrays: dict[str, np.ndarray] | None, label: str) -> None:
+    elbo, distortion, rate = (run.metrics[f"test/{name}"] for name in ("elbo", "distortion", "rate"))
+    terms = f"elbo −{-elbo:.1f} = −(distortion {distortion:.1f} + rate {rate:.1f})"
+    figure.suptitle(f"{textwrap.shorten(label, 60)}\n{terms}", x=0.02, ha="left", fontsize=9)
     files = run.grids()
     chosen = plots.evenly_spaced(list(files), GRIDS)
-    for axes, step in zip(figure.subplots(1, max(len(chosen), 1), squeeze=False).flat, chosen, strict=False):
-        plots.draw_picture(axes, pil_to_tensor(Image.open(files[step])))
-        axes.set_title(f"samples, step {step}", fontsize=8, color=plots.QUIET, pad=3)
+    for axes, step in zip(figure.subplots(1, GRIDS, squeeze=False).flat, [*chosen, *[None] * GRIDS], strict=False):
+        axes.set_axis_off()
+        if step is not None:
+            plots.draw_picture(axes, pil_to_tensor(Image.open(files[step])))
+            axes.set_title(f"step {step}", fontsize=8, color=plots.QUIET, pad=3)
 
 
-def _draw_reconstructions(figure: SubFigure, run: Run, arrays: np.lib.npyio.NpzFile | None, label: str) -> None:
+def _draw_reconstructions(figure: SubFigure, run: Run, arrays: dict[str, np.ndarray] | None, label: str) -> None:
     if arrays is not None:
         rows = [torch.from_numpy(arrays[name][:10]).float() / 255 for name in ("originals", "reconstructions")]
         plots.labelled_tiles(figure.subplots(), rows, ["test image", "reconstructed"])
 
 
-def _draw_means(figure: SubFigure, run: Run, arrays: np.lib.npyio.NpzFile | None, label: str) -> None:
+def _draw_means(figure: SubFigure, run: Run, arrays: dict[str, np.ndarray] | None, label: str) -> None:
     if arrays is None:
         return
     axes = figure.subplots()
-    dimensions = len(arrays["rates"])
     plots.draw_scatter(axes, torch.from_numpy(arrays["points"]), torch.from_numpy(arrays["labels"]))
-    plane = f", {arrays['explained'].sum():.0%} of the variance" if dimensions > 2 else ""
+    plane = f", {arrays['explained'].sum():.0%} of their variance" if len(arrays["rates"]) > 2 else ""
     axes.set_title(f"posterior means of test images{plane}", fontsize=8, color=plots.QUIET, pad=3)

@@ -1,25 +1,53 @@
-"""Hydra's callback that remembers where a sweep goes, so that its comparison can be made when it has ended.
+"""Hydra's callback around a run or a sweep: no folder is used twice, and a sweep's folder is remembered.
 
-Hydra's own `on_multirun_end` is not called after a failed job, and what goes wrong in it does not fail the process.
+Hydra writes to a folder before a job can look into it, so whether it holds a run already is looked up here. The
+comparison of a sweep is not made by `on_multirun_end`: Hydra does not call that after a failed job, and what goes wrong
+in it would not fail the process.
 """
 
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-__all__ = ["RememberSweep"]
+from ..runs import Run, sweep_runs
+
+__all__ = ["Folders"]
 
 
-class RememberSweep(Callback):
-    """Called in the process that launches the sweep, whichever processes run its jobs.
+class Folders(Callback):
+    """Called in the process that launches a run or a sweep, whichever processes run its jobs.
+
+    What it refuses ends the process with exit code 2. (Hydra turns exceptions of callbacks into warnings.)
 
     Attributes:
-        folder: of the sweep that this process has started; None if it has not.
+        sweep: folder of the sweep that this process has started; None if it has not.
     """
 
-    folder: ClassVar[Path | None] = None
+    sweep: ClassVar[Path | None] = None
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.run.dir)
+        if Run(folder).config_file.exists():
+            _refuse(f"hydra.run.dir={folder}: holds a run already; name another folder")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        RememberSweep.folder = Path(config.hydra.sweep.dir)
+        folder = Path(config.hydra.sweep.dir)
+        if sweep_runs(folder):
+            _refuse(f"hydra.sweep.dir={folder}: holds runs already; name another folder")
+        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        for override in OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task]):
+            if override.is_sweep_override() and override.is_discrete_sweep() and "glob" not in str(override.input_line):
+                value, count = Counter(override.sweep_string_iterator()).most_common(1)[0]
+                if count > 1:
+                    _refuse(f"{override.input_line}: {value} stands there {count} times; each run needs its own")
+        Folders.sweep = folder
+
+
+def _refuse(message: str) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(2)

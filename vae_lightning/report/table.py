@@ -14,11 +14,13 @@ SHOWN = {
     "test/distortion": ("distortion", 2),
     "test/rate": ("rate", 2),
     "test/loss": ("loss", 2),
+    "val/elbo": ("val elbo", 2),
     "seconds_training": ("seconds", 1),
     "images_per_second": ("images/s", 0),
     "parameters": ("parameters", 0),
     "epochs": ("epochs", 0),
 }
+SAME_FOR_ALL_SEEDS = {"parameters", "epochs"}
 
 
 def metrics_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
@@ -42,13 +44,18 @@ def print_table(table: pd.DataFrame, keys: Sequence[str]) -> None:
         title, digits = SHOWN[name]
         runs[title] = finished[name].map(lambda value, digits=digits: f"{value:,.{digits}f}")
     print(runs.to_string(index=False))
-    others = [key for key in keys if key != "seed"]
-    if "seed" in keys and others:
+    if "seed" in keys and len(finished) > 1:
         print("\nmean ± standard deviation over seeds\n")
-        groups = finished.groupby(others, sort=False)
+        others = [key for key in keys if key != "seed"]
+        groups = finished.groupby(others or "status", sort=False)
         means = pd.DataFrame({"seeds": groups.size()})
-        for name in columns:
+        for name in (name for name in columns if name not in SAME_FOR_ALL_SEEDS):
             title, digits = SHOWN[name]
-            mean, deviation = groups[name].mean(), groups[name].std()
-            means[title] = [f"{m:,.{digits}f} ± {s:,.{digits}f}" for m, s in zip(mean, deviation, strict=True)]
-        print(means.rename_axis([names[key] for key in others]).reset_index().to_string(index=False))
+            means[title] = [_spread(values, digits) for _, values in groups[name]]
+        means = means.rename_axis([names[key] for key in others]) if others else means
+        print(means.reset_index(drop=not others).to_string(index=False))
+
+
+def _spread(values: pd.Series, digits: int) -> str:
+    mean = f"{values.mean():,.{digits}f}"
+    return f"{mean} ± {values.std():,.{digits}f}" if len(values) > 1 else mean
