@@ -5,11 +5,14 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -226,9 +229,10 @@ def test_failures(vae_train: Command, tmp_path: Path, arguments: list[str], code
 
 
 def test_tracebacks_for_those_who_ask(vae_train: Command) -> None:
-    done = vae_train("model.laten_dim=3", HYDRA_FULL_ERROR="1")
-    assert done.returncode == 2
-    assert "Traceback" in done.stderr
+    for mistake in ("model.laten_dim=3", "model.latent_dim=0"):
+        done = vae_train(mistake, HYDRA_FULL_ERROR="1")
+        assert done.returncode == 2
+        assert "Traceback" in done.stderr
 
 
 def test_help_teaches(vae_train: Command) -> None:
@@ -256,3 +260,58 @@ def test_events_survive_a_crash(tmp_path: Path) -> None:
     events.Reload()
     assert len(events.Scalars("train/loss")) > 10
     assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_training_that_diverges_has_failed(vae_train: Command, tmp_path: Path) -> None:
+    done = vae_train(*TINY, "model.optimizer.lr=1e30", "hydra.run.dir=run")
+    assert done.returncode == 1
+    assert "not finite; a lower model.optimizer.lr may help" in done.stderr
+    assert not (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_a_sweep_without_callbacks_and_loggers_still_has_a_table(vae_train: Command, tmp_path: Path) -> None:
+    options = ["model.latent_dim=1", "callbacks=none", "logger=none", "data.validation_size=16"]
+    small = [option for option in TINY if not option.startswith("callbacks")]
+    done = vae_train(*small, *options, "seed=0,1", "--multirun", "hydra.sweep.dir=made")
+    assert done.returncode == 0, done.stderr
+    assert "validated  elbo" in done.stdout
+    assert "val elbo" in done.stdout
+    assert "mean ± standard deviation over seeds" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "made" / "report").iterdir()) == ["metrics.csv"]
+    contents = ".hydra config.yaml environment.json metrics.json train.log"
+    assert sorted(path.name for path in (tmp_path / "made" / "seed-0").iterdir()) == contents.split()
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side_give_the_same_comparison(
+    sweep: tuple[Path, str], vae_train: Command, tmp_path: Path
+) -> None:
+    options = ["model.latent_dim=2,3", "seed=0,1", "hydra.sweep.dir=made", "hydra/launcher=parallel"]
+    done = vae_train("experiment=latent_sweep", *TINY, *options)
+    assert done.returncode == 0, done.stderr
+    tables = [pd.read_csv(folder / "report" / "metrics.csv") for folder in (sweep[0], tmp_path / "made")]
+    timing = ["seconds_training", "images_per_second"]
+    one, other = (table.sort_values("run").drop(columns=timing).reset_index(drop=True) for table in tables)
+    pd.testing.assert_frame_equal(one, other, rtol=1e-4)
+
+
+def test_a_failed_job_leaves_no_model_behind() -> None:
+    """What Hydra keeps of a failed job must not keep the job's model and data."""
+    program = textwrap.dedent("""
+        import gc, sys
+        from vae_lightning import train
+        def count():
+            gc.collect()
+            return sum(type(o).__name__ in ("VAE", "ResidentLoader") for o in gc.get_objects())
+        seen = []
+        check = train.check
+        train.check = lambda config: (seen.append(count()), check(config))
+        try:
+            train.main()
+        except SystemExit as done:
+            print("left", seen, count(), "exit", done.code)
+    """)
+    options = [*TINY, "model.encoder.latent_dim=5", "seed=0,1,2", "--multirun", "hydra.sweep.dir=made"]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run([sys.executable, "-c", program, *options], capture_output=True, text=True, cwd=folder)
+    assert "left [0, 0, 0] 0 exit 1" in done.stdout, done.stdout + done.stderr

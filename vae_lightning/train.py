@@ -43,6 +43,8 @@ PACKAGE = Path(__file__).parent
 # In a checkout the configuration stands beside the package, in a wheel inside it.
 CONFIGURATION = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
 
+WANTS_TRACEBACK = "VAE_WANTS_TRACEBACK"
+
 register()
 
 
@@ -65,8 +67,9 @@ class DivergenceError(RuntimeError):
 
 def main() -> None:
     """Runs one training or a sweep, as the command line says; exits with 0, 1 for a failure, 2 for wrong usage."""
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    # Hydra would print its own account of an error and exit with 1; with this variable it raises.
+    # Hydra would print its own account of an error and exit with 1; with this variable it raises. What the user has
+    # set it to is kept for the jobs, which may run in other processes.
+    os.environ.setdefault(WANTS_TRACEBACK, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # Hydra takes flags before overrides only; this one is easily thought of last.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
@@ -78,7 +81,7 @@ def main() -> None:
     except Exception as error:
         # No job has been started, or it would have said what is wrong itself.
         code = exit_code(error)
-        if wants_traceback:
+        if os.environ[WANTS_TRACEBACK] == "1":
             traceback.print_exc()
         elif isinstance(error, OSError) and code == 1:
             hint = "Name another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep."
@@ -105,6 +108,8 @@ def _job(config: DictConfig) -> float:
         if code == 1 and not type(error).__module__.startswith(__package__):
             message += f"\nThe traceback is in {_short(run.error_file)}"
         log.error("%s", f"{run.name}: {message}" if sweeps else message)
+        if os.environ.get(WANTS_TRACEBACK) == "1":
+            traceback.print_exc()
     finally:
         _free_memory()
     # Outside the handler: an error that Hydra keeps must not keep the frames of the job with its model and data. And

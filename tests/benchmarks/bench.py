@@ -8,7 +8,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -41,10 +40,19 @@ def worker(loop: str, folder: Path, latent_dim: int, steps: int, started: float)
     measured = {
         "steps": timing.steps,
         "seconds_to_first_step": timing.first - started,
-        "host_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "host_mib": _peak_host_mib(),
         "device_mib": torch.cuda.max_memory_allocated() / 2**20 if cuda else 0.0,
     }
     print(json.dumps(measured))
+
+
+def _peak_host_mib() -> float:
+    """This process's own peak; `getrusage` would count the parent's as well."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    (peak,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(peak.split()[1]) / 1024
 
 
 def run_worker(loop: str, folder: Path, latent_dim: int, steps: int) -> dict:
