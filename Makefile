@@ -12,7 +12,7 @@ SWEEP ?= $(shell ls -dt multirun/*/ 2>/dev/null | head -n 1)
 help:  ## this list
 	@echo "make TARGET [DATA=…] [ARGS=\"KEY=VALUE …\"]"
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "DATA is one of kmnist (default), kmnist10k, glyphs, mnist, fashion_mnist."
 	@echo "ARGS are options for vae-train, as in: make compare DATA=kmnist10k ARGS=\"trainer.max_epochs=10\""
