@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from .errors import UsageError, unknown_option
 from .runs import run_name
@@ -82,7 +82,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.seed": _SEED,
     "data.validation_seed": _SEED,
     "data.image_shape": (
-        lambda value: len(value) == 3 and all(map(_whole(1), value)),
+        lambda value: isinstance(value, ListConfig) and len(value) == 3 and all(map(_whole(1), value)),
         "three whole numbers: [channels, height, width]",
     ),
     "data.batch_size": _AT_LEAST_1,
