@@ -202,6 +202,7 @@ def test_usage_errors(vae_train: Command, arguments: list[str], message: str) ->
     [
         (["trainer=gpu"], 2, "trainer.accelerator=gpu: there is no GPU here; use trainer=cpu"),
         (["trainer.precision=17"], 2, "trainer.precision=17: must be one of 32-true, bf16-mixed, 16-mixed"),
+        (["model.optimizer.lr=1", "+model.optimizer.eps=-1"], 2, "model.optimizer: Invalid epsilon value: -1"),
         (["trainer.devices=2"], 2, "trainer.devices=2: must be one of 1"),
         (["-m", "seed=1,1"], 2, "seed=1,1: 1 stands there 2 times"),
         (["data=glyphs", "seed=1,2", "model.latent_dim=0", "-m"], 2, "seed-2: model.latent_dim=0: must be"),

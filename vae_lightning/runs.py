@@ -23,11 +23,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-__all__ = ["Run", "run_name", "short_names", "sweep_runs", "swept_keys", "write_json"]
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
+__all__ = ["Run", "run_name", "short_names", "sweep_overrides", "sweep_runs", "swept_keys", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -155,17 +158,19 @@ def _job_number(run: Run) -> int:
 
 def swept_keys(sweep: Path) -> list[str]:
     """The keys that a sweep varies, in Hydra's order, read from its `multirun.yaml`; none without that file."""
+    path = sweep / "multirun.yaml"
+    return list(sweep_overrides(yaml.safe_load(path.read_text())["hydra"])) if path.is_file() else []
+
+
+def sweep_overrides(hydra: Mapping[str, Any]) -> "dict[str, Override]":
+    """What a sweep varies, by key: those overrides of a sweep's `hydra` node that stand for several values."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    path = sweep / "multirun.yaml"
-    if not path.is_file():
-        return []
-    hydra = yaml.safe_load(path.read_text())["hydra"]
     params = [f"{key}={value}" for key, value in (hydra["sweeper"].get("params") or {}).items()]
     # The command line comes last and wins over the configuration, as it does in Hydra's sweeper.
-    overrides = OverridesParser.create().parse_overrides(params + hydra["overrides"]["task"])
-    swept = {override.key_or_group: override.is_sweep_override() for override in overrides}
-    return [key for key, varies in swept.items() if varies]
+    overrides = OverridesParser.create().parse_overrides([*params, *hydra["overrides"]["task"]])
+    last = {override.key_or_group: override for override in overrides}
+    return {key: override for key, override in last.items() if override.is_sweep_override()}
 
 
 def run_name(sweep: str, overrides: Sequence[str]) -> str:

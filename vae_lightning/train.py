@@ -196,6 +196,10 @@ def _build(config: DictConfig) -> "tuple[VAE, ImageDataModule, Trainer, Stopwatc
     if accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         raise UsageError(f"trainer.accelerator={accelerator}: there is no GPU here; use trainer=cpu or trainer=default")
     model = instantiate(config.model, _convert_="all")
+    try:
+        model.configure_optimizers()  # it is made again when the training starts
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"model.optimizer: {error}") from error
     data = instantiate(config.data, _convert_="all")
     stopwatch = Stopwatch()
     callbacks = [stopwatch, *instantiate(config.callbacks, _convert_="all").values()]

@@ -10,11 +10,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from ..runs import Run, sweep_runs
+from ..runs import Run, sweep_overrides, sweep_runs
 
 __all__ = ["Folders"]
 
@@ -39,9 +39,9 @@ class Folders(Callback):
         folder = Path(config.hydra.sweep.dir)
         if sweep_runs(folder):
             _refuse(f"hydra.sweep.dir={folder}: holds runs already; name another folder")
-        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        for override in OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task]):
-            if override.is_sweep_override() and override.is_discrete_sweep() and "glob" not in str(override.input_line):
+        for override in sweep_overrides(config.hydra).values():
+            # What a glob stands for is known to Hydra only; it has no value twice.
+            if override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
                 value, count = Counter(override.sweep_string_iterator()).most_common(1)[0]
                 if count > 1:
                     _refuse(f"{override.input_line}: {value} stands there {count} times; each run needs its own")
