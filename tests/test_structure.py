@@ -12,9 +12,10 @@ MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path i
 
 PLAIN = {"architectures", "likelihoods", "objectives", "priors", "data", "evaluation", "plots"}
 ALLOWED = {
-    "vae": {"objectives", "priors"},
+    "vae": {"capture", "objectives", "priors"},
     "callbacks": {"plots", "evaluation", "runs", "vae"},
     "report": {"plots", "evaluation", "runs", "report"},
+    "capture": set(),
     "runs": set(),
     "errors": set(),
     "schema": {"errors", "runs"},

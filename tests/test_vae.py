@@ -1,6 +1,8 @@
 """The LightningModule and the callbacks, in short real trainings."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,8 +15,12 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from vae_lightning.callbacks import FinalFigures, LossLines, SampleGrids, drawing
+from vae_lightning.capture import CapturedStep
 from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.objectives import ELBO, AsPrinted
+from vae_lightning.report.picture import learning_curves
+from vae_lightning.runs import Run
+from vae_lightning.train import build
 from vae_lightning.vae import VAE
 
 
@@ -174,6 +180,59 @@ def test_densities_keep_32_bits_under_mixed_precision(tiny_model: VAE) -> None:
         terms = ELBO()(tiny_model, images)
         assert tiny_model.decoder(torch.zeros(1, 2)).dtype == torch.bfloat16
     assert {term.dtype for term in terms} == {torch.float32}
+
+
+class Replayed(CapturedStep):
+    """A captured step where there is no CUDA: the graph's replay is the step itself, on the graph's own tensors."""
+
+    recorded: ClassVar[list[Tensor]] = []
+
+    def warm_up(self, x: Tensor) -> Tensor:
+        return self.step(x)
+
+    def record(self, x: Tensor) -> tuple[Callable[[], None], Tensor]:
+        self.recorded.append(x)
+        output = torch.empty(3)
+
+        def replay() -> None:
+            output.copy_(self.step(x))
+
+        return replay, output
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("graph", [False, True])
+def test_several_steps_in_a_call_are_the_same_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, graph: bool
+) -> None:
+    """8 batches an epoch, the last one short, in calls of 5 and 3: bitwise the run of one batch a call."""
+    settings = ["data.source.train_size=90", "data.batch_size=12", f"trainer.precision={precision}"]
+    settings += [
+        "trainer.log_every_n_steps=3",
+        "callbacks.losses.every_n_batches=5",
+        "callbacks.grids.every_n_batches=5",
+    ]
+    if graph:
+        monkeypatch.setattr("vae_lightning.vae.CapturedStep", Replayed)
+        monkeypatch.setattr("vae_lightning.vae.VAE._can_capture", lambda model: model.cuda_graph)
+        Replayed.recorded.clear()
+    found = []
+    for name, options in [("one", []), ("many", ["model.steps_per_call=10", f"model.cuda_graph={graph}"])]:
+        config = compose_config(*TINY, *settings, *options)
+        config.run_dir = str(tmp_path / name)
+        seed_everything(0, verbose=False)
+        model, data, trainer, stopwatch = build(config)
+        trainer.fit(model, datamodule=data)
+        grids = {path.name: path.read_bytes() for path in (tmp_path / name).glob("figures/grids/*.png")}
+        found.append((model.state_dict(), grids, learning_curves(Run(tmp_path / name)), stopwatch.images))
+        assert (trainer.global_step, trainer.current_epoch) == (16, 2)
+    assert model.steps_per_call == 5
+    assert len(Replayed.recorded) == graph
+    (state, grids, curves, images), (state_of_many, *rest) = found
+    assert all(torch.equal(value, state_of_many[key]) for key, value in state.items())
+    assert sorted(grids) == ["step_000005.png", "step_000013.png"]
+    assert curves["loss"][0] == [3, 6, 9, 12, 15]
+    assert [grids, curves, images] == rest
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from .evaluation import encode_all, normal_lattice, principal_plane, square_latt
 from .runs import Run
 from .vae import VAE
 
-__all__ = ["FinalFigures", "LossLines", "SampleGrids", "Stopwatch", "drawing", "save_figure"]
+__all__ = ["FinalFigures", "LossLines", "SampleGrids", "Stopwatch", "batches_done", "drawing", "save_figure"]
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +44,14 @@ class LossLines(Callback):
         self.every_n_batches = every_n_batches
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
-        if (batch_idx + 1) % self.every_n_batches:
+        batches = batches_done(trainer, batch_idx)
+        if batches % self.every_n_batches:
             return
         # Lightning divides the loss, and only that, by the number of batches that it accumulates.
         terms = outputs | {"loss": outputs["loss"] * trainer.accumulate_grad_batches}
         values = "   ".join(f"{name} {terms[name].item():7.2f}" for name in ("loss", "distortion", "rate"))
-        of_epochs, of_batches = trainer.max_epochs, trainer.num_training_batches
-        log.info(
-            "epoch %d/%s  batch %3d/%s   %s", trainer.current_epoch + 1, of_epochs, batch_idx + 1, of_batches, values
-        )
+        of_epochs, of_batches = trainer.max_epochs, batches_done(trainer, int(trainer.num_training_batches) - 1)
+        log.info("epoch %d/%s  batch %3d/%s   %s", trainer.current_epoch + 1, of_epochs, batches, of_batches, values)
 
 
 class SampleGrids(Callback):
@@ -72,7 +71,7 @@ class SampleGrids(Callback):
         self.shown = shown
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
-        if (batch_idx + 1) % self.every_n_batches:
+        if batches_done(trainer, batch_idx) % self.every_n_batches:
             return
         model = _vae(pl_module)
         with drawing(model):
@@ -210,12 +209,20 @@ class Stopwatch(Callback):
         self._started = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
-        self.images += len(batch[0])
+        self.images += sum(len(images) for images, _ in (batch if isinstance(batch, list) else [batch]))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         self.seconds += time.perf_counter() - self._started
+
+
+def batches_done(trainer: Trainer, batch_idx: int) -> int:
+    """Batches of this epoch that are done after a call of Lightning's loop, which may take several."""
+    per_call = _vae(trainer.lightning_module).steps_per_call
+    if per_call == 1:
+        return batch_idx + 1
+    return min((batch_idx + 1) * per_call, trainer.datamodule.training_batches)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -91,6 +91,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.num_workers": _AT_LEAST_0,
     "data.scale": _POSITIVE,
     "model.latent_dim": _AT_LEAST_1,
+    "model.steps_per_call": _AT_LEAST_1,
     "model.optimizer.lr": _POSITIVE,
     "model.objective.beta": (lambda value: value == 0 or _positive(value), "a number of at least 0"),
     "trainer.max_epochs": _AT_LEAST_1,

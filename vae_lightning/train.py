@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .data.datamodule import ImageDataModule
     from .vae import VAE
 
-__all__ = ["DivergenceError", "JobError", "main", "train"]
+__all__ = ["DivergenceError", "JobError", "build", "main", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,7 @@ def _free_memory() -> None:
     """Leaves the next job of a sweep the memory of this one, on the device as well."""
     if torch := sys.modules.get("torch"):
         gc.collect()
+        torch.compiler.reset()  # what is compiled counts towards a limit, beyond which nothing is
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -147,7 +148,7 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
     _quiet()
     config.run_dir = str(run.folder)
     seed_everything(config.seed, workers=True, verbose=False)
-    model, data, trainer, stopwatch = _build(config)
+    model, data, trainer, stopwatch = build(config)
     _describe(config, run, model, trainer)
 
     # On a terminal, log lines go above the progress bar instead of through it.
@@ -183,7 +184,7 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
     return metrics
 
 
-def _build(config: DictConfig) -> "tuple[VAE, ImageDataModule, Trainer, Stopwatch]":
+def build(config: DictConfig) -> "tuple[VAE, ImageDataModule, Trainer, Stopwatch]":
     """Makes every object of the run, so that all mistakes in the configuration are found before data is read."""
     import torch
     from hydra.utils import instantiate
@@ -214,7 +215,22 @@ def _build(config: DictConfig) -> "tuple[VAE, ImageDataModule, Trainer, Stopwatc
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+    _share_calls(model, data, trainer)
     return model, data, trainer, stopwatch
+
+
+def _share_calls(model: "VAE", data: "ImageDataModule", trainer: "Trainer") -> None:
+    """Settles how many steps a call of Lightning's loop takes: as many as nothing that counts batches could notice."""
+    if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
+        model.steps_per_call, model.cuda_graph = 1, False
+    if not hasattr(data, "steps_per_call"):  # a data module from elsewhere
+        model.steps_per_call = 1
+    counts = [getattr(callback, "every_n_batches", 0) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
+    counts += [limit if isinstance(limit, int) else 0, max(trainer.max_steps, 0)]
+    data.steps_per_call = model.steps_per_call = math.gcd(model.steps_per_call, *counts)
+    if isinstance(limit, int):
+        trainer.limit_train_batches = limit // model.steps_per_call
 
 
 def _describe(config: DictConfig, run: Run, model: "VAE", trainer: "Trainer") -> None:

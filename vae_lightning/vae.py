@@ -5,11 +5,13 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import Optimizer
 
+from .capture import CapturedStep, make_capturable
 from .objectives import ELBO, Terms
 from .priors import Prior
 
@@ -31,6 +33,13 @@ class VAE(LightningModule):
             convolutions may compute faster.
         compile: whether training steps are compiled (`torch.compile`), once for each size of batch. Pays off where
             the time that it takes, tens of seconds on a CPU, is short beside the training.
+        steps_per_call: optimizer steps for each call of Lightning's loop, which then gets a list of batches; they are
+            the same steps, with less around them. `vae-train` takes the largest divisor of it that lets every callback
+            see the batches that it waits for.
+        cuda_graph: whether, on a CUDA device, a step is recorded once and then replayed; see `vae_lightning.capture`.
+
+    With several steps a call, or a graph, optimization is manual in Lightning's sense: gradients are neither
+    clipped nor accumulated.
 
     The logged metrics are per image, in nats: `train/`, `val/` and `test/` followed by `loss` (the objective's),
     `distortion` and `rate`; validation and test add `elbo`. In training, distortion and rate are the objective's
@@ -49,6 +58,8 @@ class VAE(LightningModule):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         channels_last: bool = False,
         compile: bool = False,
+        steps_per_call: int = 1,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         self.latent_dim = latent_dim
@@ -59,7 +70,14 @@ class VAE(LightningModule):
         self.objective = objective
         self.make_optimizer = optimizer
         self.channels_last = channels_last
+        self.steps_per_call = steps_per_call
+        self.cuda_graph = cuda_graph
         self._terms = torch.compile(self._objective_terms, dynamic=False) if compile else self._objective_terms
+        self._captured_step: CapturedStep | None = None
+
+    @property  # type: ignore[misc]
+    def automatic_optimization(self) -> bool:
+        return self.steps_per_call == 1 and not self.cuda_graph
 
     def encode(self, x: Tensor) -> Distribution:
         """q(z|x) of images `(B, C, H, W)`: batch `(B,)`, event `(latent_dim,)`."""
@@ -86,17 +104,81 @@ class VAE(LightningModule):
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
 
+    def on_train_start(self) -> None:
+        if self._can_capture():
+            make_capturable(self._lightning_optimizer().optimizer)
+            self._captured_step = CapturedStep(self._plain_step)
+
+    def on_train_end(self) -> None:
+        self._captured_step = None
+
+    def _can_capture(self) -> bool:
+        # Under float16 the gradient scaler decides after each step whether it counts: nothing that could be recorded.
+        return self.cuda_graph and self.device.type == "cuda" and self.trainer.precision != "16-mixed"
+
     def _objective_terms(self, x: Tensor) -> Terms:
         return self.objective(self, x)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """One step on a batch, or in manual optimization one on each batch of a list.
+
+        Returns:
+            The last batch's mean terms, by name.
+        """
+        if not self.automatic_optimization:
+            return self._take_steps(batch if isinstance(batch, list) else [batch])
         means = {name: term.mean() for name, term in self._terms(batch[0])._asdict().items()}
         terms = {name: mean.detach() for name, mean in means.items()}
         # Lightning's log takes as long as a small optimizer step, so it is called only where it is looked at.
-        every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every_n_steps and (self.global_step + 1) % every_n_steps == 0:
+        if self._is_logged(self.global_step + 1):
             self.log_dict({f"train/{name}": mean for name, mean in terms.items()}, prog_bar=True)
         return terms | {"loss": means["loss"]}
+
+    def _take_steps(self, batches: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        before = self.global_step
+        reports = torch.stack([self._take_step(x) for x, _ in batches])
+        logged = [i for i in range(len(batches)) if self._is_logged(before + i + 1)]
+        # One transfer from the device for all of them. As in automatic optimization, the first step has number 0.
+        for i, values in zip(logged, reports[logged].tolist(), strict=True):
+            metrics = {f"train/{name}": value for name, value in zip(self._term_names, values, strict=True)}
+            for logger in self.loggers:
+                logger.log_metrics(metrics | {"epoch": self.current_epoch}, before + i)
+            self.log_dict(metrics, prog_bar=True, logger=False, batch_size=1)
+        return dict(zip(self._term_names, reports[-1].unbind(), strict=True))
+
+    def _take_step(self, x: Tensor) -> Tensor:
+        """A step on images `(B, C, H, W)`; returns the mean terms `(terms,)`."""
+        if self._captured_step is None:
+            return self._step(x, self.manual_backward, self._lightning_optimizer())
+        report = self._captured_step(x)
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
+        return report
+
+    def _plain_step(self, x: Tensor) -> Tensor:
+        return self._step(x, Tensor.backward, self._lightning_optimizer().optimizer)
+
+    def _step(self, x: Tensor, backward: Callable[[Tensor], None], optimizer: Any) -> Tensor:
+        terms = self._terms(x)
+        self._term_names = terms._fields
+        means = torch.stack([term.mean() for term in terms])
+        optimizer.zero_grad()
+        # All steps of a call are in one autocast context, which would keep its bfloat16 copies of the weights.
+        with torch.autocast(x.device.type, enabled=False):
+            backward(means[self._term_names.index("loss")])
+            optimizer.step()
+        torch.clear_autocast_cache()
+        return means.detach()
+
+    def _lightning_optimizer(self) -> LightningOptimizer:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        return optimizer
+
+    def _is_logged(self, step: int) -> bool:
+        every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return bool(every_n_steps) and step % every_n_steps == 0
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate("val", batch[0], batch_idx)

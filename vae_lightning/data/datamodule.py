@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .resident import EpochShuffle, ResidentLoader
@@ -38,6 +37,10 @@ class ImageDataModule(LightningDataModule):
         num_workers: processes that load batches where images are not resident.
         seed: with the epoch, determines the order of the training images.
         root: folder of all data sets; see `vae_lightning.data.sources.data_folder`.
+
+    Attributes:
+        steps_per_call: training batches that are handed to Lightning's loop together, as a list of so many pairs;
+            with 1, a pair.
 
     Raises:
         ValueError: for an option out of range.
@@ -82,6 +85,7 @@ class ImageDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.root = root
+        self.steps_per_call = 1
         self.splits: dict[str, Split] = {}
 
     def prepare_data(self) -> None:
@@ -112,8 +116,14 @@ class ImageDataModule(LightningDataModule):
             train = Split(train.images[rest], train.labels[rest])
         self.splits |= {"train": train, "test": test}
 
+    @property
+    def training_batches(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self.splits["train"].images) // self.batch_size)
+
     def train_dataloader(self) -> ResidentLoader | DataLoader:
-        return self._loader("train", self.batch_size, EpochShuffle(len(self.splits["train"].images), self.seed))
+        sampler = EpochShuffle(len(self.splits["train"].images), self.seed)
+        return self._loader("train", self.batch_size * self.steps_per_call, sampler)
 
     def val_dataloader(self) -> ResidentLoader | DataLoader | list[DataLoader]:
         return self._loader("val", self.eval_batch_size) if "val" in self.splits else []
@@ -121,8 +131,11 @@ class ImageDataModule(LightningDataModule):
     def test_dataloader(self) -> ResidentLoader | DataLoader:
         return self._loader("test", self.eval_batch_size)
 
-    def on_after_batch_transfer(self, batch: Split, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        return batch[0].float() / self.scale, batch[1]
+    def on_after_batch_transfer(self, batch: Split, dataloader_idx: int) -> Any:
+        images, labels = batch[0].float() / self.scale, batch[1]
+        if self.steps_per_call == 1 or not (self.trainer and self.trainer.training):
+            return images, labels
+        return list(zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True))
 
     def _loader(self, name: str, batch_size: int, sampler: EpochShuffle | None = None) -> ResidentLoader | DataLoader:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
