@@ -23,19 +23,24 @@ DESCRIPTIONS = {
     "d": "bare loop with all that c uses, without Lightning",
     "e": "the network's arithmetic at this machine's matrix rate",
 }
-WARM_UP = 10  # steps
 BATCH = 128
 
 
-def worker(loop: str, folder: Path, latent_dim: int, steps: int, started: float) -> None:
+def worker(loop: str, folder: Path, latent_dim: int, steps: int, started: float, images: int, batch: int) -> None:
     """Runs one loop and prints what it measured as JSON."""
     import torch
-    from loops import LOOPS, arithmetic_limit
+    from loops import LOOPS, arithmetic_limit, profile, scaled
 
     if loop == "e":
         print(json.dumps(arithmetic_limit(latent_dim)))
         return
-    timing = LOOPS[loop](folder, latent_dim, steps)
+    if loop == "profile":
+        print(json.dumps(profile(folder, latent_dim, steps)))
+        return
+    if loop in ("resident", "loaded"):
+        timing = scaled(folder, images, batch, loop == "resident", steps)
+    else:
+        timing = LOOPS[loop](folder, latent_dim, steps)
     cuda = torch.cuda.is_available()
     measured = {
         "steps": timing.steps,
@@ -55,10 +60,10 @@ def _peak_host_mib() -> float:
     return int(peak.split()[1]) / 1024
 
 
-def run_worker(loop: str, folder: Path, latent_dim: int, steps: int) -> dict:
-    command = [sys.executable, __file__, "--worker", loop, "--folder", str(folder)]
-    command += ["--latent-dim", str(latent_dim), "--steps", str(steps), "--started", repr(time.time())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def run_worker(loop: str, folder: Path, latent_dim: int, steps: int, images: int = 0, batch: int = BATCH) -> dict:
+    command = [sys.executable, __file__, "--worker", loop, "--folder", folder, "--latent-dim", latent_dim]
+    command += ["--steps", steps, "--images", images, "--batch", batch, "--started", repr(time.time())]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"loop {loop} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -73,7 +78,7 @@ def measure(folder: Path, latent_dim: int, steps: int, rounds: int) -> dict:
             found.append(run_worker(loop, folder, latent_dim, steps))
     result = {}
     for loop, found in runs.items():
-        settled = [seconds for run in found for seconds in run["steps"][WARM_UP:]]
+        settled = [seconds for run in found for seconds in run["steps"][1:]]
         low, _, high = quantiles(settled, n=4)
         result[loop] = {
             "step_ms": 1e3 * median(settled),
@@ -83,9 +88,10 @@ def measure(folder: Path, latent_dim: int, steps: int, rounds: int) -> dict:
             "host_mib": median(run["host_mib"] for run in found),
             "device_mib": median(run["device_mib"] for run in found),
         }
+    result["profile"] = run_worker("profile", folder, latent_dim, 20)
     limit = run_worker("e", folder, latent_dim, steps)
     result["e"] = {**limit, "step_ms": 1e3 * limit["step_seconds"]}
-    steps_ms = {loop: values["step_ms"] for loop, values in result.items()}
+    steps_ms = {loop: result[loop]["step_ms"] for loop in "abcde"}
     result["ratios"] = {f"{x}/{y}": steps_ms[x] / steps_ms[y] for x, y in ("ab", "ac", "cd", "de")}
     return result
 
@@ -105,6 +111,59 @@ def show(latent_dim: int, result: dict) -> None:
     print(f"  e {limit['step_ms']:8.2f}{'':63}{DESCRIPTIONS['e']}")
     print(f"    {limit['flops_per_step'] / 1e9:.2f} GFLOP/step, {limit['matrix_flops_per_second'] / 1e12:.2f} TFLOP/s")
     print("  " + "   ".join(f"{name} = {ratio:.2f}" for name, ratio in result["ratios"].items()))
+    print("  where d's time goes:")
+    for row in result["profile"]:
+        print(f"  {row['share']:6.1%} {row['calls']:6.1f} calls/step  {row['operation'][:90]}")
+
+
+def scale(folder: Path, steps: int) -> list[dict]:
+    """c with more images, in larger batches, and with images that are loaded batch by batch."""
+    rows = []
+    for images in (60_000, 600_000, 6_000_000):
+        for batch in (128, 512, 2048):
+            for loop in ("resident", "loaded") if batch == BATCH else ("resident",):
+                print(f"  {images:,} images, batches of {batch}, {loop} …", file=sys.stderr)
+                # As many images in each measurement, but at least three times as many steps as are timed together.
+                found = run_worker(loop, folder, 2, max(30, steps * BATCH // batch // 10 * 10), images, batch)
+                rows.append(
+                    {
+                        "images": images, "batch": batch, "loop": loop,
+                        "images_per_second": batch / median(found["steps"][1:]),
+                        "host_mib": found["host_mib"], "device_mib": found["device_mib"],
+                        "images_mib": images * (28 * 28 + 8) / 2**20,
+                    }
+                )  # fmt: skip
+    return rows
+
+
+def show_scale(rows: list[dict]) -> None:
+    print("\ntrainer=fast on more images: resident, or loaded by two workers\n")
+    print("     images   batch              images/s   MiB of images   host MiB   device MiB")
+    for r in rows:
+        print(
+            f"  {r['images']:9,} {r['batch']:7} {r['loop']:>10} {r['images_per_second']:11,.0f}"
+            f" {r['images_mib']:15,.0f} {r['host_mib']:10,.0f} {r['device_mib']:12,.0f}"
+        )
+
+
+def whole_trainings(folder: Path, images: int) -> dict[str, float]:
+    """Seconds of whole commands, start included: 3 epochs by a, which does no more, and by c with all that it draws."""
+    epochs, latent_dim = 3, 2
+    seconds = {}
+    for loop in "ac":
+        print(f"  {epochs} epochs of {images:,} images, {loop} …", file=sys.stderr)
+        start = time.perf_counter()
+        if loop == "a":
+            run_worker("a", folder, latent_dim, epochs * -(-images // BATCH) // 10 * 10)
+        else:
+            command = [sys.executable, "-m", "vae_lightning.train", "data=kmnist", "trainer=fast"]
+            command += [f"data.source={{_target_:loops.Files,folder:{folder}}}", f"model.latent_dim={latent_dim}"]
+            command += [f"trainer.max_epochs={epochs}", f"hydra.run.dir={folder}/whole"]
+            paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+            subprocess.run(command, capture_output=True, check=True, env={**os.environ, "PYTHONPATH": paths})
+        seconds[loop] = time.perf_counter() - start
+    metrics = json.loads((folder / "whole" / "metrics.json").read_text())
+    return seconds | {"c, training alone": metrics["seconds_training"]}
 
 
 def main() -> None:
@@ -116,27 +175,38 @@ def main() -> None:
     parser.add_argument("--latent-dim", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--images", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(options.worker, options.folder, options.latent_dim, options.steps, options.started)
+        settings = (options.latent_dim, options.steps, options.started, options.images, options.batch)
+        worker(options.worker, options.folder, *settings)
         return
+    import torch
+
     images, steps, rounds, dimensions = (6_000, 40, 1, [2]) if options.quick else (60_000, 120, 3, [2, 128])
+    if torch.cuda.is_available():
+        steps *= 10
     with tempfile.TemporaryDirectory(prefix="vae-bench-") as name:
         from loops import prepare
 
         print(f"drawing {images:,} images …", file=sys.stderr)
         prepare(Path(name), images)
         results = {latent_dim: measure(Path(name), latent_dim, steps, rounds) for latent_dim in dimensions}
+        scales = [] if options.quick else scale(Path(name), steps // 2)
+        whole = {} if options.quick else whole_trainings(Path(name), images)
     for latent_dim, result in results.items():
         show(latent_dim, result)
-    import torch
-
+    if scales:
+        show_scale(scales)
+        print(f"\n3 epochs of {images:,} images, whole commands: a {whole['a']:.1f} s, c {whole['c']:.1f} s")
+        print(f"(start, test and figures included; c's training alone {whole['c, training alone']:.1f} s)")
     hardware = (
         torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} {platform.machine()} cores"
     )
     summary = {
         "date": date.today().isoformat(), "hardware": hardware, "torch": torch.__version__, "rounds": rounds,
-        "steps": steps, "images": images, "latent_dim": results,
+        "steps": steps, "images": images, "latent_dim": results, "scale": scales, "whole_seconds": whole,
     }  # fmt: skip
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(summary, indent=2) + "\n")

@@ -21,21 +21,33 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import KMNIST
 from torchvision.transforms import ToTensor
 
+from vae_lightning.capture import CapturedStep, make_capturable
 from vae_lightning.data.glyphs import Glyphs
 from vae_lightning.data.resident import EpochShuffle, ResidentLoader
 from vae_lightning.data.sources import Split
-from vae_lightning.train import CONFIGURATION
+from vae_lightning.train import CONFIGURATION, build
 from vae_lightning.vae import VAE
 
-__all__ = ["LOOPS", "Timing", "arithmetic_limit", "prepare"]
+__all__ = ["LOOPS", "TOGETHER", "Timing", "arithmetic_limit", "prepare", "profile", "scaled"]
+
+
+TOGETHER = 10  # steps between two looks at the clock, which on a GPU wait for the device
 
 
 @dataclass
 class Timing:
-    """Seconds of each step, and the moment (`time.time()`) at which the first one began."""
+    """Seconds a step, each a mean over `TOGETHER` steps, and the moment (`time.time()`) at which the first began."""
 
     steps: list[float] = field(default_factory=list)
     first: float = 0.0
+
+    def add(self, last: float, device: torch.device) -> float:
+        """Counts `TOGETHER` steps since `last`; returns the time."""
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        now = time.perf_counter()
+        self.steps.append((now - last) / TOGETHER)
+        return now
 
 
 class Files:
@@ -97,25 +109,18 @@ class PlainVAE(nn.Module):
         return self.decoder(self.project(z).view(len(x), -1, 1, 1)), mean, log_variance
 
 
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _timed(step: Callable[[Tensor], None], batches: Iterator[Tensor], steps: int, device: torch.device) -> Timing:
-    """Times whole turns of a loop, the fetching of the batch included."""
+def _timed(step: Callable[[Tensor], object], batches: Iterator[Tensor], steps: int, device: torch.device) -> Timing:
+    """Times whole turns of a loop, the fetching of the batches included."""
     timing = Timing(first=time.time())
     last = time.perf_counter()
-    while len(timing.steps) < steps:
-        step(next(batches))
-        _synchronise(device)
-        now = time.perf_counter()
-        timing.steps.append(now - last)
-        last = now
+    for _ in range(steps // TOGETHER):
+        for _ in range(TOGETHER):
+            step(next(batches))
+        last = timing.add(last, device)
     return timing
 
 
@@ -143,12 +148,16 @@ def plain(folder: Path, latent_dim: int, steps: int) -> Timing:
     return _timed(step, batches(), steps, device)
 
 
-def _compose(folder: Path, latent_dim: int, trainer: str) -> DictConfig:
+def _compose(source: dict[str, object], latent_dim: int, *overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
-        config = compose("train", overrides=["data=glyphs", f"trainer={trainer}", f"model.latent_dim={latent_dim}"])
+        config = compose("train", overrides=["data=glyphs", f"model.latent_dim={latent_dim}", *overrides])
     with open_dict(config):
-        config.data.source = {"_target_": "loops.Files", "folder": str(folder)}
+        config.data.source = source
     return config
+
+
+def _files(folder: Path) -> dict[str, object]:
+    return {"_target_": "loops.Files", "folder": str(folder)}
 
 
 class _StepTimes(Callback):
@@ -160,47 +169,42 @@ class _StepTimes(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.timing.first = self.timing.first or time.time()
-        self.last = time.perf_counter()
+        self.last = self.last or time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        _synchronise(pl_module.device)
-        now = time.perf_counter()
-        self.timing.steps.append(now - self.last)
-        self.last = now
+        if trainer.global_step % TOGETHER == 0:
+            self.last = self.timing.add(self.last, pl_module.device)
 
 
-def project(folder: Path, latent_dim: int, steps: int, trainer: str = "default") -> Timing:
+def project(folder: Path, latent_dim: int, steps: int, *overrides: str) -> Timing:
     """b. This project, its callbacks and logging included."""
-    config = _compose(folder, latent_dim, trainer)
-    config.run_dir = str(folder / "run")
+    return _train(_compose(_files(folder), latent_dim, *overrides), steps, folder / "run")
+
+
+def _train(config: DictConfig, steps: int, folder: Path) -> Timing:
+    with open_dict(config):
+        config.run_dir = str(folder)
+        config.trainer.update({"max_epochs": None, "max_steps": steps, "enable_progress_bar": False})
     seed_everything(0, verbose=False)
-    model = instantiate(config.model, _convert_="all")
-    data = instantiate(config.data, _convert_="all")
+    model, data, trainer, _ = build(config)
     times = _StepTimes()
-    lightning = instantiate(
-        config.trainer,
-        _convert_="all",
-        max_epochs=None,
-        max_steps=steps,
-        logger=list(instantiate(config.logger, _convert_="all").values()),
-        callbacks=[*instantiate(config.callbacks, _convert_="all").values(), times],
-        default_root_dir=config.run_dir,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    lightning.fit(model, datamodule=data)
+    trainer.callbacks.append(times)
+    trainer.fit(model, datamodule=data)
     return times.timing
 
 
 def fast(folder: Path, latent_dim: int, steps: int) -> Timing:
     """c. This project with `trainer=fast`."""
-    return project(folder, latent_dim, steps, trainer="fast")
+    return project(folder, latent_dim, steps, "trainer=fast")
 
 
 def ceiling(folder: Path, latent_dim: int, steps: int) -> Timing:
-    """d. A bare loop with everything that c uses, and no Lightning."""
-    config = _compose(folder, latent_dim, "fast")
+    """d. A bare loop with everything that c uses, on CUDA the recorded graph as well, and no Lightning."""
+    return _timed(*_bare_loop(folder, latent_dim), steps, _device())
+
+
+def _bare_loop(folder: Path, latent_dim: int) -> tuple[Callable[[Tensor], object], Iterator[Tensor]]:
+    config = _compose(_files(folder), latent_dim, "trainer=fast")
     torch.manual_seed(0)
     device = _device()
     model: VAE = instantiate(config.model, _convert_="all").to(device, memory_format=torch.channels_last)
@@ -215,14 +219,61 @@ def ceiling(folder: Path, latent_dim: int, steps: int) -> Timing:
                 yield batch.images.float() / 255
             sampler.set_epoch(sampler.epoch + 1)
 
-    def step(x: Tensor) -> None:
+    def step(x: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
             loss = model.objective(model, x).loss.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        return loss.detach()
 
-    return _timed(step, batches(), steps, device)
+    if device.type == "cuda":
+        make_capturable(optimizer)
+        return CapturedStep(step), batches()
+    return step, batches()
+
+
+def profile(folder: Path, latent_dim: int, steps: int) -> list[dict[str, float | str]]:
+    """Where the time of d goes: its dearest operations, each with its share of all of them and its calls a step."""
+    step, batches = _bare_loop(folder, latent_dim)
+    for _ in range(5):
+        step(next(batches))
+    with torch.profiler.profile() as profiler:
+        for _ in range(steps):
+            step(next(batches))
+    on_device = "self_device_time_total" if _device().type == "cuda" else "self_cpu_time_total"
+    events = sorted(profiler.key_averages(), key=lambda event: -getattr(event, on_device))
+    total = sum(getattr(event, on_device) for event in events)
+    return [
+        {"operation": event.key, "share": getattr(event, on_device) / total, "calls": event.count / steps}
+        for event in events[:10]
+    ]
+
+
+class Noise:
+    """A source of any number of random images, drawn in memory."""
+
+    class_names = tuple(Glyphs.class_names)
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    def prepare(self, root: Path) -> None:
+        pass
+
+    def load(self, root: Path, train: bool) -> Split:
+        count = self.images if train else 1000
+        images = torch.empty(count, 1, 28, 28, dtype=torch.uint8)
+        for part in images.split(100_000):
+            part.random_(0, 256)
+        return Split(images, torch.zeros(count, dtype=torch.int64))
+
+
+def scaled(folder: Path, images: int, batch_size: int, resident: bool, steps: int) -> Timing:
+    """c on more images, in larger batches, or with batches that come from worker processes."""
+    options = ["trainer=fast", "callbacks=none", "logger=none", f"data.batch_size={batch_size}"]
+    source: dict[str, object] = {"_target_": "loops.Noise", "images": images}
+    return _train(_compose(source, 2, *options, f"data.resident={resident}"), steps, folder / "run")
 
 
 LOOPS = {"a": plain, "b": project, "c": fast, "d": ceiling}
@@ -235,15 +286,14 @@ def arithmetic_limit(latent_dim: int) -> dict[str, float]:
     with FlopCounterMode(display=False) as counter:
         reconstruction, mean, _ = model(torch.rand(128, 1, 28, 28, device=device))
         (reconstruction.sum() + mean.sum()).backward()
+    timing = Timing()
     size = 8192 if device.type == "cuda" else 1024
     matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16)
-    seconds = []
-    for _ in range(12):
-        _synchronise(device)
-        start = time.perf_counter()
-        matrix @ matrix
-        _synchronise(device)
-        seconds.append(time.perf_counter() - start)
-    rate = 2 * size**3 / float(np.median(seconds))
+    last = time.perf_counter()
+    for _ in range(5):
+        for _ in range(TOGETHER):
+            matrix @ matrix
+        last = timing.add(last, device)
+    rate = 2 * size**3 / float(np.median(timing.steps[1:]))
     flops = float(counter.get_total_flops())
     return {"flops_per_step": flops, "matrix_flops_per_second": rate, "step_seconds": flops / rate}
