@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,8 +30,11 @@ TINY = [
     "trainer.accelerator=cpu",
     "callbacks.losses.every_n_batches=1",
     "callbacks.grids.every_n_batches=1",
+    "callbacks.measurements.bound_samples=3",
+    "callbacks.measurements.plane_points=30",
 ]
 
+os.environ.setdefault("VAE_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"vae-lightning-tests-{os.getuid()}"))
 torch.set_num_threads(1)  # the test processes share the cores
 
 

@@ -3,9 +3,25 @@
 import numpy as np
 import pytest
 import torch
-from torch.distributions import kl_divergence
+from scipy import linalg
+from sklearn.datasets import make_swiss_roll
+from torch import Tensor
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
 
-from vae_lightning.evaluation import encode_all, normal_lattice, principal_plane, square_lattice, traverse
+from vae_lightning.evaluation import probes, quality
+from vae_lightning.evaluation.bounds import squared_error
+from vae_lightning.evaluation.codes import (
+    AggregatePosterior,
+    active_units,
+    encode_all,
+    normal_lattice,
+    path_unevenness,
+    principal_plane,
+    prior_moments,
+    square_lattice,
+    traverse,
+)
+from vae_lightning.priors import StandardNormal
 
 
 def test_principal_plane_is_that_of_the_singular_value_decomposition() -> None:
@@ -45,3 +61,154 @@ def test_rates_of_the_dimensions_add_up_over_unequal_batches(tiny_model) -> None
     assert codes.rates.sum().item() == pytest.approx(rate, rel=1e-4)
     torch.testing.assert_close(codes.means, posterior.mean.detach(), rtol=1e-4, atol=1e-5)
     assert codes.labels.tolist() == list(range(10))
+
+
+def test_the_aggregate_posterior_has_the_moments_of_its_samples() -> None:
+    torch.manual_seed(0)
+    means, deviations = torch.randn(300, 3).double() @ torch.randn(3, 3).double(), torch.rand(300, 3).double() + 0.1
+    aggregate = AggregatePosterior()
+    for part in (slice(0, 200), slice(200, 300)):
+        aggregate.update(Independent(Normal(means[part], deviations[part]), 1))
+    z = (means + deviations * torch.randn(4000, 300, 3).double()).reshape(-1, 3)
+    assert aggregate.count == 300
+    torch.testing.assert_close(aggregate.mean, z.mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(aggregate.covariance, z.T.cov(), atol=0.02, rtol=0.01)
+    torch.testing.assert_close(aggregate.covariance_of_means, means.T.cov(correction=0))
+
+
+def test_active_units_vary_with_the_image() -> None:
+    assert active_units(torch.diag(torch.tensor([1.0, 0.0101, 0.0099, 0.0]))) == 2
+
+
+def test_moments_of_priors() -> None:
+    torch.manual_seed(0)
+    mean, covariance = prior_moments(StandardNormal(3).distribution())
+    torch.testing.assert_close(covariance, torch.eye(3).double())
+    assert mean.tolist() == [0, 0, 0]
+    parts = Independent(Normal(torch.tensor([[-2.0, 0.0], [2.0, 1.0]]), torch.full((2, 2), 0.5)), 1)
+    mean, covariance = prior_moments(MixtureSameFamily(Categorical(logits=torch.zeros(2)), parts))
+    torch.testing.assert_close(mean, torch.tensor([0.0, 0.5]).double(), atol=0.05, rtol=0)
+    expected = torch.tensor([[4.25, 1.0], [1.0, 0.5]]).double()
+    torch.testing.assert_close(covariance, expected, atol=0.1, rtol=0)
+
+
+def test_rates_of_the_dimensions_under_a_mixture_are_against_its_marginals(tiny_model) -> None:
+    """With components alike in all dimensions but one, the others' rates are those against one Gaussian."""
+    torch.manual_seed(0)
+    means = torch.tensor([[0.0, -3.0], [0.0, 3.0]])
+
+    class Mixture:
+        def distribution(self) -> MixtureSameFamily:
+            parts = Independent(Normal(means, torch.ones(2, 2)), 1)
+            return MixtureSameFamily(Categorical(logits=torch.zeros(2)), parts)
+
+    model = tiny_model.eval()
+    images = torch.rand(1, 1, 28, 28).expand(4000, -1, -1, -1)
+    expected = kl_divergence(model.encode(images[:1]).base_dist, Normal(0.0, 1.0))[0]
+    del model.prior
+    model.prior = Mixture()
+    rates = encode_all(model, [(images, torch.zeros(4000))]).rates
+    assert rates[0].item() == pytest.approx(expected[0].item(), abs=0.05)
+    posterior = model.encode(images[:1]).base_dist
+    z = torch.linspace(-12, 12, 20_001).view(-1, 1)
+    q = Normal(posterior.mean[0, 1], posterior.stddev[0, 1]).log_prob(z[:, 0])
+    p = torch.stack([Normal(mean, 1.0).log_prob(z[:, 0]) for mean in means[:, 1]]).logsumexp(0) - np.log(2)
+    exact = torch.trapezoid(q.exp() * (q - p), z[:, 0]).item()
+    assert rates[1].item() == pytest.approx(exact, abs=0.1)
+
+
+def test_even_paths_and_jumps() -> None:
+    even = torch.linspace(0, 1, 5).view(1, 5, 1, 1, 1).expand(1, 5, 1, 2, 2)
+    jump = (even > 0.6).float()
+    torch.testing.assert_close(path_unevenness(torch.cat([even, jump])), torch.tensor([0.25, 1.0]))
+    assert path_unevenness(torch.zeros(1, 4, 1, 2, 2)).tolist() == [0]
+
+
+def test_squared_error_is_a_mean_over_pixels() -> None:
+    one, other = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
+    other[1, 0, 0, 0] = 2.0
+    assert squared_error(one, other).tolist() == [0, pytest.approx(4 / 48)]
+
+
+def test_frechet_distance_of_two_gaussians() -> None:
+    generator = np.random.default_rng(0)
+    factors = [generator.normal(size=(5, 5)) for _ in range(2)]
+    means = [generator.normal(size=5) for _ in range(2)]
+    samples = [generator.normal(size=(60_000, 5)) @ a.T + m for a, m in zip(factors, means, strict=True)]
+    one, other = (a @ a.T for a in factors)
+    expected = ((means[0] - means[1]) ** 2).sum() + np.trace(one + other - 2 * linalg.sqrtm(one @ other).real)
+    found = quality.distances(*(torch.from_numpy(sample) for sample in samples))
+    assert found.frechet == pytest.approx(expected, rel=0.03)
+    same = quality.distances(*(torch.from_numpy(half) for half in np.split(samples[0], 2)))
+    assert same.frechet < 0.01 * expected
+
+
+def test_kernel_distance_is_the_unbiased_estimate() -> None:
+    torch.manual_seed(0)
+    one, other = torch.randn(40, 3).double(), torch.randn(40, 3).double() + 1
+
+    def kernel(a: Tensor, b: Tensor) -> float:
+        return ((a @ b).item() / 3 + 1) ** 3
+
+    apart = [(i, j) for i in range(40) for j in range(40) if i != j]
+    within = sum(kernel(x[i], x[j]) for x in (one, other) for i, j in apart) / len(apart)
+    across = sum(kernel(a, b) for a in one for b in other) / 40**2
+    assert quality.distances(one, other).kernel == pytest.approx(within - 2 * across, rel=1e-6)
+
+
+def test_a_classifier_learns() -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(600) % 3
+    images = torch.rand(600, 1, 16, 16) * 0.5
+    for label in range(3):
+        images[labels == label, :, 5 * label : 5 * label + 4] += 0.5
+    classifier = quality.train_classifier(images[:500], labels[:500], 3, epochs=3)
+    assert not classifier.training
+    assert quality.accuracy(classifier, images[500:], labels[500:]) > 0.95
+    assert classifier.features(images).shape == (600, 64)
+
+
+def test_trustworthiness_of_a_known_manifold() -> None:
+    roll, position = make_swiss_roll(600, random_state=0)
+    unrolled = torch.from_numpy(np.stack([position, roll[:, 1]], 1))
+    points = torch.from_numpy(roll)
+    itself = probes.faithfulness(points, points)
+    assert itself == (1, 1)
+    flat = probes.faithfulness(points, principal_plane(points.float()).coordinates)
+    good = probes.faithfulness(points, unrolled)
+    # A projection lays turns of the roll over each other: neighbours in the picture are none in truth.
+    assert flat.trustworthiness < good.trustworthiness
+    assert flat.continuity > 0.95
+    # Cut in two and one half moved far away: neighbours in truth are torn apart.
+    torn = unrolled + 100.0 * (unrolled[:, :1] > unrolled[:, :1].median())
+    assert (
+        probes.faithfulness(unrolled, torn).continuity
+        < 1
+        == round(probes.faithfulness(unrolled, torn).trustworthiness, 2)
+    )
+    few = probes.faithfulness(points[:3], unrolled[:3])
+    assert all(0 <= value <= 1 for value in few)
+
+
+def test_tsne_keeps_clusters_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(150) % 3
+    points = torch.randn(150, 20, generator=generator) + 8 * torch.eye(20)[labels]
+    picture = probes.tsne(points)
+    assert picture.shape == (150, 2)
+    assert probes.knn_accuracy((picture[:100], labels[:100]), (picture[100:], labels[100:])) > 0.95
+    assert torch.equal(probes.tsne(points), picture)
+
+
+def test_class_accuracies() -> None:
+    generator = torch.Generator().manual_seed(0)
+    angle = 2 * torch.pi * torch.rand(1200, generator=generator)
+    labels = torch.arange(1200) % 2
+    rings = torch.stack([angle.cos(), angle.sin()], 1) * (1 + labels)[:, None]
+    train, test = (rings[:1000], labels[:1000]), (rings[1000:], labels[1000:])
+    nearest, linear = probes.class_accuracies(train, test)
+    assert nearest == 1
+    assert linear < 0.65  # rings cannot be told apart by a line
+    halves = (angle.cos() > 0).long()
+    assert probes.class_accuracies((rings[:1000], halves[:1000]), (rings[1000:], halves[1000:]))[1] > 0.97
+    assert probes.class_accuracies((rings[:9], labels[:9] * 0), (rings[9:12], labels[9:12] * 0)) == (1, 1)

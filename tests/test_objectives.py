@@ -1,22 +1,38 @@
 """The loss, its terms and the samplers, in float64 against independent calculations."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal, kl_divergence
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
 from vae_lightning.architectures.posterior import GaussianHead
+from vae_lightning.evaluation.bounds import importance_weighted_bound
 from vae_lightning.likelihoods import Bernoulli as BernoulliLikelihood
-from vae_lightning.objectives import ELBO, AsPrinted, Beta
-from vae_lightning.priors import StandardNormal
+from vae_lightning.likelihoods import Gaussian
+from vae_lightning.objectives import (
+    ELBO,
+    IWAE,
+    MMD,
+    TC,
+    Annealed,
+    AsPrinted,
+    Beta,
+    FreeBits,
+    Terms,
+    _squared_mmd,
+)
+from vae_lightning.priors import Prior, StandardNormal, VampPrior
 
 D, PIXELS = 3, 6
 
 
 class SmallModel(nn.Module):
     """Linear encoder and decoder of images with 1×2×3 pixels."""
+
+    prior: Prior
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,19 +87,6 @@ def test_distortion_is_the_cross_entropy_summed_over_pixels(model: SmallModel, i
     torch.testing.assert_close(terms.loss, expected + terms.rate)
 
 
-def test_bernoulli_is_normalised_over_binary_images() -> None:
-    logits = torch.randn(1, 2, 3, dtype=torch.float64)
-    images = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * PIXELS).view(-1, 1, 2, 3)
-    total = BernoulliLikelihood()(logits).log_prob(images).logsumexp(0)
-    torch.testing.assert_close(total, torch.zeros_like(total))
-
-
-def test_floor_of_grey_images_is_their_entropy(images: Tensor) -> None:
-    logits = images.logit()
-    entropy = Bernoulli(probs=images).entropy().sum((1, 2, 3))
-    torch.testing.assert_close(-BernoulliLikelihood()(logits).log_prob(images), entropy)
-
-
 @pytest.mark.parametrize("log_variance", [-3.0, 0.0, 1.5])
 def test_samplers_have_the_spread_that_they_should(log_variance: float) -> None:
     torch.manual_seed(0)
@@ -110,7 +113,10 @@ class Loss(nn.Module):
         return self.objective(self.model, x).loss.sum()
 
 
-@pytest.mark.parametrize("objective", [ELBO(), Beta(2.5), AsPrinted()], ids=lambda objective: type(objective).__name__)
+OBJECTIVES = [ELBO(), Beta(2.5), Annealed(4), FreeBits(0.3), IWAE(3), MMD(0.3, 20.0), TC(3.0), AsPrinted()]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: type(objective).__name__)
 def test_gradients_agree_with_finite_differences(objective: ELBO, model: SmallModel, images: Tensor) -> None:
     loss = Loss(model, objective)
     names, values = zip(*loss.named_parameters(), strict=True)
@@ -119,6 +125,206 @@ def test_gradients_agree_with_finite_differences(objective: ELBO, model: SmallMo
         return torch.func.functional_call(loss, dict(zip(names, parameters, strict=True)), (images,))
 
     assert torch.autograd.gradcheck(of_parameters, values)
+
+
+def seeded(objective: ELBO, model: nn.Module, images: Tensor) -> tuple[Terms, Tensor, Tensor]:
+    """The objective's terms, and the codes `(B, D)` and the posterior means that belong to them."""
+    torch.manual_seed(3)
+    terms = objective(model, images)
+    torch.manual_seed(3)
+    posterior = model.encode(images)
+    return terms, posterior.rsample(), posterior.mean
+
+
+def test_annealing_rises_and_repeats() -> None:
+    linear, cyclic = Annealed(steps=4, beta=2.0), Annealed(steps=8, cycles=2, ramp=0.5)
+    weights: list[list[float]] = [[], []]
+    for _ in range(10):
+        for objective, found in zip((linear, cyclic), weights, strict=True):
+            found.append(objective.weight.item())
+            objective.advance()
+    assert weights[0] == [0.0, 0.5, 1.0, 1.5] + [2.0] * 6
+    assert weights[1] == [0.0, 0.5, 1.0, 1.0] * 2 + [1.0] * 2
+    restored = Annealed(steps=4, beta=2.0)
+    restored.load_state_dict({"taken": torch.tensor(3)})
+    assert restored.weight.item() == 1.5
+
+
+def test_annealing_weighs_the_rate(model: SmallModel, images: Tensor) -> None:
+    objective = Annealed(steps=4)
+    objective.advance()
+    terms = objective(model, images)
+    torch.testing.assert_close(terms.loss, terms.distortion + 0.25 * terms.rate)
+
+
+def test_free_bits_are_free(model: SmallModel, images: Tensor) -> None:
+    features = images.flatten(1)
+    mean, log_variance = model.head.mean(features), model.head.log_variance(features)
+    rates = -0.5 * (1 + log_variance - mean**2 - log_variance.exp())
+    middle = rates.mean(0).median().item()
+    terms = FreeBits(middle)(model, images)
+    torch.testing.assert_close(terms.rate, rates.sum(1))
+    paid = sum(max(middle, rates[:, j].mean().item()) for j in range(D))
+    torch.testing.assert_close(terms.loss, terms.distortion + paid)
+    terms = FreeBits(1e-9)(model, images)
+    torch.testing.assert_close(terms.loss.mean(), (terms.distortion + terms.rate).mean())
+
+
+def test_iwae_is_the_formula_and_its_bound_is_tighter(model: SmallModel, images: Tensor) -> None:
+    torch.manual_seed(3)
+    terms = IWAE(5)(model, images)
+    torch.manual_seed(3)
+    posterior, prior = model.encode(images), model.prior.distribution()
+    z = posterior.rsample((5,))
+    weights = (model.decode(z).log_prob(images) + prior.log_prob(z) - posterior.log_prob(z)).exp()
+    torch.testing.assert_close(terms.loss, -weights.mean(0).log())
+    torch.testing.assert_close(terms.distortion + terms.rate, -weights.log().mean(0))
+    assert (terms.loss < terms.distortion + terms.rate).all()
+
+
+def test_mmd_is_the_double_sum(model: SmallModel, images: Tensor) -> None:
+    objective = MMD(alpha=0.3, weight=20.0)
+    terms, z, _ = seeded(objective, model, images)
+    drawn = model.prior.distribution().sample((len(images),))  # the seed stands where the objective drew them
+
+    def kernel(a: Tensor, b: Tensor) -> float:
+        return math.exp(-((a - b) ** 2).sum().item() / (2 * D))
+
+    count = len(images)
+    apart = [(i, j) for i in range(count) for j in range(count) if i != j]
+    within = sum(kernel(points[i], points[j]) for points in (z, drawn) for i, j in apart) / len(apart)
+    across = sum(kernel(a, b) for a in z for b in drawn) / count**2
+    expected = terms.distortion + 0.7 * terms.rate + (0.3 + 20 - 1) * (within - 2 * across)
+    torch.testing.assert_close(terms.loss, expected)
+
+
+def test_mmd_tells_distributions_apart() -> None:
+    torch.manual_seed(0)
+    one, same, other = torch.randn(3, 1000, 2).double() + torch.tensor([0, 0, 1.0]).double().view(3, 1, 1)
+    assert abs(_squared_mmd(one, same).item()) < 0.005 < 0.1 < _squared_mmd(one, other).item()
+
+
+def test_total_correlation_is_the_double_loop(model: SmallModel, images: Tensor) -> None:
+    terms, z, mean = seeded(TC(3.0), model, images)
+    deviation = model.encode(images).stddev
+    count, total = len(images), torch.zeros(len(images), dtype=torch.float64)
+    for i in range(count):
+        density = [
+            [Normal(mean[j, k], deviation[j, k]).log_prob(z[i, k]).exp() for k in range(D)] for j in range(count)
+        ]
+        joint = sum(math.prod(row) for row in density) / count
+        marginals = math.prod(sum(density[j][k] for j in range(count)) / count for k in range(D))
+        total[i] = (joint / marginals).log()
+    torch.testing.assert_close(terms.loss, terms.distortion + terms.rate + 2 * total)
+    torch.testing.assert_close(TC(1.0)(model, images).rate, terms.rate)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: type(objective).__name__)
+def test_a_single_image_will_do(objective: ELBO, model: SmallModel, images: Tensor) -> None:
+    assert objective(model, images[:1]).loss.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: FreeBits(-1), "nats"), (lambda: IWAE(0), "samples"), (lambda: MMD(0.5, 0.1), "weight"),
+        (lambda: TC(-1), "beta"), (lambda: Annealed(0), "steps"), (lambda: Annealed(5, ramp=0), "ramp"),
+    ],
+)  # fmt: skip
+def test_options_out_of_range(make: Callable[[], ELBO], message: str) -> None:
+    with pytest.raises(ValueError, match=f"{message}: .* got"):
+        make()
+
+
+class LinearGaussian(nn.Module):
+    """Probabilistic principal components: x = W z + b + noise, whose posterior and likelihood are known."""
+
+    def __init__(self, exact: bool) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.weight = nn.Parameter(torch.randn(PIXELS, D).double())
+        self.offset = nn.Parameter(torch.randn(PIXELS).double())
+        self.likelihood = Gaussian(scale=0.6).double()
+        self.prior = StandardNormal(D).double()
+        self.shift = 0.0 if exact else 0.4
+
+    def decode(self, z: Tensor) -> Distribution:
+        return self.likelihood((z @ self.weight.T + self.offset).view(*z.shape[:-1], 1, 2, 3))
+
+    def encode(self, x: Tensor) -> Distribution:
+        precision = torch.eye(D).double() + self.weight.T @ self.weight / 0.36
+        mean = torch.linalg.solve(precision, self.weight.T @ (x.flatten(1) - self.offset).T / 0.36).T
+        return MultivariateNormal(mean + self.shift, precision_matrix=precision)
+
+    def log_likelihood(self, x: Tensor) -> Tensor:
+        covariance = self.weight @ self.weight.T + 0.36 * torch.eye(PIXELS).double()
+        return MultivariateNormal(self.offset, covariance).log_prob(x.flatten(1))
+
+
+def test_the_elbo_of_an_exact_posterior_is_the_likelihood(images: Tensor) -> None:
+    model = LinearGaussian(exact=True)
+    exact = model.log_likelihood(images)
+    for objective in (IWAE(1), IWAE(7)):  # each weight is the likelihood itself
+        torch.testing.assert_close(-objective(model, images).loss, exact, rtol=1e-4, atol=0)
+    torch.testing.assert_close(importance_weighted_bound(model, images, 1), exact, rtol=1e-4, atol=0)
+    torch.testing.assert_close(-ELBO()(model, images).loss, exact, rtol=1e-4, atol=0)
+
+
+def test_the_importance_weighted_bound_rises_to_the_likelihood(images: Tensor) -> None:
+    model = LinearGaussian(exact=False)
+    torch.manual_seed(0)
+    exact = model.log_likelihood(images)
+    many = images.repeat(500, 1, 1, 1)
+    gaps = []
+    for samples in (1, 4, 16, 64):
+        bound = importance_weighted_bound(model, many, samples).view(500, -1).mean(0)
+        gaps.append((exact - bound).mean().item())
+    elbo = -torch.stack([ELBO()(model, images).loss for _ in range(500)]).mean(0)
+    assert gaps[0] == pytest.approx((exact - elbo).mean().item(), abs=0.2)
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[-1] > -0.02
+    converged = importance_weighted_bound(model, images, 400_000, at_once=40_000)
+    torch.testing.assert_close(converged, exact.detach(), rtol=2e-3, atol=0)
+
+
+def test_the_bound_does_not_depend_on_how_it_is_cut_into_parts(model: SmallModel, images: Tensor) -> None:
+    bounds = [importance_weighted_bound(model, images, 20_000, at_once=at_once) for at_once in (4, 1000, 80_000)]
+    for bound in bounds:
+        torch.testing.assert_close(bound, bounds[0], rtol=0.02, atol=0)
+
+
+class TestVampPrior:
+    """The mixture of the posteriors of learned pseudo-inputs."""
+
+    @pytest.fixture
+    def model(self) -> SmallModel:
+        torch.manual_seed(1)
+        model = SmallModel()
+        model.prior = VampPrior((1, 2, 3), components=4)
+        model.prior.attach(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(PIXELS), model.head))
+        return model.double()
+
+    def test_is_the_mixture(self, model: SmallModel) -> None:
+        z = torch.randn(5, D).double()
+        (encoder,) = model.prior._encoder
+        encoder.double().eval()
+        components = encoder(model.prior.pseudo_inputs.sigmoid())
+        expected = torch.stack([components.log_prob(row).exp().mean().log() for row in z])
+        torch.testing.assert_close(model.prior.distribution().log_prob(z), expected)
+
+    def test_leaves_the_encoder_alone(self, model: SmallModel) -> None:
+        (encoder,) = model.prior._encoder
+        norm = encoder.double()[1]
+        model.prior.distribution()
+        assert norm.training
+        assert norm.num_batches_tracked == 0
+        assert set(model.prior.state_dict()) == {"pseudo_inputs"}
+
+    def test_the_rate_is_that_of_the_sample(self, model: SmallModel, images: Tensor) -> None:
+        model.prior._encoder[0].double()
+        terms, z, _ = seeded(ELBO(), model, images)
+        expected = model.encode(images).log_prob(z) - model.prior.distribution().log_prob(z)
+        torch.testing.assert_close(terms.rate, expected)
 
 
 def test_beta_weighs_the_rate(model: SmallModel, images: Tensor) -> None:

@@ -16,6 +16,7 @@ ALLOWED = {
     "callbacks": {"plots", "evaluation", "runs", "vae"},
     "report": {"plots", "evaluation", "runs", "report"},
     "capture": set(),
+    "measurements": {"callbacks", "evaluation", "vae"},
     "runs": set(),
     "errors": set(),
     "schema": {"errors", "runs"},

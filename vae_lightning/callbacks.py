@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,20 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from . import plots
-from .evaluation import encode_all, normal_lattice, principal_plane, square_lattice, traverse
+from .evaluation.codes import encode_all, normal_lattice, principal_plane, square_lattice, traverse
 from .runs import Run
 from .vae import VAE
 
-__all__ = ["FinalFigures", "LossLines", "SampleGrids", "Stopwatch", "batches_done", "drawing", "save_figure"]
+__all__ = [
+    "FinalFigures",
+    "LossLines",
+    "SampleGrids",
+    "Stopwatch",
+    "batches_done",
+    "drawing",
+    "save_figure",
+    "tested_batches",
+]
 
 log = logging.getLogger(__name__)
 
@@ -145,8 +155,8 @@ class FinalFigures(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         subject = f"{data.name}, latent dimension {model.latent_dim}"
 
-        codes = encode_all(model, _test_batches(trainer))
-        originals = next(_test_batches(trainer))[0][: self.reconstructions]
+        codes = encode_all(model, tested_batches(trainer))
+        originals = next(tested_batches(trainer))[0][: self.reconstructions]
         reconstructed, samples = model.reconstruct(originals), model.sample(self.samples)
         yield "reconstructions", plots.reconstructions(originals, reconstructed, f"Test images: {subject}")
         columns = math.ceil(self.samples**0.5)
@@ -250,9 +260,9 @@ def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
         logger.experiment.add_image(name, picture, trainer.global_step)
 
 
-def _test_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+def tested_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
     """The test batches, as a test step receives them."""
-    for batch in trainer.test_dataloaders or ():
+    for batch in islice(trainer.test_dataloaders or (), *map(int, trainer.num_test_batches[:1])):
         yield trainer.strategy.batch_to_device(batch)
 
 

@@ -3,13 +3,28 @@
 A likelihood is a module that maps raw parameters `(…, C, H, W)` to a `torch.distributions` object with batch
 shape `(…)` and the image as its event. Its `mean` is the picture that is shown. Parameters of its own (a
 learned scale, say) belong to it, not to the decoder.
+
+Where `discrete` is true, `log_prob` is the log-probability of an image's grey levels: bits per dimension make sense.
 """
 
+from typing import ClassVar
+
+import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as PixelBernoulli
-from torch.distributions import Independent
+from torch.distributions import Distribution, Independent, Normal, constraints
+from torch.nn import functional
 
-__all__ = ["Bernoulli"]
+__all__ = [
+    "Bernoulli",
+    "ContinuousBernoulli",
+    "DiscretizedLogistic",
+    "Gaussian",
+    "PixelLogistic",
+    "TruncatedExponential",
+]
+
+Shape = torch.Size | list[int] | tuple[int, ...]
 
 
 class Bernoulli(nn.Module):
@@ -19,5 +34,174 @@ class Bernoulli(nn.Module):
     negative binary cross entropy: a loss with the entropy of the pixels as its floor, but no likelihood.
     """
 
+    discrete = False
+
     def forward(self, raw: Tensor) -> Independent:
         return Independent(PixelBernoulli(logits=raw, validate_args=False), 3, validate_args=False)
+
+    def floor(self, x: Tensor) -> Tensor:
+        """The least distortion that images `(B, C, H, W)` can have, their pixels' entropy: `(B,)`, 0 if binary."""
+        return -(torch.xlogy(x, x) + torch.xlogy(1 - x, 1 - x)).flatten(1).sum(1)
+
+
+class ContinuousBernoulli(nn.Module):
+    """Independent pixels with density proportional to λ^x (1 − λ)^(1 − x) on [0, 1]; the raw parameters are λ's logits.
+
+    It is what binary cross entropy lacks to be a likelihood of grey images: a normaliser. With the logit η the density
+    is that of an exponential variable truncated to [0, 1], η e^(ηx) / (e^η − 1).
+
+    Source: Loaiza-Ganem and Cunningham (2019), https://arxiv.org/abs/1907.06845.
+    """
+
+    discrete = False
+
+    def forward(self, raw: Tensor) -> Independent:
+        return Independent(TruncatedExponential(raw), 3, validate_args=False)
+
+
+class Gaussian(nn.Module):
+    """Independent normal pixels around the raw parameters, with one standard deviation for all, which is learned.
+
+    Learned, it is the root mean square error of the reconstructions, so that the two terms of the bound are weighed
+    as the data ask.
+
+    Args:
+        scale: standard deviation at the start, greater than 0.
+
+    Source: Rybkin, Daniilidis and Levine (2021), https://arxiv.org/abs/2006.13202.
+    """
+
+    discrete = False
+
+    def __init__(self, scale: float = 0.25) -> None:
+        super().__init__()
+        self.log_scale = _ScaleParameter(scale)
+
+    def forward(self, raw: Tensor) -> Independent:
+        return Independent(
+            Normal(raw, self.log_scale().exp().expand_as(raw), validate_args=False), 3, validate_args=False
+        )
+
+
+class DiscretizedLogistic(nn.Module):
+    """Independent grey levels: logistic variables around the raw parameters, rounded, the ends taking the tails.
+
+    Args:
+        levels: number of grey levels; images are k/`pixel_scale` for k = 0 … levels − 1.
+        pixel_scale: what grey levels were divided by.
+        scale: of the logistic distribution at the start, greater than 0, in units of the images; learned, one for all.
+
+    Source: Salimans et al. (2017), equation 2, https://arxiv.org/abs/1701.05517; Kingma et al. (2016), appendix.
+    """
+
+    discrete = True
+
+    def __init__(self, levels: int = 256, pixel_scale: float = 255.0, scale: float = 0.1) -> None:
+        super().__init__()
+        self.width = 1 / pixel_scale
+        self.highest = (levels - 1) / pixel_scale
+        self.log_scale = _ScaleParameter(scale)
+
+    def forward(self, raw: Tensor) -> Independent:
+        return Independent(PixelLogistic(raw, self.log_scale().exp(), self.width, self.highest), 3, validate_args=False)
+
+
+class _ScaleParameter(nn.Module):
+    """log σ as ten times a parameter: an optimizer that moves every parameter alike finds σ within an epoch."""
+
+    gain = 10.0
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        if not start > 0:
+            raise ValueError(f"scale: must be greater than 0, got {start}")
+        self.value = nn.Parameter(torch.tensor(start).log() / self.gain)
+
+    def forward(self) -> Tensor:
+        return self.gain * self.value
+
+
+class TruncatedExponential(Distribution):
+    """Density η e^(ηx) / (e^η − 1) on [0, 1], uniform for η = 0.
+
+    Args:
+        rate: η, any shape.
+    """
+
+    arg_constraints: ClassVar[dict] = {}
+    support = constraints.unit_interval
+
+    def __init__(self, rate: Tensor) -> None:
+        super().__init__(rate.shape, validate_args=False)
+        self.rate = rate
+
+    def expand(self, batch_shape: Shape, _instance: object = None) -> "TruncatedExponential":
+        return TruncatedExponential(self.rate.expand(batch_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        """1/(1 − e^−η) − 1/η."""
+        eta, small = self._apart_from_zero(0.05)
+        return torch.where(small, 0.5 + self.rate / 12, -1 / torch.expm1(-eta) - 1 / eta)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        eta, small = self._apart_from_zero(1e-3)
+        size = eta.abs()
+        # log((e^η − 1)/η), written so that nothing overflows, and its series around 0
+        log_normaliser = functional.relu(eta) + (-torch.expm1(-size)).log() - size.log()
+        return self.rate * value - torch.where(small, self.rate / 2 + self.rate.square() / 24, log_normaliser)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        u = torch.rand(shape, dtype=self.rate.dtype, device=self.rate.device)
+        eta, small = self._apart_from_zero(1e-3)
+        return torch.where(small, u, torch.log1p(u * torch.expm1(eta.clamp(max=80))) / eta).clamp(0, 1)
+
+    def _apart_from_zero(self, distance: float) -> tuple[Tensor, Tensor]:
+        """η where it is not small, else a stand-in, so that neither values nor gradients divide by 0."""
+        small = self.rate.abs() < distance
+        return torch.where(small, torch.ones_like(self.rate), self.rate), small
+
+
+class PixelLogistic(Distribution):
+    """A logistic variable rounded to multiples of `width` from 0 to `highest`, the ends taking the tails.
+
+    Args:
+        location: any shape.
+        scale: broadcasts with it.
+        width: distance of two levels.
+        highest: the highest level.
+    """
+
+    arg_constraints: ClassVar[dict] = {}
+    support = constraints.real
+
+    def __init__(self, location: Tensor, scale: Tensor, width: float, highest: float) -> None:
+        super().__init__(location.shape, validate_args=False)
+        self.location, self.scale, self.width, self.highest = location, scale, width, highest
+
+    def expand(self, batch_shape: Shape, _instance: object = None) -> "PixelLogistic":
+        return PixelLogistic(self.location.expand(batch_shape), self.scale, self.width, self.highest)
+
+    @property
+    def mean(self) -> Tensor:
+        """Of the variable cut off at the ends; rounding moves it by less than half a level."""
+        upper, lower = (self.location - end for end in (0.0, self.highest))
+        return self.scale * (functional.softplus(upper / self.scale) - functional.softplus(lower / self.scale))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        above = (value + self.width / 2 - self.location) / self.scale
+        below = (value - self.width / 2 - self.location) / self.scale
+        # σ(a) − σ(b) = σ(a) σ(−b) (1 − e^(b − a)), without cancellation
+        within = (-torch.expm1(-self.width / self.scale)).log()
+        at_least, at_most = functional.logsigmoid(-below), functional.logsigmoid(above)
+        lowest, highest = value < self.width / 2, value > self.highest - self.width / 2
+        return torch.where(lowest, at_most, torch.where(highest, at_least, at_most + at_least + within))
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        u = torch.rand(shape, dtype=self.location.dtype, device=self.location.device)
+        levels = ((self.location + self.scale * torch.logit(u, eps=1e-7)) / self.width).round()
+        return levels.clamp(0, round(self.highest / self.width)) * self.width

@@ -1,12 +1,17 @@
-"""Priors p(z): modules whose `distribution()` has batch shape `()` and event shape `(latent_dim,)`."""
+"""Priors p(z): modules whose `distribution()` has batch shape `()` and event shape `(latent_dim,)`.
 
+A prior that is made of the posterior has a method `attach(encoder)` as well, which the model calls once.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
-__all__ = ["Prior", "StandardNormal"]
+__all__ = ["Prior", "StandardNormal", "VampPrior"]
 
 
 class Prior(Protocol):
@@ -32,3 +37,52 @@ class StandardNormal(nn.Module):
 
     def distribution(self) -> Independent:
         return Independent(Normal(self.zeros, self.ones, validate_args=False), 1, validate_args=False)
+
+
+class VampPrior(nn.Module):
+    """The posterior's own mixture over learned pseudo-inputs u_k: p(z) = 1/K Σ_k q(z|u_k).
+
+    Pseudo-inputs pass through the encoder with batch norm's running statistics, in training as in evaluation: their
+    batch is no batch of images, and must not enter the statistics by which images are evaluated.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        components: K.
+
+    Source: Tomczak and Welling (2018), equation 9, https://arxiv.org/abs/1705.07120.
+    """
+
+    uniform: Tensor
+
+    def __init__(self, image_shape: Sequence[int], components: int = 100) -> None:
+        super().__init__()
+        if components < 1:
+            raise ValueError(f"components: must be at least 1, got {components}")
+        self.pseudo_inputs = nn.Parameter(torch.randn(components, *image_shape) - 1)
+        self.register_buffer("uniform", torch.zeros(components), persistent=False)
+        self._encoder: tuple[nn.Module, ...] = ()
+
+    def attach(self, encoder: nn.Module) -> None:
+        """Tells which encoder; it stays the model's, a tuple hides it from this module's parameters."""
+        self._encoder = (encoder,)
+
+    def distribution(self) -> MixtureSameFamily:
+        (encoder,) = self._encoder
+        with _running_statistics(encoder):
+            components = encoder(self.pseudo_inputs.sigmoid())
+        weights = Categorical(logits=self.uniform, validate_args=False)
+        return MixtureSameFamily(weights, components, validate_args=False)
+
+
+@contextmanager
+def _running_statistics(module: nn.Module) -> Iterator[None]:
+    norms = [
+        layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training
+    ]
+    for layer in norms:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in norms:
+            layer.train()

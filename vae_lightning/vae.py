@@ -1,5 +1,6 @@
 """The variational autoencoder as a LightningModule: encode, decode, sample, reconstruct, and Lightning's steps."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -8,7 +9,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent
 from torch.optim import Optimizer
 
 from .capture import CapturedStep, make_capturable
@@ -44,7 +45,11 @@ class VAE(LightningModule):
     The logged metrics are per image, in nats: `train/`, `val/` and `test/` followed by `loss` (the objective's),
     `distortion` and `rate`; validation and test add `elbo`. In training, distortion and rate are the objective's
     own terms; validation and test always take the properly sampled bound, so that runs with different
-    objectives can be compared.
+    objectives can be compared. The test adds `distortion_above_floor` where the likelihood has a floor, and
+    `bits_per_dim` where it is discrete.
+
+    Raises:
+        ValueError: if objective and prior do not go together.
     """
 
     def __init__(
@@ -62,6 +67,13 @@ class VAE(LightningModule):
         cuda_graph: bool = False,
     ) -> None:
         super().__init__()
+        if hasattr(prior, "attach"):
+            prior.attach(encoder)
+        if getattr(objective, "factorised_prior", False) and not isinstance(prior.distribution(), Independent):
+            name, other = type(objective).__name__, type(prior).__name__
+            raise ValueError(
+                f"objective: {name} needs a prior with independent dimensions, such as standard, got {other}"
+            )
         self.latent_dim = latent_dim
         self.encoder = encoder
         self.decoder = decoder
@@ -98,7 +110,10 @@ class VAE(LightningModule):
         return self.decode(self.encode(x).mean).mean
 
     def configure_optimizers(self) -> Optimizer:
-        return self.make_optimizer(self.parameters())
+        optimizer = self.make_optimizer(self.parameters())
+        if hasattr(self.objective, "advance"):
+            optimizer.register_step_post_hook(lambda *_: self.objective.advance())  # type: ignore[operator]
+        return optimizer
 
     def on_fit_start(self) -> None:
         if self.channels_last:
@@ -199,5 +214,11 @@ class VAE(LightningModule):
             f"{stage}/distortion": bound.distortion.mean(),
             f"{stage}/rate": bound.rate.mean(),
         }
+        if stage == "test":
+            if hasattr(self.likelihood, "floor"):
+                floor = self.likelihood.floor(x)  # type: ignore[operator]
+                metrics["test/distortion_above_floor"] = (bound.distortion - floor).mean()
+            if getattr(self.likelihood, "discrete", False):
+                metrics["test/bits_per_dim"] = bound.loss.mean() / (x[0].numel() * math.log(2))
         # Weighted by the number of images, so that the epoch's mean is over images, not over batches.
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(x))

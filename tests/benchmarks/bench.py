@@ -121,7 +121,7 @@ def scale(folder: Path, steps: int) -> list[dict]:
     rows = []
     for images in (60_000, 600_000, 6_000_000):
         for batch in (128, 512, 2048):
-            for loop in ("resident", "loaded") if batch == BATCH else ("resident",):
+            for loop in ("resident", "loaded") if batch == BATCH and images > 600_000 else ("resident",):
                 print(f"  {images:,} images, batches of {batch}, {loop} …", file=sys.stderr)
                 # As many images in each measurement, but at least three times as many steps as are timed together.
                 found = run_worker(loop, folder, 2, max(30, steps * BATCH // batch // 10 * 10), images, batch)
@@ -156,11 +156,16 @@ def whole_trainings(folder: Path, images: int) -> dict[str, float]:
         if loop == "a":
             run_worker("a", folder, latent_dim, epochs * -(-images // BATCH) // 10 * 10)
         else:
-            command = [sys.executable, "-m", "vae_lightning.train", "data=kmnist", "trainer=fast"]
-            command += [f"data.source={{_target_:loops.Files,folder:{folder}}}", f"model.latent_dim={latent_dim}"]
-            command += [f"trainer.max_epochs={epochs}", f"hydra.run.dir={folder}/whole"]
+            (folder / "data").mkdir(exist_ok=True)
+            source = f"{{_target_: loops.Files, folder: {folder}}}"
+            (folder / "data" / "bench.yaml").write_text(f"defaults: [_base]\nname: bench\nsource: {source}\n")
+            command = [sys.executable, "-m", "vae_lightning.train", "--config-dir", str(folder), "data=bench"]
+            command += ["trainer=fast", f"trainer.max_epochs={epochs}", f"model.latent_dim={latent_dim}"]
+            command += [f"hydra.run.dir={folder}/whole"]
             paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-            subprocess.run(command, capture_output=True, check=True, env={**os.environ, "PYTHONPATH": paths})
+            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+            if done.returncode:
+                sys.exit(f"vae-train failed:\n{done.stderr}")
         seconds[loop] = time.perf_counter() - start
     metrics = json.loads((folder / "whole" / "metrics.json").read_text())
     return seconds | {"c, training alone": metrics["seconds_training"]}
@@ -192,15 +197,18 @@ def main() -> None:
 
         print(f"drawing {images:,} images …", file=sys.stderr)
         prepare(Path(name), images)
-        results = {latent_dim: measure(Path(name), latent_dim, steps, rounds) for latent_dim in dimensions}
-        scales = [] if options.quick else scale(Path(name), steps // 2)
-        whole = {} if options.quick else whole_trainings(Path(name), images)
-    for latent_dim, result in results.items():
-        show(latent_dim, result)
-    if scales:
-        show_scale(scales)
-        print(f"\n3 epochs of {images:,} images, whole commands: a {whole['a']:.1f} s, c {whole['c']:.1f} s")
-        print(f"(start, test and figures included; c's training alone {whole['c, training alone']:.1f} s)")
+        results = {}
+        for latent_dim in dimensions:
+            results[latent_dim] = measure(Path(name), latent_dim, steps, rounds)
+            show(latent_dim, results[latent_dim])
+        scales, whole = [], {}
+        if not options.quick:
+            scales = scale(Path(name), steps // 2)
+            show_scale(scales)
+            whole = whole_trainings(Path(name), images)
+            print(f"\n3 epochs of {images:,} images, whole commands: a {whole['a']:.1f} s, c {whole['c']:.1f} s")
+            print(f"(start, test and figures included; c's training alone {whole['c, training alone']:.1f} s)")
+
     hardware = (
         torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} {platform.machine()} cores"
     )

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .resident import EpochShuffle, ResidentLoader
@@ -36,6 +37,8 @@ class ImageDataModule(LightningDataModule):
             half of its free memory.
         num_workers: processes that load batches where images are not resident.
         seed: with the epoch, determines the order of the training images.
+        binarize: `dynamic` draws each pixel as 0 or 1 with its grey value as the probability of 1: training images
+            anew in every epoch, validation and test images once and for all. `none` keeps grey values.
         root: folder of all data sets; see `vae_lightning.data.sources.data_folder`.
 
     Attributes:
@@ -59,9 +62,12 @@ class ImageDataModule(LightningDataModule):
         resident: bool | Literal["auto"] = "auto",
         num_workers: int = 2,
         seed: int = 0,
+        binarize: Literal["none", "dynamic"] = "none",
         root: str | None = None,
     ) -> None:
         super().__init__()
+        if binarize not in ("none", "dynamic"):
+            raise ValueError(f"binarize: must be none or dynamic, got {binarize!r}")
         if resident not in (True, False, "auto"):
             raise ValueError(f"resident: must be true, false or auto, got {resident!r}")
         for option, value, least in [
@@ -84,6 +90,7 @@ class ImageDataModule(LightningDataModule):
         self.resident = resident
         self.num_workers = num_workers
         self.seed = seed
+        self.binarize = binarize
         self.root = root
         self.steps_per_call = 1
         self.splits: dict[str, Split] = {}
@@ -115,6 +122,25 @@ class ImageDataModule(LightningDataModule):
             self.splits["val"] = Split(train.images[chosen], train.labels[chosen])
             train = Split(train.images[rest], train.labels[rest])
         self.splits |= {"train": train, "test": test}
+        if self.binarize == "dynamic":
+            for name in {"val", "test"} & self.splits.keys():
+                self.splits[name] = self._binarized(self.splits[name])
+
+    def _binarized(self, split: Split) -> Split:
+        generator = torch.Generator().manual_seed(0)
+        drawn = [(part / self.scale).bernoulli(generator=generator).byte() for part in split.images.split(10_000)]
+        return Split(torch.cat(drawn), split.labels)
+
+    def examples(self, name: Literal["train", "val", "test"], count: int) -> tuple[Tensor, Tensor]:
+        """At most so many images `(N, C, H, W)`, as a model gets them, and labels of a split: always the same ones."""
+        images, labels = self.splits[name]
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        chosen = order[:count].sort().values
+        split = Split(images[chosen], labels[chosen])
+        if self.binarize == "dynamic":
+            binary = split if name != "train" else self._binarized(split)
+            return binary.images.float(), binary.labels
+        return split.images.float() / self.scale, split.labels
 
     @property
     def training_batches(self) -> int:
@@ -133,7 +159,10 @@ class ImageDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Split, dataloader_idx: int) -> Any:
         images, labels = batch[0].float() / self.scale, batch[1]
-        if self.steps_per_call == 1 or not (self.trainer and self.trainer.training):
+        training = self.trainer is not None and self.trainer.training
+        if self.binarize == "dynamic":
+            images = images.bernoulli() if training else (images > 0).float()
+        if self.steps_per_call == 1 or not training:
             return images, labels
         return list(zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True))
 

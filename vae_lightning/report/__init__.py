@@ -1,15 +1,17 @@
 """The comparison of a sweep's runs, made from the files in the sweep's folder alone."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
+from textwrap import wrap
 
-from ..runs import Run, sweep_runs, swept_keys
+from ..runs import Run, sweep_runs, swept_keys, write_json
 
 __all__ = ["compare"]
 
 
 def compare(sweep: Path) -> list[Run]:
-    """Makes `report/metrics.csv` and `report/comparison.png` in a sweep's folder and prints the table.
+    """Makes `report/metrics.csv`, `claims.json` and `comparison.png` in a sweep's folder and prints the table.
 
     Args:
         sweep: a folder with one folder for each run in it.
@@ -39,6 +41,7 @@ def compare(sweep: Path) -> list[Run]:
 
         print_table(table, keys)
         print()
+        _claims(finished, keys, folder)
         if comparison_picture(finished, keys, folder / "comparison.png"):
             print(f"picture    {os.path.relpath(folder / 'comparison.png')}")
     for run in unfinished:
@@ -46,6 +49,22 @@ def compare(sweep: Path) -> list[Run]:
     print(f"table      {os.path.relpath(folder / 'metrics.csv')}")
     print(f"curves     tensorboard --logdir {os.path.relpath(sweep)}")
     return unfinished
+
+
+def _claims(runs: list[Run], keys: list[str], folder: Path) -> None:
+    from .claims import chapter_claims
+
+    claims = chapter_claims(runs, keys)
+    write_json(folder / "claims.json", {"claims": [asdict(claim) | {"verdict": claim.verdict} for claim in claims]})
+    if claims:
+        print(f"the chapter's claims, on {runs[0].option('data')}\n")
+    for claim in claims:
+        print(f"{claim.verdict:<10} {claim.claim}")
+        for line in wrap(f"{claim.measurement}. It holds if: {claim.criterion}.", 105):
+            print(f"           {line}")
+    if any(claim.holds is None for claim in claims):
+        print("\nUndecided for want of seeds: seed=0,1,2 sweeps over them.")
+    print()
 
 
 def _no_runs(folder: Path) -> str:

@@ -1,0 +1,51 @@
+"""Bounds of the log-likelihood, and their relatives."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..objectives import Model
+
+__all__ = ["importance_weighted_bound", "log_weights", "squared_error"]
+
+
+def log_weights(model: Model, x: Tensor, samples: int) -> Tensor:
+    """log p(x|z) + log p(z) − log q(z|x) of images `(B, C, H, W)` for posterior samples z: `(samples, B)`.
+
+    Each is an unbiased estimate of the ELBO.
+    """
+    posterior, prior = model.encode(x), model.prior.distribution()
+    z = posterior.sample((samples,))
+    return model.decode(z).log_prob(x) + prior.log_prob(z) - posterior.log_prob(z)
+
+
+@torch.no_grad()
+def importance_weighted_bound(model: Model, x: Tensor, samples: int, at_once: int = 4096) -> Tensor:
+    """log (1/K) Σ_k w_k for images `(B, C, H, W)`: a lower bound of log p(x) `(B,)` that rises with K.
+
+    In expectation it is the ELBO for K = 1 and tends to log p(x).
+
+    Args:
+        model: p(x|z), p(z) and q(z|x).
+        x: images.
+        samples: K.
+        at_once: codes, at most, that are decoded at the same time.
+
+    Source: Burda, Grosse and Salakhutdinov (2016), equation 8, https://arxiv.org/abs/1509.00519.
+    """
+    total = x.new_full((len(x),), -math.inf)
+    for count in _parts(samples, max(1, at_once // len(x))):
+        total = torch.logaddexp(total, log_weights(model, x, count).logsumexp(0))
+    return total - math.log(samples)
+
+
+def _parts(total: int, largest: int) -> Iterator[int]:
+    for start in range(0, total, largest):
+        yield min(largest, total - start)
+
+
+def squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
+    """Mean squared difference of the pixels of two sets of images `(B, C, H, W)`: `(B,)`."""
+    return (x - reconstruction).square().flatten(1).mean(1)

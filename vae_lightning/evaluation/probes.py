@@ -1,0 +1,81 @@
+"""What codes tell of the classes, and how faithful a picture of them is; for some thousands of points."""
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import TSNE, trustworthiness
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+__all__ = ["Faithfulness", "class_accuracies", "faithfulness", "knn_accuracy", "tsne"]
+
+
+def knn_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], neighbours: int = 10) -> float:
+    """Share of test points whose class the vote of their nearest training points tells.
+
+    Args:
+        train: points `(N, D)` and classes `(N,)`.
+        test: points `(M, D)` and classes `(M,)`.
+        neighbours: that vote; all of them where there are fewer.
+    """
+    (points, labels), (test_points, test_labels) = (_arrays(pair) for pair in (train, test))
+    classifier = KNeighborsClassifier(n_neighbors=min(neighbours, len(points)))
+    return float(classifier.fit(points, labels).score(test_points, test_labels))
+
+
+def class_accuracies(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """Test accuracies of a nearest-neighbour vote and of a logistic regression on standardised points.
+
+    Args:
+        train: points `(N, D)` and classes `(N,)`.
+        test: points `(M, D)` and classes `(M,)`.
+    """
+    (points, labels), (test_points, test_labels) = (_arrays(pair) for pair in (train, test))
+    if len(np.unique(labels)) == 1:  # nothing to separate
+        linear = float((test_labels == labels[0]).mean())
+    else:
+        regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, tol=1e-3))
+        linear = float(regression.fit(points, labels).score(test_points, test_labels))
+    return knn_accuracy(train, test), linear
+
+
+class Faithfulness(NamedTuple):
+    """How well a picture keeps neighbourhoods, both from 0 to 1.
+
+    Attributes:
+        trustworthiness: 1 if neighbours in the picture are neighbours in truth.
+        continuity: 1 if neighbours in truth are neighbours in the picture.
+    """
+
+    trustworthiness: float
+    continuity: float
+
+
+def faithfulness(points: Tensor, picture: Tensor, neighbours: int = 12) -> Faithfulness:
+    """Of a picture `(N, 2)` or `(N, 1)` of points `(N, D)`, for neighbourhoods of so many; at least 3 points.
+
+    Source: Venna and Kaski (2006), https://doi.org/10.1016/j.neunet.2006.05.014.
+    """
+    neighbours = max(1, min(neighbours, (len(points) - 1) // 2))
+    truth, shown = (tensor.flatten(1).double().numpy() for tensor in (points, picture))
+    return Faithfulness(
+        float(trustworthiness(truth, shown, n_neighbors=neighbours)),
+        float(trustworthiness(shown, truth, n_neighbors=neighbours)),
+    )
+
+
+def tsne(points: Tensor, seed: int = 0) -> Tensor:
+    """t-SNE picture `(N, 2)` of points `(N, D)`, at least 3, from their principal components.
+
+    Source: van der Maaten and Hinton (2008), https://jmlr.org/papers/v9/vandermaaten08a.html.
+    """
+    perplexity = min(30.0, (len(points) - 1) / 3)
+    picture = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points.float().numpy())
+    return points.new_tensor(picture)
+
+
+def _arrays(pair: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    return pair[0].flatten(1).float().numpy(), pair[1].numpy()

@@ -1,0 +1,110 @@
+"""How close samples and reconstructions come to real images: distances between features of a small classifier.
+
+The classifier is trained on the data set's own classes. (The usual one was trained on colour photographs; what it sees
+in hiragana means little.) Distances are therefore comparable between models of one data set, not between data sets.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+__all__ = ["Classifier", "Distances", "accuracy", "distances", "train_classifier"]
+
+
+class Classifier(nn.Module):
+    """Three strided convolutions, 64 features, and a linear map to the classes.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        classes: number of classes.
+    """
+
+    def __init__(self, image_shape: Sequence[int], classes: int) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential()
+        before = image_shape[0]
+        for after in (32, 64, 128):
+            self.trunk += nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU())
+            before = after
+        self.trunk += nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * before, 64))
+        self.head = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, classes))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features `(N, 64)` of images `(N, C, H, W)` in [0, 1], computed in parts, without gradients."""
+        with torch.no_grad():
+            return torch.cat([self.trunk(part) for part in images.split(1000)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(B, classes)` of images `(B, C, H, W)`."""
+        return self.head(self.trunk(x))
+
+
+@torch.enable_grad()
+def train_classifier(
+    images: Tensor, labels: Tensor, classes: int, epochs: int = 6, batch_size: int = 128
+) -> Classifier:
+    """A classifier of images `(N, C, H, W)` in [0, 1] with labels `(N,)`, in evaluation mode, on their device.
+
+    Draws from torch's random state.
+    """
+    device = images.device
+    classifier = Classifier(images.shape[1:], classes).to(device)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3)
+    steps = epochs * -(-len(images) // batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=max(steps, 2))
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(images)).to(device).split(batch_size):
+            if len(chosen) > 1:  # batch norm needs two
+                optimizer.zero_grad()
+                functional.cross_entropy(classifier(images[chosen]), labels[chosen]).backward()
+                optimizer.step()
+                schedule.step()
+    return classifier.eval()
+
+
+@torch.no_grad()
+def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
+    """Share of images `(N, C, H, W)` whose label `(N,)` the classifier tells."""
+    found = torch.cat([classifier(part).argmax(1) for part in images.split(1000)])
+    return (found == labels).double().mean().item()
+
+
+class Distances(NamedTuple):
+    """Between two sets of features.
+
+    Attributes:
+        frechet: Fréchet distance of the Gaussians with their means and covariances, squared as is usual. Heusel et al.
+            (2017), https://arxiv.org/abs/1706.08500. It falls with the number of images: compare equal numbers.
+        kernel: squared maximum mean discrepancy with a cubic kernel, unbiased. Bińkowski et al. (2018),
+            https://arxiv.org/abs/1801.01401.
+    """
+
+    frechet: float
+    kernel: float
+
+
+def distances(real: Tensor, other: Tensor) -> Distances:
+    """Of features `(N, F)` and `(M, F)`, at least two each. The kernel's subsets draw from torch's random state."""
+    features = _Features(real.shape[1])
+    frechet = FrechetInceptionDistance(feature=features).set_dtype(torch.float64)
+    kernel = KernelInceptionDistance(feature=features, subsets=50, subset_size=min(500, len(real), len(other)))
+    for metric in (frechet, kernel):
+        metric.update(real.double().cpu(), real=True)
+        metric.update(other.double().cpu(), real=False)
+    return Distances(frechet.compute().item(), kernel.compute()[0].item())
+
+
+class _Features(nn.Module):
+    """Features that are there already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features

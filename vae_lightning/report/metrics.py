@@ -1,0 +1,129 @@
+"""What each metric is called, how it is written, which way it gets better, and what it means."""
+
+from typing import NamedTuple
+
+__all__ = ["CONSOLE", "METRICS", "Metric", "describe"]
+
+
+class Metric(NamedTuple):
+    """How a metric is shown.
+
+    Attributes:
+        label: short name.
+        digits: after the point.
+        better: 1 if higher is better, -1 if lower is, 0 if neither.
+        unit: empty for a plain number.
+        meaning: in one sentence.
+    """
+
+    label: str
+    digits: int
+    better: int
+    unit: str
+    meaning: str
+
+    def write(self, value: float) -> str:
+        return f"{value:,.{self.digits}f}"
+
+
+_NEIGHBOURS = "share of test images whose class the ten nearest training images tell"
+_PICTURE = "0 to 1: whether neighbours in the plotted plane are neighbours"
+
+METRICS = {
+    "test/elbo": Metric(
+        "elbo", 2, 1, "nats", "Evidence lower bound of the test images: −distortion − rate, one sample each."
+    ),
+    "test/iw_bound": Metric(
+        "iw bound",
+        2,
+        1,
+        "nats",
+        "Importance-weighted bound: a tighter bound of log p(x) than the elbo, with many samples.",
+    ),
+    "test/distortion": Metric("distortion", 2, -1, "nats", "−E log p(x|z): what reconstruction costs."),
+    "test/rate": Metric("rate", 2, 0, "nats", "KL(q(z|x) ‖ p(z)): what the code costs."),
+    "test/loss": Metric(
+        "loss", 2, 0, "nats", "What was minimised, on test images; comparable between equal objectives only."
+    ),
+    "test/distortion_above_floor": Metric(
+        "above floor", 2, -1, "nats", "Distortion above the entropy of the grey pixels, the least it can be."
+    ),
+    "test/bits_per_dim": Metric("bits/dim", 3, -1, "bits", "−elbo for each pixel and channel, in bits."),
+    "test/mse": Metric("mse", 4, -1, "", "Mean squared error of the pixels, reconstructed from the posterior mean."),
+    "test/iw_bound_stderr": Metric(
+        "± iw bound", 2, 0, "nats", "Standard error of the importance-weighted bound over images."
+    ),
+    "test/active_units": Metric(
+        "active", 0, 0, "units", "Latent dimensions whose posterior mean varies by more than 0.01."
+    ),
+    "test/posterior_mean_gap": Metric(
+        "mean gap", 3, -1, "", "Root mean square difference of the means of aggregate posterior and prior."
+    ),
+    "test/posterior_covariance_gap": Metric(
+        "cov. gap", 3, -1, "", "Frobenius norm of the difference of their covariances, for each √d."
+    ),
+    "test/knn_accuracy": Metric("knn", 3, 1, "", f"From codes: {_NEIGHBOURS}."),
+    "test/knn_accuracy_plane": Metric(
+        "knn in plane", 3, 1, "", f"From the plane of the two leading components: {_NEIGHBOURS}."
+    ),
+    "test/knn_accuracy_pixels": Metric(
+        "knn, pixels", 3, 0, "", f"From pixels, the same for all models: {_NEIGHBOURS}."
+    ),
+    "test/probe_accuracy": Metric("linear probe", 3, 1, "", "Test accuracy of a logistic regression on the codes."),
+    "test/probe_accuracy_pixels": Metric(
+        "probe, pixels", 3, 0, "", "Test accuracy of a logistic regression on pixels, the same for all models."
+    ),
+    "test/chance_accuracy": Metric("chance", 3, 0, "", "Share of the most frequent class among the test images."),
+    "test/classifier_accuracy": Metric(
+        "classifier", 3, 0, "", "Test accuracy of the classifier whose features Fréchet and kernel distances compare."
+    ),
+    "test/frechet_samples": Metric(
+        "Fréchet", 1, -1, "", "Fréchet distance of samples from real test images, in the classifier's features."
+    ),
+    "test/frechet_reconstructions": Metric("Fréchet, rec.", 1, -1, "", "The same of reconstructions."),
+    "test/frechet_floor": Metric("Fréchet, real", 1, 0, "", "The same of real training images: the least to hope for."),
+    "test/kernel_samples": Metric(
+        "kernel", 2, -1, "", "Kernel distance of samples from real test images, same features."
+    ),
+    "test/kernel_reconstructions": Metric("kernel, rec.", 2, -1, "", "The same of reconstructions."),
+    "test/kernel_floor": Metric("kernel, real", 2, 0, "", "The same of real training images."),
+    "test/path_unevenness": Metric(
+        "unevenness", 3, -1, "", "Longest of 15 decoded steps between two codes, as a share of the path; 0.067 is even."
+    ),
+    "test/trustworthiness": Metric("trustworthy", 3, 1, "", f"{_PICTURE} among the codes."),
+    "test/continuity": Metric(
+        "continuity", 3, 1, "", "0 to 1: whether neighbours among the codes are so in the plotted plane."
+    ),
+    "test/trustworthiness_images": Metric("trustw., images", 3, 1, "", f"{_PICTURE} among the images."),
+    "test/continuity_images": Metric(
+        "cont., images", 3, 1, "", "0 to 1: whether neighbours among the images are so in the plotted plane."
+    ),
+    "test/trustworthiness_tsne": Metric("trustw., t-SNE", 3, 1, "", "Trustworthiness of a t-SNE picture of the codes."),
+    "test/continuity_tsne": Metric("cont., t-SNE", 3, 1, "", "Continuity of a t-SNE picture of the codes."),
+    "test/trustworthiness_images_tsne": Metric(
+        "trustw. t-SNE, images", 3, 1, "", "The same against neighbours among the images."
+    ),
+    "test/continuity_images_tsne": Metric(
+        "cont. t-SNE, images", 3, 1, "", "The same against neighbours among the images."
+    ),
+    "val/elbo": Metric("val elbo", 2, 1, "nats", "The elbo of the validation images."),
+    "val/distortion": Metric("val distortion", 2, -1, "nats", "The distortion of the validation images."),
+    "val/rate": Metric("val rate", 2, 0, "nats", "The rate of the validation images."),
+    "val/loss": Metric("val loss", 2, 0, "nats", "What was minimised, on validation images."),
+    "seconds_training": Metric("seconds", 1, -1, "s", "Wall time of the training, drawing and logging included."),
+    "images_per_second": Metric("images/s", 0, 1, "1/s", "Training images for each second of it."),
+    "parameters": Metric("parameters", 0, 0, "", "Numbers that are learned."),
+    "epochs": Metric("epochs", 0, 0, "", "Epochs trained."),
+    "steps": Metric("steps", 0, 0, "", "Optimizer steps taken."),
+}
+
+# The console's columns, in this order; the CSV file and the page have everything.
+CONSOLE = (
+    "test/elbo", "test/iw_bound", "test/distortion", "test/rate", "val/elbo", "test/active_units", "test/knn_accuracy",
+    "test/frechet_samples", "seconds_training", "parameters", "epochs",
+)  # fmt: skip
+
+
+def describe(name: str) -> Metric:
+    """How a metric is shown, also one that is not known here."""
+    return METRICS.get(name) or Metric(name, 3, 0, "", "")
