@@ -43,7 +43,7 @@ class Measurements(Callback):
 
     def __init__(
         self,
-        bound_samples: int = 64,
+        bound_samples: int = 50,
         probe_images: int = 5000,
         quality_images: int = 2000,
         plane_points: int = 1000,

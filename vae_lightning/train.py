@@ -294,6 +294,7 @@ def _quiet() -> None:
         ".*smaller than the logging interval.*",
         ".*isinstance.treespec.*",
         ".*Total length of `list`.*",
+        ".*will save all extracted features in buffer.*",
     ]:
         warnings.filterwarnings("ignore", text)
 

@@ -22,7 +22,7 @@ def log_weights(model: Model, x: Tensor, samples: int) -> Tensor:
 
 
 @torch.no_grad()
-def importance_weighted_bound(model: Model, x: Tensor, samples: int, at_once: int = 4096) -> Tensor:
+def importance_weighted_bound(model: Model, x: Tensor, samples: int, at_once: int = 1000) -> Tensor:
     """log (1/K) Σ_k w_k for images `(B, C, H, W)`: a lower bound of log p(x) `(B,)` that rises with K.
 
     In expectation it is the ELBO for K = 1 and tends to log p(x).
