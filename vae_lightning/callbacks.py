@@ -25,12 +25,21 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from . import plots
-from .evaluation.codes import encode_all, normal_lattice, principal_plane, square_lattice, traverse
+from .evaluation.codes import (
+    box_lattice,
+    coordinate_plane,
+    encode_all,
+    normal_lattice,
+    principal_plane,
+    square_lattice,
+    traverse,
+)
 from .runs import Run
 from .vae import VAE
 
 __all__ = [
     "FinalFigures",
+    "LatentExplorer",
     "LossLines",
     "SampleGrids",
     "Stopwatch",
@@ -197,9 +206,78 @@ class FinalFigures(Callback):
             labels=codes.labels.numpy(),
             class_names=np.array(data.class_names),
             rates=codes.rates.numpy(),
-            **{name: (images * 255).round().to(torch.uint8).cpu().numpy() for name, images in pictures.items()},
+            **{name: _grey_values(images).cpu().numpy() for name, images in pictures.items()},
         )
         np.savez_compressed(_run(trainer).arrays_file, **arrays)
+
+
+class LatentExplorer(Callback):
+    """Decodes the tested model ahead of time, for the explorer of the report: a page cannot run it.
+
+    `figures/explorer.npz` holds, images always as uint8:
+
+    - `codes` `(N, 1)` or `(N, 2)`: posterior means of test images, above two dimensions in the plane of their leading
+      components; `labels` `(N,)`, `class_names` and `images` `(N, C, H, W)` of them; `explained` `(2,)`: the share
+      of their variance along each axis.
+    - `box` `(2, 2)`: lowest and highest value along either axis; `lattice` `(R, S, C, H, W)`: decoded at equal
+      steps of the box, the second coordinate falling from row to row.
+    - `dimensions` `(K,)`: the most used ones; `values` `(V,)` and `slides` `(K, V, C, H, W)`: decoded from the mean
+      code with one dimension at a time set to each value.
+
+    Args:
+        cells: lattice points along each axis.
+        points: test images, at most.
+        dimensions: dimensions, at most, that can be moved one at a time, the most used ones.
+        steps: values that each of them takes, from −3 to 3.
+    """
+
+    def __init__(self, cells: int = 41, points: int = 800, dimensions: int = 8, steps: int = 25) -> None:
+        for option, value in [("cells", cells), ("steps", steps)]:
+            if value < 2:
+                raise ValueError(f"{option}: must be a whole number of at least 2, got {value}")
+        self.cells = cells
+        self.points = points
+        self.dimensions = dimensions
+        self.steps = steps
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        model = _vae(pl_module)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        images, labels = data.examples("test", self.points)
+        with drawing(model):
+            codes = encode_all(model, [(images.to(model.device), labels)])
+            one = model.latent_dim == 1
+            plane = coordinate_plane(codes.means) if model.latent_dim <= 2 else principal_plane(codes.means)
+            low, high = plane.coordinates.amin(0), plane.coordinates.amax(0)
+            margin = 0.08 * (high - low) + 1e-3
+            box = torch.stack([low - margin, high + margin])
+            lattice = box_lattice(box, self.cells, 1 if one else self.cells)
+            used = codes.rates.argsort(descending=True)[: self.dimensions]
+            values = torch.linspace(-3, 3, self.steps)
+            arrays = {
+                "codes": plane.coordinates[:, :1] if one else plane.coordinates,
+                "labels": labels,
+                "images": _grey_values(images),
+                "box": box,
+                "lattice": _grey_values(_decoded(model, plane.lift(lattice))),
+                "explained": plane.explained,
+                "dimensions": used,
+                "values": values,
+                "slides": _grey_values(_decoded(model, traverse(codes.means.mean(0), used, values))),
+            }
+        numbers = {name: value.cpu().numpy() for name, value in arrays.items()}
+        file = _run(trainer).explorer_file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(file, class_names=np.array(data.class_names), **numbers)  # type: ignore[arg-type]
+
+
+def _decoded(model: VAE, codes: Tensor) -> Tensor:
+    """Means `(R, S, C, H, W)` at codes `(R, S, latent_dim)`, a row at a time."""
+    return torch.stack([model.decode(row.to(model.device)).mean for row in codes])
+
+
+def _grey_values(images: Tensor) -> Tensor:
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 class Stopwatch(Callback):

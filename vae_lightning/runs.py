@@ -8,7 +8,8 @@
     <run>/train.log
     <run>/tensorboard/            events
     <run>/checkpoints/last.ckpt
-    <run>/figures/                every picture as PNG; figures.npz: the arrays they were drawn from
+    <run>/figures/                every picture as PNG; figures.npz: the arrays they were drawn from; explorer.npz:
+                                  what the report's explorer shows
     <run>/metrics.json            written last, at once or not at all: it marks a finished run
     <run>/error.txt               traceback of a failed run
     <sweep>/multirun.yaml         what was swept, as Hydra writes it
@@ -70,6 +71,10 @@ class Run:
     @property
     def arrays_file(self) -> Path:
         return self.figures / "figures.npz"
+
+    @property
+    def explorer_file(self) -> Path:
+        return self.figures / "explorer.npz"
 
     def grid_file(self, step: int) -> Path:
         """Where the grid of samples after an optimizer step lies."""

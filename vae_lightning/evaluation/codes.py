@@ -14,6 +14,8 @@ __all__ = [
     "Codes",
     "Plane",
     "active_units",
+    "box_lattice",
+    "coordinate_plane",
     "encode_all",
     "normal_lattice",
     "path_unevenness",
@@ -145,6 +147,10 @@ class Plane(NamedTuple):
         """Coordinates `(N, 2)` of points `(N, D)`."""
         return (points - self.origin) @ self.axes.T
 
+    def lift(self, coordinates: Tensor) -> Tensor:
+        """Points `(…, D)` of the plane at coordinates `(…, 2)`."""
+        return self.origin + coordinates @ self.axes
+
 
 def principal_plane(points: Tensor) -> Plane:
     """The plane of the two leading principal components of points `(N, D)`, D at least 2."""
@@ -157,6 +163,27 @@ def principal_plane(points: Tensor) -> Plane:
     axes = axes * axes.gather(1, largest).sign()
     explained = variances[[-1, -2]].clamp(min=0) / variances.sum().clamp(min=torch.finfo(torch.double).tiny)
     return Plane(origin, axes, (points - origin) @ axes.T, explained.to(points))
+
+
+def coordinate_plane(points: Tensor) -> Plane:
+    """The plane of the coordinates themselves of points `(N, 2)`; of points `(N, 1)`, the second one is 0."""
+    dimension = points.shape[1]
+    axes = torch.eye(2, dimension).to(points)
+    variances = points.var(0, correction=0)
+    explained = torch.zeros(2).to(points)
+    explained[:dimension] = variances / variances.sum().clamp(min=torch.finfo(points.dtype).tiny)
+    return Plane(torch.zeros(dimension).to(points), axes, points @ axes.T, explained)
+
+
+def box_lattice(box: Tensor, columns: int, rows: int) -> Tensor:
+    """Coordinates `(rows, columns, 2)` at equal steps of a box `(2, 2)`, its lowest and highest corner.
+
+    The second coordinate falls from row to row; a single row lies in the middle.
+    """
+    first = torch.lerp(box[0, 0], box[1, 0], torch.linspace(0, 1, columns))
+    second = torch.lerp(box[1, 1], box[0, 1], torch.linspace(0, 1, rows) if rows > 1 else torch.tensor([0.5]))
+    rows_of, columns_of = torch.meshgrid(second, first, indexing="ij")
+    return torch.stack([columns_of, rows_of], dim=-1)
 
 
 def square_lattice(extent: float, cells: int) -> Tensor:

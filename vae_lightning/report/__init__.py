@@ -1,17 +1,20 @@
 """The comparison of a sweep's runs, made from the files in the sweep's folder alone."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from textwrap import wrap
+from typing import TYPE_CHECKING
 
-from ..runs import Run, sweep_runs, swept_keys, write_json
+from ..runs import Run, sweep_runs, swept_keys
+
+if TYPE_CHECKING:
+    from .claims import Claim
 
 __all__ = ["compare"]
 
 
 def compare(sweep: Path) -> list[Run]:
-    """Makes `report/metrics.csv`, `claims.json` and `comparison.png` in a sweep's folder and prints the table.
+    """Makes `report/index.html`, `metrics.csv` and `comparison.png` in a sweep's folder and prints the table.
 
     Args:
         sweep: a folder with one folder for each run in it.
@@ -23,6 +26,8 @@ def compare(sweep: Path) -> list[Run]:
         FileNotFoundError: if there is no run in the folder.
     """
     # Imported here, because the command line imports this package before it knows whether there is anything to compare.
+    from .claims import chapter_claims
+    from .page import write_page
     from .table import metrics_table, print_table
 
     runs = sweep_runs(sweep)
@@ -36,14 +41,18 @@ def compare(sweep: Path) -> list[Run]:
     table = metrics_table(runs, keys)
     table.to_csv(folder / "metrics.csv", index=False)
     print(f"comparison {os.path.relpath(sweep)}: {len(finished)} of {len(runs)} runs finished\n")
+    claims: list[Claim] = []
     if finished:
         from .picture import comparison_picture
 
         print_table(table, keys)
         print()
-        _claims(finished, keys, folder)
+        claims = chapter_claims(finished, keys)
+        _print_claims(claims, finished[0])
         if comparison_picture(finished, keys, folder / "comparison.png"):
             print(f"picture    {os.path.relpath(folder / 'comparison.png')}")
+    write_page(runs, keys, table, claims, folder / "index.html")
+    print(f"page       {os.path.relpath(folder / 'index.html')}")
     for run in unfinished:
         print(f"failed     {run.name}: {run.failure}")
     print(f"table      {os.path.relpath(folder / 'metrics.csv')}")
@@ -51,13 +60,10 @@ def compare(sweep: Path) -> list[Run]:
     return unfinished
 
 
-def _claims(runs: list[Run], keys: list[str], folder: Path) -> None:
-    from .claims import chapter_claims
-
-    claims = chapter_claims(runs, keys)
-    write_json(folder / "claims.json", {"claims": [asdict(claim) | {"verdict": claim.verdict} for claim in claims]})
-    if claims:
-        print(f"the chapter's claims, on {runs[0].option('data')}\n")
+def _print_claims(claims: "list[Claim]", run: Run) -> None:
+    if not claims:
+        return
+    print(f"the chapter's claims, on {run.option('data')}\n")
     for claim in claims:
         print(f"{claim.verdict:<10} {claim.claim}")
         for line in wrap(f"{claim.measurement}. It holds if: {claim.criterion}.", 105):

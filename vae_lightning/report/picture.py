@@ -16,7 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from .. import plots
 from ..runs import Run, short_names
 
-__all__ = ["comparison_picture", "learning_curves"]
+__all__ = ["comparison_picture", "learning_curves", "run_label", "sweep_title"]
 
 SIDE_BY_SIDE = 6  # runs; of more than that, evenly spaced ones are drawn
 GRIDS = 4  # from each run's training
@@ -32,7 +32,7 @@ def comparison_picture(runs: Sequence[Run], keys: Sequence[str], file: Path) -> 
     Returns:
         Whether there was anything to draw: runs without loggers and callbacks leave nothing.
     """
-    curves = {_label(run, keys): learning_curves(run) for run in runs}
+    curves = {run_label(run, keys): learning_curves(run) for run in runs}
     shown = _side_by_side(runs, keys)
     arrays = {run: dict(np.load(run.arrays_file)) for run in shown if run.arrays_file.is_file()}
     width = {1: 6.6, 2: 5.6, 3: 4.6}.get(len(shown), 4.0)
@@ -49,14 +49,14 @@ def comparison_picture(runs: Sequence[Run], keys: Sequence[str], file: Path) -> 
     with plots.style():
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
         figure = Figure(figsize=(max(width * len(shown), 9), sum(heights) + 0.5), layout=layout)
-        figure.suptitle(_title(runs, keys), x=0.012, ha="left", fontsize=13)
+        figure.suptitle(sweep_title(runs, keys), x=0.012, ha="left", fontsize=13)
         bands = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat
         for band, (_, _, draw) in zip(bands, rows, strict=True):
             if draw is None:
                 _draw_curves(band, curves)
                 continue
             for cell, run in zip(band.subfigures(1, len(shown), squeeze=False).flat, shown, strict=True):
-                draw(cell, run, arrays.get(run), _label(run, keys))
+                draw(cell, run, arrays.get(run), run_label(run, keys))
         if arrays:
             classes = max((list(map(str, found["class_names"])) for found in arrays.values()), key=len)
             handles, names = plots.class_handles(classes)
@@ -86,7 +86,8 @@ def _side_by_side(runs: Sequence[Run], keys: Sequence[str]) -> list[Run]:
     return plots.evenly_spaced(one_seed if len(runs) > SIDE_BY_SIDE and len(one_seed) > 1 else runs, SIDE_BY_SIDE)
 
 
-def _title(runs: Sequence[Run], keys: Sequence[str]) -> str:
+def sweep_title(runs: Sequence[Run], keys: Sequence[str]) -> str:
+    """What finished runs differ in, their data and epochs."""
     names = short_names(keys)
     swept = [f"{names[key]} {', '.join(dict.fromkeys(str(run.option(key)) for run in runs))}" for key in keys]
     data = ", ".join(dict.fromkeys(str(run.option("data.name")) for run in runs))
@@ -94,7 +95,8 @@ def _title(runs: Sequence[Run], keys: Sequence[str]) -> str:
     return "  ·  ".join([*(swept or [runs[0].name]), data, f"{epochs} epoch{'' if epochs == '1' else 's'}"])
 
 
-def _label(run: Run, keys: Sequence[str]) -> str:
+def run_label(run: Run, keys: Sequence[str]) -> str:
+    """What tells a run apart: the swept keys and its values of them."""
     names = short_names(keys)
     return ", ".join(f"{names[key]} = {run.option(key)}" for key in keys) or run.name
 

@@ -1,0 +1,298 @@
+"""The page of a sweep, opened from disk in Chromium as a reader would; and pages of odd sweeps."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, run_command
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from vae_lightning.report import compare
+from vae_lightning.runs import Run
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+TOLERANCE = 6  # grey values of 255, in the mean over pixels: what blending and WebP may change
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    options = ["--multirun", "model.latent_dim=2,3", "seed=0,1", "hydra.sweep.dir=sweep"]
+    options += ["trainer.max_epochs=20", "model.optimizer.lr=0.01", "callbacks.grids.every_n_batches=3"]
+    done = run_command("vae_lightning.train", *TINY, *options, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "page       sweep/report/index.html" in done.stdout
+    return folder / "sweep"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--headless", "--no-sandbox", "--disable-gpu"]
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser, sweep: Path) -> Iterator:
+    with opened(browser, sweep) as found:
+        yield found
+
+
+class opened:  # noqa: N801
+    """A page that must neither complain nor ask for anything."""
+
+    def __init__(self, browser, sweep: Path, width: int = 1280) -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="light")
+        self.complaints: list[str] = []
+        self.page.on("console", self.said)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.complaints.append(request.url) if "://" in request.url else None)
+        self.page.goto(f"file://{sweep}/report/index.html")
+        self.complaints.remove(f"file://{sweep}/report/index.html")
+
+    def said(self, message) -> None:
+        if "willReadFrequently" not in message.text:  # it is the tests that read the canvases
+            self.complaints.append(message.text)
+
+    def __enter__(self):
+        return self.page
+
+    def __exit__(self, *_: object) -> None:
+        self.page.close()
+        assert self.complaints == []
+
+
+def canvas(page, name: str) -> np.ndarray:
+    """Pixels `(H, W)` of a canvas."""
+    script = """name => { const c = document.getElementById(name);
+        return [c.width, ...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]; }"""
+    width, *values = page.evaluate(script, name)
+    return np.array(values).reshape(-1, width, 4)[..., 0]
+
+
+def ready(page) -> None:
+    page.wait_for_function("window.latentExplorer && window.latentExplorer.ready()")
+
+
+@in_browser
+def test_the_explorer_shows_what_the_model_decodes(page, sweep: Path) -> None:
+    ready(page)
+    run = Run(next(sweep.glob("latent_dim-2_seed-0")))
+    model = instantiate(OmegaConf.create(run.config["model"]), _convert_="all").eval()
+    model.load_state_dict(torch.load(run.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    with np.load(run.explorer_file) as arrays:
+        (left, bottom), (right, top) = arrays["box"].tolist()
+    page.locator("#map").scroll_into_view_if_needed()
+    bounds = page.locator("#map").bounding_box()
+    seen = []
+    for across, up in [(0.2, 0.3), (0.5, 0.52), (0.83, 0.71)]:
+        page.mouse.move(bounds["x"] + across * bounds["width"], bounds["y"] + (1 - up) * bounds["height"])
+        x, y = (float(v) for v in re.findall(r"= ([-\d.]+)", page.inner_text("#position").replace("−", "-")))
+        assert x == pytest.approx(left + across * (right - left), abs=0.02 * (right - left))
+        assert y == pytest.approx(bottom + up * (top - bottom), abs=0.02 * (top - bottom))
+        with torch.no_grad():
+            expected = model.decode(torch.tensor([[x, y]])).mean[0, 0].numpy() * 255
+        seen.append(canvas(page, "decoded"))
+        assert np.abs(seen[-1] - expected).mean() < TOLERANCE
+    assert not np.array_equal(seen[0], seen[1])
+    assert "nearest test image: " in page.inner_text("#nearest-class")
+
+
+@in_browser
+def test_dragging_interpolates(page) -> None:
+    ready(page)
+    page.locator("#map").scroll_into_view_if_needed()
+    bounds = page.locator("#map").bounding_box()
+    page.mouse.move(bounds["x"] + 60, bounds["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(bounds["x"] + 260, bounds["y"] + 200, steps=4)
+    page.mouse.up()
+    strip, decoded = canvas(page, "strip"), canvas(page, "decoded")
+    assert strip.shape == (28, 9 * 28)
+    assert np.array_equal(strip[:, -28:], decoded)
+    assert not np.array_equal(strip[:, :28], decoded)
+
+
+@in_browser
+def test_by_keyboard(page) -> None:
+    ready(page)
+    page.focus("#map")
+    before = page.inner_text("#position")
+    page.keyboard.press("Enter")
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowUp")
+    assert page.inner_text("#position") != before
+    assert not np.array_equal(canvas(page, "strip")[:, :28], canvas(page, "strip")[:, -28:])
+    page.focus("#theme")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+@in_browser
+def test_classes_can_be_switched_off(page) -> None:
+    ready(page)
+    box = page.locator("#map")
+    before = box.screenshot()
+    boxes = page.locator("#classes input")
+    assert boxes.count() == 10
+    for number in range(9):
+        boxes.nth(number).uncheck()
+    assert box.screenshot() != before
+    assert page.inner_text("#nearest-class").endswith(page.locator("#classes label").nth(9).inner_text().strip())
+    boxes.nth(9).uncheck()
+    assert page.inner_text("#nearest-class") == "every class is switched off"
+
+
+@in_browser
+def test_beyond_two_dimensions_there_are_sliders(page) -> None:
+    ready(page)
+    assert page.locator("#sliders").is_hidden()
+    page.select_option("#explored", index=2)
+    ready(page)
+    assert "two leading principal components" in page.inner_text("#plane")
+    sliders = page.locator("#slider-list input")
+    assert sliders.count() == 3
+    page.wait_for_function("document.getElementById('slide').width === 28")
+    before = canvas(page, "slide")
+    sliders.nth(0).fill("24")
+    page.wait_for_timeout(100)
+    assert not np.array_equal(canvas(page, "slide"), before)
+    sliders.nth(1).fill("0")
+    assert sliders.nth(0).input_value() == "12"  # one at a time
+
+
+@in_browser
+def test_the_slider_goes_through_the_training(page) -> None:
+    pictures = page.locator("#grids img")
+    assert pictures.count() == 4
+    last = pictures.first.get_attribute("src")
+    page.fill("#step", "0")
+    assert page.inner_text("#step-of") == "step 3"
+    assert pictures.first.get_attribute("src") != last
+
+
+@in_browser
+def test_the_table_can_be_sorted_and_explains_itself(page) -> None:
+    def column(number: int) -> list[float]:
+        cells = page.locator(f"#metrics tbody tr td:nth-child({number + 1})").all()
+        return [float(cell.get_attribute("data-value")) for cell in cells]
+
+    head = page.locator("#metrics th", has_text="distortion").first
+    button = head.locator("button")
+    number = head.evaluate("cell => cell.cellIndex")
+    button.click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert column(number) == sorted(column(number))
+    button.click()
+    assert column(number) == sorted(column(number), reverse=True)
+    assert "what reconstruction costs" in page.inner_text("#meaning")
+    assert "±" in page.inner_text("#metrics tbody")
+
+
+@in_browser
+def test_charts_show_values(page) -> None:
+    charts = page.locator("#curves .chart")
+    assert charts.count() == 3
+    charts.first.locator("svg").hover()
+    assert "latent_dim = 2, seed = 0" in charts.first.locator(".tip").inner_text()
+
+
+@in_browser
+@pytest.mark.parametrize("width", [360, 1400])
+def test_nothing_is_wider_than_the_window(browser, sweep: Path, width: int) -> None:
+    with opened(browser, sweep, width) as page:
+        ready(page)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def copy(sweep: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(sweep, folder / "copy", ignore=shutil.ignore_patterns("report")))
+
+
+def html(sweep: Path) -> str:
+    compare(sweep)
+    return (sweep / "report" / "index.html").read_text()
+
+
+@in_browser
+def test_names_are_inert(browser, sweep: Path, tmp_path: Path) -> None:
+    """Tags in class names, in a run's option, in an error, in the environment: text, wherever it comes from."""
+    hostile = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
+    folder = copy(sweep, tmp_path)
+    runs = [Run(path) for path in sorted(folder.glob("latent_dim-*"))]
+    arrays = dict(np.load(runs[0].explorer_file)) | {"class_names": np.array([hostile] * 10)}
+    np.savez(runs[0].explorer_file, **arrays)
+    runs[1].metrics_file.unlink()
+    runs[1].error_file.write_text(hostile)
+    runs[0].environment_file.write_text(json.dumps({"command": [hostile], hostile: hostile}))
+    config = OmegaConf.load(runs[2].config_file)
+    config.data.name = hostile
+    OmegaConf.save(config, runs[2].config_file)
+    metrics = json.loads(runs[2].metrics_file.read_text()) | {hostile: 1.0}
+    runs[2].metrics_file.write_text(json.dumps(metrics))
+    compare(folder)
+    with opened(browser, folder) as page:
+        ready(page)
+        assert page.evaluate("window.hacked") is None
+        assert hostile in page.inner_text("#classes")
+        assert page.locator("img[src=x]").count() == 0
+
+
+def test_a_page_of_what_is_there(sweep: Path, tmp_path: Path) -> None:
+    """A failed run, one without events, one without explorer, one with a damaged one."""
+    folder = copy(sweep, tmp_path)
+    first, second, third, fourth = (Run(path) for path in sorted(folder.glob("latent_dim-*")))
+    first.metrics_file.unlink()
+    first.error_file.write_text("Traceback …\nRuntimeError: it broke")
+    shutil.rmtree(second.tensorboard)
+    third.explorer_file.write_bytes(b"nothing")
+    shutil.rmtree(fourth.figures)
+    text = html(folder)
+    assert "RuntimeError: it broke" in text
+    assert text.count("<details>") == 3
+    data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)[1])
+    assert [bool(run["explorer"]) for run in data["runs"]] == [True, False, False]
+    assert [bool(run["curves"]) for run in data["runs"]] == [False, True, True]
+    assert [bool(run["grids"]) for run in data["runs"]] == [True, True, False]
+
+
+def test_a_page_without_a_finished_run(sweep: Path, tmp_path: Path) -> None:
+    folder = copy(sweep, tmp_path)
+    for path in folder.glob("*/metrics.json"):
+        path.unlink()
+    assert html(folder).count("has no metrics: not finished") == 4
+    assert "No run has finished." in html(folder)
+
+
+def test_a_page_of_a_single_run(sweep: Path, tmp_path: Path) -> None:
+    folder = copy(sweep, tmp_path)
+    for path in sorted(folder.glob("latent_dim-*"))[1:]:
+        shutil.rmtree(path)
+    assert "The test elbo is −" in html(folder)
+
+
+@pytest.mark.parametrize(
+    "options", [["data.image_shape=[1,28,28]", "model.latent_dim=1"], ["model=mlp", "model.latent_dim=2"]]
+)
+def test_other_sweeps(tmp_path: Path, options: list[str]) -> None:
+    tiny = [option for option in TINY if "width" not in option or "model=mlp" not in options]
+    done = run_command(
+        "vae_lightning.train", *tiny, *options, "--multirun", "model.optimizer.lr=0.001,0.01", "hydra.sweep.dir=sweep",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "sweep" / "report" / "index.html").read_text()
+    assert "lr = 0.01" in text
+    assert len(text) < 3e6

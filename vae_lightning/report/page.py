@@ -1,0 +1,297 @@
+"""A sweep as one HTML page that needs no network and no server: `report/index.html`.
+
+Pictures go into it as WebP, in sheets of many where there are many, and once where several runs share them; numbers go
+into it as JSON, which `templates/page.js` draws.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import yaml
+from PIL import Image
+
+from .. import plots
+from ..runs import Run, short_names
+from .metrics import describe
+from .picture import learning_curves, run_label
+from .table import SAME_FOR_ALL_SEEDS, spread
+
+__all__ = ["write_page"]
+
+GRIDS = 12  # from each run's training, evenly spaced
+POINTS = 150  # of a learning curve
+GALLERIES = {
+    "reconstructions": "Test images above their reconstructions",
+    "samples": "Samples from the prior",
+    "traversals": "The most used dimensions, traversed",
+    "lattice_of_quantiles": "The latent plane, at equally likely steps",
+    "lattice": "The latent plane, as the chapter draws it",
+}
+
+
+def write_page(
+    runs: Sequence[Run], keys: Sequence[str], table: pd.DataFrame, claims: Sequence[Any], file: Path
+) -> None:
+    """Writes the page of a sweep.
+
+    Args:
+        runs: all of its runs; those that have not finished are named, with the reason.
+        keys: what differs between them.
+        table: as `metrics_table` makes it of them.
+        claims: as `chapter_claims` makes them of the finished ones.
+        file: where to.
+    """
+    finished = [run for run in runs if run.finished]
+    sheets: dict[str, str] = {}
+    shown = [_run_data(run, keys, sheets) for run in finished]
+    of_group = {run["group"]: number for number, run in enumerate({run["group"]: run for run in shown}.values())}
+    for run in shown:
+        run["colour"] = of_group[run["group"]]
+    data = {"runs": shown, "sheets": sheets, "palette": plots.PALETTE, "groups": _groups(table, keys)}
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("vae_lightning.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.get_template("page.html").render(
+        title=_study(finished or runs),
+        facts=_facts(finished, keys),
+        sentence=_sentence(table, keys),
+        table=_table(table, keys),
+        unfinished=[(run.name, run.failure) for run in runs if not run.finished],
+        claims=claims,
+        galleries=_galleries(finished, keys),
+        recipes=[_recipe(run, keys) for run in finished],
+        runs=shown,
+        data=data,
+    )
+    partial = file.with_name(file.name + ".partial")
+    partial.write_text(page, encoding="utf-8")
+    partial.replace(file)
+
+
+def _study(runs: Sequence[Run]) -> str:
+    study = runs[0].option("study") if runs and runs[0].config_file.is_file() else None
+    return str(study or "sweep").replace("_", " ")
+
+
+def _facts(runs: Sequence[Run], keys: Sequence[str]) -> list[tuple[str, str]]:
+    """What was compared, and what all runs share."""
+    names = short_names(keys)
+    facts = [(names[key], ", ".join(dict.fromkeys(str(run.option(key)) for run in runs))) for key in keys]
+    for label, key in [("data", "data.name"), ("architecture", "model"), ("objective", "model/objective")]:
+        if key not in keys and (label != "data" or "data" not in keys):
+            facts.append((label, ", ".join(dict.fromkeys(str(run.option(key)) for run in runs))))
+    facts.append(("epochs", ", ".join(dict.fromkeys(str(run.metrics["epochs"]) for run in runs))))
+    return [(label, values) for label, values in facts if values]
+
+
+def _aggregated(table: pd.DataFrame, keys: Sequence[str]) -> tuple[list[str], list[tuple[list[str], pd.DataFrame]]]:
+    """The finished runs in groups that differ in nothing but the seed, and the keys that tell the groups apart."""
+    finished = table[table["status"] == "finished"] if len(table) else table
+    others = [key for key in keys if key != "seed"]
+    if "seed" in keys and len(finished) > 1:
+        groups = finished.groupby(others or "status", sort=False)
+        return others, [([str(rows.iloc[0][key]) for key in others] or ["all seeds"], rows) for _, rows in groups]
+    labels = [[str(row[key]) for key in keys] or [str(row["run"])] for _, row in finished.iterrows()]
+    return list(keys), [(label, finished.iloc[[i]]) for i, label in enumerate(labels)]
+
+
+def _metric_columns(table: pd.DataFrame) -> list[str]:
+    """Numeric metrics that are there, the known ones first, in the order in which they are explained."""
+    from .metrics import METRICS
+
+    numeric = [
+        str(name) for name in table.columns if pd.api.types.is_numeric_dtype(table[name]) and table[name].notna().any()
+    ]
+    known = [name for name in METRICS if name in numeric]
+    return known + [name for name in numeric if name not in METRICS and name not in ("latent_dim", "seed")]
+
+
+def _table(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
+    """Columns and rows of cells: text, the number that it is sorted by, and whether it is the best of its column."""
+    group_keys, groups = _aggregated(table, keys)
+    names = short_names(group_keys)
+    heads = [names[key] for key in group_keys] or ["run"]
+    columns = _metric_columns(table)
+    rows: list[dict[str, Any]] = [
+        {"labels": labels, "count": len(found), "cells": [_cell(name, found[name]) for name in columns]}
+        for labels, found in groups
+    ]
+    for position, name in enumerate(columns):
+        better, values = describe(name).better, [row["cells"][position]["value"] for row in rows]
+        known = [value for value in values if value is not None]
+        if better and len(set(known)) > 1:
+            best = max(known) if better > 0 else min(known)
+            for row in rows:
+                row["cells"][position]["best"] = row["cells"][position]["value"] == best
+    metrics = [describe(name) for name in columns]
+    return {"heads": heads, "metrics": metrics, "rows": rows, "seeds": any(row["count"] > 1 for row in rows)}
+
+
+def _cell(name: str, values: pd.Series) -> dict[str, Any]:
+    metric, mean = describe(name), values.mean()
+    if not math.isfinite(mean):
+        return {"text": "", "value": None, "best": False}
+    text = metric.write(mean) if name in SAME_FOR_ALL_SEEDS else spread(values, metric)
+    return {"text": text.replace("-", "−"), "value": float(mean), "best": False}
+
+
+def _sentence(table: pd.DataFrame, keys: Sequence[str]) -> str:
+    """The result: the best group by the test elbo against the worst."""
+    group_keys, groups = _aggregated(table, keys)
+    if not groups or "test/elbo" not in table:
+        return "No run has finished."
+    names, elbo = short_names(group_keys), describe("test/elbo")
+
+    def name(labels: list[str]) -> str:
+        return ", ".join(f"{names[key]} = {label}" for key, label in zip(group_keys, labels, strict=True)) or labels[0]
+
+    def value(rows: pd.DataFrame) -> str:
+        return spread(rows["test/elbo"], elbo).replace("-", "−")
+
+    ranked = sorted(groups, key=lambda group: -group[1]["test/elbo"].mean())
+    best, worst = ranked[0], ranked[-1]
+    seeds = f", mean ± standard deviation over {len(best[1])} seeds" if len(best[1]) > 1 else ""
+    if len(ranked) == 1:
+        return f"The test elbo is {value(best[1])} nats per image{seeds}."
+    gap = best[1]["test/elbo"].mean() - worst[1]["test/elbo"].mean()
+    return (
+        f"The best test elbo is that of {name(best[0])}: {value(best[1])} nats per image{seeds}, {gap:.1f} above that "
+        f"of {name(worst[0])}, {value(worst[1])}."
+    )
+
+
+def _groups(table: pd.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Means and spreads of every metric, for the charts of rate and distortion and over the latent dimension."""
+    group_keys, groups = _aggregated(table, keys)
+    names, columns = short_names(group_keys), _metric_columns(table)
+    found = []
+    for labels, rows in groups:
+        metrics = {}
+        for name in columns:
+            mean, deviation = rows[name].mean(), rows[name].std()
+            if math.isfinite(mean):
+                metrics[name] = [float(mean), float(deviation) if math.isfinite(deviation) else 0.0]
+        label = (
+            ", ".join(f"{names[key]} = {value}" for key, value in zip(group_keys, labels, strict=False)) or labels[0]
+        )
+        dimension = rows["latent_dim"].iloc[0] if "latent_dim" in rows and rows["latent_dim"].nunique() == 1 else None
+        found.append(
+            {
+                "label": label,
+                "name": ", ".join(labels),
+                "latent_dim": None if dimension is None else int(dimension),
+                "metrics": metrics,
+            }
+        )
+    return found
+
+
+def _run_data(run: Run, keys: Sequence[str], sheets: dict[str, str]) -> dict[str, Any]:
+    """What the page's script shows of a run."""
+    grids = run.grids()
+    curves = {}
+    for name, (steps, values) in learning_curves(run).items():
+        kept = [i for i in plots.evenly_spaced(range(len(steps)), POINTS) if math.isfinite(values[i])]
+        curves[name] = [[steps[i] for i in kept], [round(values[i], 3) for i in kept]]
+    return {
+        "name": run.name,
+        "label": run_label(run, keys),
+        "group": run_label(run, [key for key in keys if key != "seed"] or keys),
+        "curves": curves,
+        "grids": [
+            {"step": step, "src": _picture(grids[step], sheets)} for step in plots.evenly_spaced(list(grids), GRIDS)
+        ],
+        "explorer": _explorer(run, sheets),
+    }
+
+
+def _explorer(run: Run, sheets: dict[str, str]) -> dict[str, Any] | None:
+    try:
+        with np.load(run.explorer_file, allow_pickle=False) as file:
+            found = dict(file)
+        box, lattice, slides = found["box"], found["lattice"], found["slides"]
+        return {
+            "codes": np.round(found["codes"], 3).tolist(),
+            "labels": found["labels"].tolist(),
+            "classes": [str(name) for name in found["class_names"]],
+            "box": box.tolist(),
+            "size": list(lattice.shape[-2:]),
+            "lattice": {"sheet": _sheet(lattice, sheets), "rows": lattice.shape[0], "columns": lattice.shape[1]},
+            "images": {"sheet": _sheet(_in_rows(found["images"]), sheets), "columns": _columns(len(found["images"]))},
+            "explained": found["explained"].tolist(),
+            "dimensions": found["dimensions"].tolist(),
+            "values": found["values"].tolist(),
+            "slides": _sheet(slides, sheets),
+            "latent_dim": int(run.metrics["latent_dim"]),
+        }
+    except (OSError, ValueError, KeyError):  # there is none, or it is damaged
+        return None
+
+
+def _columns(count: int) -> int:
+    return math.ceil(math.sqrt(count))
+
+
+def _in_rows(images: np.ndarray) -> np.ndarray:
+    """Images `(N, C, H, W)` as `(R, S, C, H, W)`, filled up with black."""
+    columns = _columns(len(images))
+    rows = -(-len(images) // columns)
+    filled = np.zeros((rows * columns, *images.shape[1:]), np.uint8)
+    filled[: len(images)] = images
+    return filled.reshape(rows, columns, *images.shape[1:])
+
+
+def _sheet(images: np.ndarray, sheets: dict[str, str], quality: int = 80) -> str:
+    """Adds images `(R, S, C, H, W)`, uint8, side by side as one picture; returns its key."""
+    rows, columns, channels, height, width = images.shape
+    picture = images.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
+    return _add(Image.fromarray(picture.squeeze(2) if channels == 1 else picture), sheets, quality)
+
+
+def _picture(path: Path, sheets: dict[str, str]) -> str:
+    with Image.open(path) as picture:
+        return _add(picture, sheets, quality=60)
+
+
+def _add(picture: Image.Image, sheets: dict[str, str], quality: int) -> str:
+    content = io.BytesIO()
+    picture.convert("RGB").save(content, "WEBP", quality=quality, method=4)
+    key = hashlib.sha256(content.getvalue()).hexdigest()[:12]
+    sheets[key] = "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
+    return key
+
+
+def _galleries(runs: Sequence[Run], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """The runs' own pictures, by kind; of many runs, those of evenly spaced ones."""
+    found = []
+    for stem, title in GALLERIES.items():
+        having = [run for run in runs if (run.figures / f"{stem}.png").is_file()]
+        pictures = []
+        for run in plots.evenly_spaced(having, 4):
+            sheets: dict[str, str] = {}
+            with Image.open(run.figures / f"{stem}.png") as picture:
+                picture.thumbnail((900, 900))
+                key = _add(picture, sheets, quality=70)
+            pictures.append((run_label(run, keys), sheets[key]))
+        if pictures:
+            found.append({"title": title, "pictures": pictures})
+    return found
+
+
+def _recipe(run: Run, keys: Sequence[str]) -> dict[str, Any]:
+    """How to run it again."""
+    environment: Mapping[str, Any] = {}
+    if run.environment_file.is_file():
+        environment = json.loads(run.environment_file.read_text())
+    command = " ".join(map(str, environment.pop("command", []))) if isinstance(environment, dict) else ""
+    config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
+    return {"label": run_label(run, keys), "command": command, "environment": environment, "config": config}
