@@ -268,7 +268,7 @@ class LatentExplorer(Callback):
         numbers = {name: value.cpu().numpy() for name, value in arrays.items()}
         file = _run(trainer).explorer_file
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(file, class_names=np.array(data.class_names), **numbers)  # type: ignore[arg-type]
+        np.savez_compressed(file, class_names=np.array(data.class_names), **numbers)
 
 
 def _decoded(model: VAE, codes: Tensor) -> Tensor:

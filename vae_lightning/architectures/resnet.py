@@ -59,22 +59,26 @@ class ResNetEncoder(nn.Module):
 
 
 class ResNetDecoder(nn.Module):
-    """A linear map to a quarter of the resolution, and twice residual blocks and a transposed convolution.
+    """A hidden layer to a quarter of the resolution, and twice residual blocks and a transposed convolution.
 
     Args:
         image_shape: `(C, H, W)`, H and W divisible by 4.
         latent_dim: dimension of z.
         width: channels at half the resolution; twice as many at a quarter.
         blocks: residual blocks at each resolution.
+        hidden: units of the layer before them.
 
     Raises:
         ValueError: for images with a side that is not divisible by 4.
     """
 
-    def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 32, blocks: int = 1) -> None:
+    def __init__(
+        self, image_shape: Sequence[int], latent_dim: int, width: int = 32, blocks: int = 1, hidden: int = 256
+    ) -> None:
         super().__init__()
         quarter = (2 * width, *_quarters(image_shape))
-        self.trunk = nn.Sequential(nn.Linear(latent_dim, prod(quarter)), nn.Unflatten(1, quarter))
+        self.trunk = nn.Sequential(nn.Linear(latent_dim, hidden), nn.SiLU(), nn.Linear(hidden, prod(quarter)))
+        self.trunk.append(nn.Unflatten(1, quarter))
         self.trunk += nn.Sequential(*_blocks(2 * width, blocks), nn.BatchNorm2d(2 * width), nn.SiLU())
         self.trunk += nn.Sequential(
             nn.ConvTranspose2d(2 * width, width, 4, stride=2, padding=1), *_blocks(width, blocks)
