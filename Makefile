@@ -23,12 +23,12 @@ demo: $(INSTALLED)  ## latent dimension 2 against 128 on the built-in data, no d
 compare: $(INSTALLED)  ## the same on Kuzushiji-MNIST, or on DATA
 	@$(BIN)/vae-train experiment=latent_sweep data=$(DATA) $(ARGS)
 
-report: $(INSTALLED)  ## makes the comparison of SWEEP again, by default of the newest sweep
+report: $(INSTALLED)  ## makes the report of SWEEP again, by default of the newest sweep
 	@test -n "$(SWEEP)" || { echo "There is no sweep in multirun/ yet: make demo"; exit 2; }
 	@$(BIN)/vae-report "$(SWEEP)"
 
 tensorboard: $(INSTALLED)  ## TensorBoard on all sweeps
-	@$(BIN)/tensorboard --logdir multirun
+	@$(BIN)/tensorboard --host 127.0.0.1 --logdir multirun
 
 bench: $(INSTALLED)  ## times a training step beside a hand-written loop; ARGS=--quick for a first look
 	@$(BIN)/python tests/benchmarks/bench.py $(ARGS)

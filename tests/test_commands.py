@@ -121,7 +121,7 @@ def test_tensorboard_has_curves_pictures_and_hyperparameters(sweep: tuple[Path, 
     start = HParamsPluginData.FromString(events.PluginTagToContent("hparams")["_hparams_/session_start_info"])
     hparams = start.session_start_info.hparams
     assert (hparams["latent_dim"].number_value, hparams["seed"].number_value) == (2, 0)
-    assert hparams["data"].string_value == "glyphs"
+    assert set(hparams) == {"latent_dim", "seed"}
 
 
 def test_the_same_seed_gives_bitwise_the_same_run(sweep: tuple[Path, str], vae_train: Command, tmp_path: Path) -> None:

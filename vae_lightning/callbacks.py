@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ __all__ = [
     "LossLines",
     "SampleGrids",
     "Stopwatch",
+    "TensorBoardViews",
     "batches_done",
     "drawing",
     "save_figure",
@@ -269,6 +270,44 @@ class LatentExplorer(Callback):
         file = _run(trainer).explorer_file
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(file, class_names=np.array(data.class_names), **numbers)
+
+
+class TensorBoardViews(Callback):
+    """What TensorBoard shows beyond curves and pictures: the terms of all runs as one chart each, and the codes.
+
+    The charts are in its Custom Scalars tab; the posterior means of test images, with their classes and the images
+    themselves, in its Projector tab.
+
+    Args:
+        points: test images, at most, in the projector; 0 leaves it out.
+    """
+
+    layout: ClassVar = {
+        "training": {term: ["Multiline", [f"^train/{term}$"]] for term in ("loss", "distortion", "rate")}
+    }
+
+    def __init__(self, points: int = 1000) -> None:
+        self.points = points
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in _tensorboards(trainer):
+            logger.experiment.add_custom_scalars(self.layout)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loggers = _tensorboards(trainer)
+        if not loggers or not self.points:
+            return
+        model, data = _vae(pl_module), trainer.datamodule  # type: ignore[attr-defined]
+        images, labels = data.examples("test", self.points)
+        with drawing(model):
+            means = encode_all(model, [(images.to(model.device), labels)]).means
+        classes = [data.class_names[label] for label in labels.tolist()]
+        # The projector wants at least two columns.
+        codes = means if model.latent_dim > 1 else torch.cat([means, torch.zeros_like(means)], 1)
+        for logger in loggers:
+            logger.experiment.add_embedding(
+                codes, classes, images.expand(-1, 3, -1, -1), trainer.global_step, "posterior means"
+            )
 
 
 def _decoded(model: VAE, codes: Tensor) -> Tensor:

@@ -270,10 +270,10 @@ def _describe(config: DictConfig, run: Run, model: "VAE", trainer: "Trainer") ->
 
 
 def _hyperparameters(config: DictConfig) -> dict[str, Any]:
-    """What TensorBoard's HParams tab lists: what tells the runs of a sweep apart, and the usual few."""
+    """What TensorBoard's HParams tab lists: what tells the runs of a sweep apart; of a single run, the usual few."""
     hydra_config = HydraConfig.get()
     keys = swept_keys(Path(hydra_config.sweep.dir)) if hydra_config.mode == RunMode.MULTIRUN else []
-    keys = list(dict.fromkeys([*keys, "data", "model", "model/objective", "model.latent_dim", "seed"]))
+    keys = keys or ["data", "model", "model/objective", "model.latent_dim", "seed"]
     names = short_names(keys)
     choices = hydra_config.runtime.choices
     return {names[key]: choices[key] if key in choices else OmegaConf.select(config, key) for key in keys}

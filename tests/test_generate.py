@@ -1,0 +1,274 @@
+"""Trained runs loaded and put to use, as their owner would and as somebody would who does not trust them."""
+
+import csv
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, run_command
+from omegaconf import OmegaConf
+from PIL import Image
+
+from vae_lightning import LoadError, load_run
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    options = ["--multirun", "model.latent_dim=1,2,3", "hydra.sweep.dir=sweep", "callbacks.grids.every_n_batches=50"]
+    done = run_command("vae_lightning.train", *TINY, *options, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "sweep"
+
+
+@pytest.fixture
+def generate(tmp_path: Path) -> Command:
+    return lambda *arguments: run_command("vae_lightning.generate", *map(str, arguments), cwd=tmp_path)
+
+
+@pytest.fixture
+def foreign(sweep: Path, tmp_path: Path) -> Path:
+    """A run that its test may spoil."""
+    return Path(shutil.copytree(sweep / "latent_dim-2", tmp_path / "foreign"))
+
+
+def test_a_run_is_loaded_as_it_was_tested(sweep: Path) -> None:
+    run = load_run(sweep / "latent_dim-3")
+    assert (run.name, run.image_shape) == ("latent_dim-3", (1, 28, 28))
+    assert not run.model.training
+    assert run.model.sample(5).shape == (5, 1, 28, 28)
+    images, _ = run.test_images(1000)
+    assert len(images) == 40
+    error = (run.model.reconstruct(images) - images).square().mean().item()
+    assert error == pytest.approx(run.metrics["test/mse"], rel=1e-4)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 3])
+def test_every_verb_does_what_it_says(sweep: Path, generate: Command, tmp_path: Path, latent_dim: int) -> None:
+    run = sweep / f"latent_dim-{latent_dim}"
+
+    def make(*arguments: object) -> str:
+        done = generate(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert make("sample", run) == "sample.png: 64 images\n"
+    assert Image.open(tmp_path / "sample.png").size == (8 * 29 + 1, 8 * 29 + 1)
+    make("sample", run, "-n", "1200", "-o", "many.npz", "--temperature", "0")
+    samples = np.load(tmp_path / "many.npz")["images"]
+    assert samples.shape == (1200, 1, 28, 28)
+    assert (samples == samples[0]).all()
+    make("reconstruct", run, "--test", "13")
+    assert Image.open(tmp_path / "reconstruct.png").size == (10 * 29 + 1, 4 * 29 + 1)
+    make("encode", run, "--test", "7", "-o", "codes.csv")
+    rows = list(csv.DictReader((tmp_path / "codes.csv").open()))
+    loaded = load_run(run)
+    images, labels = loaded.test_images(7)
+    means = loaded.model.encode(images).mean
+    found = [[float(row[f"mean_{j + 1}"]) for j in range(latent_dim)] for row in rows]
+    np.testing.assert_allclose(found, means, atol=1e-5)
+    assert [row["class"] for row in rows] == [loaded.data.class_names[label] for label in labels]
+    make("interpolate", run, "0", "5", "--steps", "6", "-o", "path.npz")
+    ends = loaded.model.encode(loaded.test_images(1000)[0][[0, 5]]).mean
+    expected = loaded.model.decode(torch.lerp(ends[0], ends[1], torch.linspace(0, 1, 6)[:, None])).mean
+    np.testing.assert_allclose(np.load(tmp_path / "path.npz")["images"] / 255, expected, atol=0.003)
+    make("interpolate", run, "0", "5", "--spherical", "-o", "path.gif")
+    assert Image.open(tmp_path / "path.gif").n_frames > 1
+    make("traverse", run, "--steps", "5", "--dimensions", "1", "--image", "3")
+    assert Image.open(tmp_path / "traverse.png").size == (5 * 29 + 1, 30)
+    make("traverse", run, "-o", "traverse.gif")
+    if latent_dim <= 2:
+        make("lattice", run, "--cells", "4", "-o", "lattice.npz")
+        cells = np.load(tmp_path / "lattice.npz")["images"]
+        corner = loaded.model.decode(torch.tensor([[-3.0, 3.0][:latent_dim]])).mean
+        np.testing.assert_allclose(cells[0] / 255, corner[0], atol=0.003)
+        assert len(cells) == 4**latent_dim
+    else:
+        assert "latent dimension 3, and a lattice 1 or 2" in generate("lattice", run).stderr
+    make("export", run, "-o", "weights.pt")
+    assert torch.load(tmp_path / "weights.pt", weights_only=True).keys() == loaded.model.state_dict().keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "discretized_logistic", "gaussian"])
+def test_exported_models_run_elsewhere(generate: Command, tmp_path: Path, likelihood: str) -> None:
+    import onnxruntime
+
+    options = ["hydra.run.dir=run", f"model/likelihood={likelihood}", "model/prior=vamp", "model.prior.components=4"]
+    assert run_command("vae_lightning.train", *TINY, *options, cwd=tmp_path).returncode == 0
+    done = generate("export", "run", "-o", "model.onnx")
+    assert done.returncode == 0, done.stderr
+    model = load_run(tmp_path / "run").model
+    session = onnxruntime.InferenceSession(tmp_path / "model-decoder.onnx")
+    codes = torch.randn(11, model.latent_dim)
+    (found,) = session.run(None, {"codes": codes.numpy()})
+    np.testing.assert_allclose(found, model.decode(codes).mean, atol=1e-4)
+
+
+def test_images_of_any_kind_are_read(sweep: Path, generate: Command, tmp_path: Path) -> None:
+    Image.new("RGBA", (61, 40), (200, 10, 10, 128)).save(tmp_path / "colour.png")
+    Image.new("L", (28, 28), 77).save(tmp_path / "grey.jpg")
+    done = generate("reconstruct", sweep / "latent_dim-2", "colour.png", "grey.jpg", "-o", "out.npz")
+    assert done.returncode == 0, done.stderr
+    assert "colour.png: resized from 61 × 40 to 28 × 28 pixels" in done.stdout
+    assert "grey.jpg" not in done.stdout
+    assert np.load(tmp_path / "out.npz")["images"][1] == pytest.approx(77, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sample", "{run}", "-o", "x.jpg"], "-o x.jpg: the ending must be one of .png .gif .npz"),
+        (["sample", "{run}", "-o", "no/x.png"], "there is no folder no"),
+        (["sample", "nowhere"], "nowhere: no such folder"),
+        (["sample", "{run}/.."], "this is a sweep; name one of the runs in it"),
+        (["sample", "."], "there is no run in this folder"),
+        (["sample", "{run}", "-n", "0"], "argument -n/--count: invalid"),
+        (["dream", "{run}"], "invalid choice: 'dream'"),
+        (["reconstruct", "{run}", "missing.png"], "missing.png: no such file"),
+        (["reconstruct", "{run}", "text.png"], "text.png: cannot be read as an image"),
+        (["interpolate", "{run}", "0", "4000"], "4000: there are 40 test images, from 0 to 39"),
+        (["traverse", "{run}", "--dimensions", "0,9"], "--dimensions 0,9: must be whole numbers from 1 to 2"),
+        (["sample", "{run}", "-o", "there.png"], "there.png is there already; --force writes over it"),
+    ],
+)
+def test_wrong_commands(sweep: Path, generate: Command, tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "text.png").write_text("=not an image")
+    (tmp_path / "there.png").touch()
+    done = generate(*(argument.format(run=sweep / "latent_dim-2") for argument in arguments))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_text_cells_are_no_formulas(sweep: Path, generate: Command, tmp_path: Path) -> None:
+    name = "=cmd()|a.png"
+    Image.new("L", (28, 28)).save(tmp_path / name)
+    assert generate("encode", sweep / "latent_dim-2", name, "-o", "codes.csv").returncode == 0
+    assert next(csv.DictReader((tmp_path / "codes.csv").open()))["image"] == f"'{name}"
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple:
+        return Path(self.path).touch, ()
+
+
+def refused(run: Path, message: str, trust: tuple[str, ...] = ()) -> None:
+    with pytest.raises(LoadError, match=message) as caught:
+        load_run(run, trust=trust)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system", "builtins.eval", "subprocess.Popen", "pathlib.Path.touch", "torch.hub.load", "torch.load", "eval",
+        "torch.optim.adam.torch.hub.load", "torch.nn.modules.module.torch.load", "vae_lightning.train.os.system",
+        "vae_lightning.runs.write_json", "vae_lightning.data.sources.gzip.open", "torch.nn.init.normal_", "",
+        "torch.nn.functional.relu", "vae_lightning.nothing.There", "torchvision.models.resnet18", 3, None, ["os"],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["model", "encoder", "optimizer"])
+def test_hostile_targets_are_refused_before_anything_is_made(
+    foreign: Path, place: str, target: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vae_lightning.loading.instantiate", lambda *_, **__: pytest.fail("something was made"))
+    config = OmegaConf.to_container(OmegaConf.load(foreign / "config.yaml"))
+    node = config["model"] if place == "model" else config["model"][place]
+    node["_target_"] = target
+    OmegaConf.save(config, foreign / "config.yaml")
+    refused(foreign, "_target_=")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("_args_", ["echo"], "_args_ is not allowed"),
+        ("_recursive_", False, "_recursive_ is not allowed"),
+        ("width", "${oc.env:HOME}", "interpolations are not followed"),
+        ("width", "${run_name:a,b}", "interpolations are not followed"),
+        ("nested", [{"_target_": "os.system"}], "_target_=os.system: classes are taken from this package"),
+        ("width", -3, "model: "),
+        ("no_such_option", 1, "model: "),
+    ],
+)
+def test_hostile_options(foreign: Path, key: str, value: object, message: str) -> None:
+    config = OmegaConf.to_container(OmegaConf.load(foreign / "config.yaml"))
+    config["model"]["encoder"][key] = value
+    (foreign / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    refused(foreign, message)
+
+
+def test_tags_in_a_configuration_run_nothing(foreign: Path, tmp_path: Path) -> None:
+    text = f"model: !!python/object/apply:os.system ['touch {tmp_path / 'ran'}']\ndata: {{}}\n"
+    (foreign / "config.yaml").write_text(text)
+    refused(foreign, "could not determine a constructor")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_data_are_not_taken_from_hostile_targets(foreign: Path) -> None:
+    config = OmegaConf.load(foreign / "config.yaml")
+    config.data.source = {"_target_": "os.system", "command": "true"}
+    OmegaConf.save(config, foreign / "config.yaml")
+    run = load_run(foreign)
+    with pytest.raises(LoadError, match=r"data\.source\._target_=os\.system"):
+        run.test_images(1)
+
+
+def test_hostile_checkpoints_run_nothing(foreign: Path, tmp_path: Path) -> None:
+    checkpoint, ran = foreign / "checkpoints" / "last.ckpt", tmp_path / "ran"
+    torch.save({"state_dict": {}, "payload": Payload(ran)}, checkpoint)
+    refused(foreign, "cannot be read as a checkpoint of tensors")
+    checkpoint.write_bytes(pickle.dumps(Payload(ran)))
+    refused(foreign, "cannot be read as a checkpoint of tensors")
+    assert not ran.exists()
+    pickle.loads(pickle.dumps(Payload(ran)))
+    assert ran.exists()  # so it would have
+
+
+def test_damaged_runs(foreign: Path, sweep: Path) -> None:
+    checkpoint = foreign / "checkpoints" / "last.ckpt"
+    whole = checkpoint.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"PK\x03\x04 and more"):
+        checkpoint.write_bytes(content)
+        refused(foreign, "cannot be read as a checkpoint of tensors")
+    shutil.copy(sweep / "latent_dim-3" / "checkpoints" / "last.ckpt", checkpoint)
+    refused(foreign, "is not of the model that config.yaml describes")
+    torch.save({"no": "state"}, checkpoint)
+    refused(foreign, "cannot be read as a checkpoint of tensors")
+    checkpoint.unlink()
+    refused(foreign, "there is no checkpoint in it")
+    (foreign / "metrics.json").write_text("{")
+    refused(foreign, "metrics.json is damaged")
+    (foreign / "metrics.json").unlink()
+    refused(foreign, "the run has no metrics: not finished")
+    (foreign / "config.yaml").write_text("- a list")
+    (foreign / "metrics.json").write_text("{}")
+    refused(foreign, "has no model")
+
+
+def test_an_architecture_from_elsewhere_needs_trust(
+    foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from vae_lightning.architectures.conv import ConvEncoder\nclass Mine(ConvEncoder):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = OmegaConf.load(foreign / "config.yaml")
+    config.model.encoder["_target_"] = "mine.Mine"
+    OmegaConf.save(config, foreign / "config.yaml")
+    refused(foreign, "_target_=mine.Mine: classes are taken .*; if you trust it: --trust mine")
+    assert load_run(foreign, trust=["mine"]).model.sample(2).shape == (2, 1, 28, 28)
