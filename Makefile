@@ -20,8 +20,8 @@ help:  ## this list
 demo: $(INSTALLED)  ## latent dimension 2 against 128 on the built-in data, no download
 	@$(BIN)/vae-train experiment=latent_sweep data=glyphs callbacks.losses.every_n_batches=15 callbacks.grids.every_n_batches=15 $(ARGS)
 
-compare: $(INSTALLED)  ## the same on Kuzushiji-MNIST, or on DATA
-	@$(BIN)/vae-train experiment=latent_sweep data=$(DATA) $(ARGS)
+compare: $(INSTALLED)  ## the same on Kuzushiji-MNIST, or on DATA; RESUME=FOLDER goes on with a sweep
+	@$(BIN)/vae-train experiment=latent_sweep data=$(DATA) $(if $(RESUME),hydra.sweep.dir=$(RESUME) resume=true) $(ARGS)
 
 report: $(INSTALLED)  ## makes the report of SWEEP again, by default of the newest sweep
 	@test -n "$(SWEEP)" || { echo "There is no sweep in multirun/ yet: make demo"; exit 2; }

@@ -139,7 +139,10 @@ def test_the_same_seed_gives_bitwise_the_same_run(sweep: tuple[Path, str], vae_t
     assert other["test/elbo"] != mine["test/elbo"]
     asked = (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text()
     again = vae_train(*TINY, "model.latent_dim=4", "hydra.run.dir=run")
-    assert (again.returncode, again.stderr) == (2, "hydra.run.dir=run: holds a run already; name another folder\n")
+    assert (again.returncode, again.stderr) == (
+        2,
+        "hydra.run.dir=run: holds a run already; resume=true goes on with it\n",
+    )
     assert (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text() == asked
     assert not (tmp_path / "run" / "error.txt").exists()
 
@@ -278,7 +281,7 @@ def test_a_sweep_without_callbacks_and_loggers_still_has_a_table(vae_train: Comm
     assert "validated  elbo" in done.stdout
     assert "val elbo" in done.stdout
     assert "mean ± standard deviation over seeds" in done.stdout
-    assert sorted(path.name for path in (tmp_path / "made" / "report").iterdir()) == ["metrics.csv"]
+    assert sorted(path.name for path in (tmp_path / "made" / "report").iterdir()) == ["index.html", "metrics.csv"]
     contents = ".hydra config.yaml environment.json metrics.json train.log"
     assert sorted(path.name for path in (tmp_path / "made" / "seed-0").iterdir()) == contents.split()
 

@@ -16,6 +16,7 @@ ALLOWED = {
     "callbacks": {"plots", "evaluation", "runs", "vae"},
     "report": {"plots", "evaluation", "runs", "report"},
     "capture": set(),
+    "checkpoints": {"callbacks", "runs"},
     "measurements": {"callbacks", "evaluation", "vae"},
     "runs": set(),
     "errors": set(),
@@ -23,7 +24,7 @@ ALLOWED = {
     "generate": {"errors", "loading", "data", "evaluation", "plots"},
     "__init__": {"loading"},
     "schema": {"errors", "runs"},
-    "train": {"errors", "runs", "schema", "report", "callbacks"},
+    "train": {"errors", "runs", "schema", "report", "callbacks", "checkpoints"},
 }
 HYDRA = {"schema", "train", "runs", "report", "errors", "loading"}
 

@@ -98,7 +98,7 @@ def load_run(path: str | Path, device: "str | torch.device" = "cpu", trust: Sequ
     run = Run(Path(path))
     config = _config(run)
     _vet(config["model"], "model", tuple(trust))
-    file = run.folder / "checkpoints" / "last.ckpt"
+    file = run.checkpoint_file
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
     except FileNotFoundError:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from .callbacks import drawing, tested_batches
@@ -227,8 +228,9 @@ def _judge(
     name: str, train: Examples, test: Examples, classes: int, probe_images: int, device: torch.device
 ) -> tuple[quality.Classifier, Metrics]:
     log.info("reference  a classifier of %s, trained once, and what its pixels tell of the classes …", name)
-    torch.manual_seed(0)
-    classifier = quality.train_classifier(train[0].to(device), train[1].to(device), classes)
+    with isolate_rng():  # what is measured afterwards must not depend on whether this was there already
+        torch.manual_seed(0)
+        classifier = quality.train_classifier(train[0].to(device), train[1].to(device), classes)
     accuracy = quality.accuracy(classifier, test[0].to(device), test[1].to(device))
     few_train, few_test = ((images[:probe_images], labels[:probe_images]) for images, labels in (train, test))
     knn, linear = probes.class_accuracies(few_train, few_test)

@@ -86,6 +86,10 @@ class Run:
         return {int(file.stem.removeprefix("step_")): file for file in files}
 
     @property
+    def checkpoint_file(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
     def tensorboard(self) -> Path:
         return self.folder / "tensorboard"
 

@@ -29,6 +29,7 @@ class Config:
     Attributes:
         study: what the sweep or run is called in folder names and titles.
         seed: of initialisation, shuffling and noise.
+        resume: whether a folder that holds this run already is gone on with.
         data: the `LightningDataModule`.
         model: the `LightningModule`.
         trainer: Lightning's trainer.
@@ -39,6 +40,7 @@ class Config:
 
     study: str = MISSING
     seed: int = MISSING
+    resume: bool = False
     data: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     trainer: dict[str, Any] = field(default_factory=dict)

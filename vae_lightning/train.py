@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import platform
+import shlex
 import sys
 import traceback
 import warnings
@@ -30,6 +31,7 @@ from .schema import check, check_calls, register
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
+    from pytorch_lightning.loggers import Logger
 
     from .callbacks import Stopwatch
     from .data.datamodule import ImageDataModule
@@ -102,6 +104,9 @@ def _job(config: DictConfig) -> float:
     try:
         check(config)
         return train(config, run)["test/elbo"]
+    except SystemExit as stop:
+        _say_how_to_go_on(run, sweeps)
+        raise stop
     except Exception as error:
         code, message = exit_code(error), explain(error)
         run.error_file.write_text(f"{traceback.format_exc()}\n{message.splitlines()[0]}\n")
@@ -115,6 +120,17 @@ def _job(config: DictConfig) -> float:
     # Outside the handler: an error that Hydra keeps must not keep the frames of the job with its model and data. And
     # SystemExit is not an Exception, so that Hydra adds nothing to what has been said.
     raise JobError(run.name, code) if sweeps else SystemExit(code)
+
+
+def _say_how_to_go_on(run: Run, sweeps: bool) -> None:
+    folder = f"hydra.sweep.dir={_short(run.folder.parent)}" if sweeps else f"hydra.run.dir={_short(run.folder)}"
+    arguments = [
+        argument for argument in sys.argv[1:] if not argument.startswith(("hydra.sweep.dir=", "hydra.run.dir="))
+    ]
+    arguments = [argument for argument in arguments if not argument.startswith("resume=")]
+    kept = "its state is kept" if run.checkpoint_file.is_file() else "it had no checkpoint yet"
+    log.error("interrupted %s: %s", run.name, kept)
+    log.error("To go on:  vae-train %s", shlex.join([*arguments, folder, "resume=true"]))
 
 
 def _free_memory() -> None:
@@ -139,25 +155,34 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
 
     Raises:
         UsageError: if an option is wrong.
-        DivergenceError: if a test metric is not finite.
+        DivergenceError: if a weight or a test metric is not finite.
     """
     from pytorch_lightning import seed_everything
     from tqdm.contrib.logging import logging_redirect_tqdm
 
+    config.run_dir = str(run.folder)
+    if config.resume and run.config_file.is_file():
+        _check_same(config, run)
+        if run.finished:
+            log.info("finished   %s already\n", _short(run.folder))
+            return dict(run.metrics)
     run.error_file.unlink(missing_ok=True)
     _quiet()
-    config.run_dir = str(run.folder)
     seed_everything(config.seed, workers=True, verbose=False)
-    model, data, trainer, stopwatch = build(config)
+    checkpoint = run.checkpoint_file if config.resume and run.checkpoint_file.is_file() else None
+    model, data, trainer, stopwatch = build(config, _steps_taken(checkpoint))
     _describe(config, run, model, trainer)
 
+    from .checkpoints import stoppable
+
     # On a terminal, log lines go above the progress bar instead of through it.
-    with logging_redirect_tqdm() if trainer.progress_bar_callback else nullcontext():
-        trainer.fit(model, datamodule=data)
-        validated = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    with logging_redirect_tqdm() if trainer.progress_bar_callback else nullcontext(), stoppable(trainer):
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+            raise DivergenceError("weights: not finite; a lower model.optimizer.lr may help")
         trainer.test(model, datamodule=data, verbose=False)
 
-    metrics = validated | {name: value.item() for name, value in trainer.callback_metrics.items()}
+    metrics = stopwatch.validated | {name: value.item() for name, value in trainer.callback_metrics.items()}
     if diverged := [name for name, value in metrics.items() if not math.isfinite(value)]:
         raise DivergenceError(f"{', '.join(diverged)}: not finite; a lower model.optimizer.lr may help")
     metrics |= {
@@ -184,13 +209,19 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
     return metrics
 
 
-def build(config: DictConfig) -> "tuple[VAE, ImageDataModule, Trainer, Stopwatch]":
-    """Makes every object of the run, so that all mistakes in the configuration are found before data is read."""
+def build(config: DictConfig, steps_taken: int = 0) -> "tuple[VAE, ImageDataModule, Trainer, Stopwatch]":
+    """Makes every object of the run, so that all mistakes in the configuration are found before data is read.
+
+    Args:
+        config: as composed from `conf/train.yaml`, with `run_dir`.
+        steps_taken: optimizer steps after which the training goes on; what was logged later is forgotten.
+    """
     import torch
     from hydra.utils import instantiate
     from pytorch_lightning.callbacks import Checkpoint
 
     from .callbacks import Stopwatch
+    from .checkpoints import AtomicCheckpointIO
 
     check_calls(config)
     accelerator = config.trainer.accelerator
@@ -207,7 +238,8 @@ def build(config: DictConfig) -> "tuple[VAE, ImageDataModule, Trainer, Stopwatch
     trainer = instantiate(
         config.trainer,
         _convert_="all",
-        logger=list(instantiate(config.logger, _convert_="all").values()),
+        logger=[_make_logger(node, steps_taken) for node in config.logger.values()],
+        plugins=[AtomicCheckpointIO()],
         callbacks=callbacks,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         default_root_dir=config.run_dir,
@@ -217,6 +249,55 @@ def build(config: DictConfig) -> "tuple[VAE, ImageDataModule, Trainer, Stopwatch
     )
     _share_calls(model, data, trainer)
     return model, data, trainer, stopwatch
+
+
+def _make_logger(node: DictConfig, steps_taken: int) -> "Logger":
+    from hydra.utils import instantiate
+
+    if steps_taken and str(node["_target_"]).endswith(".TensorBoardLogger"):
+        return instantiate(node, _convert_="all", purge_step=steps_taken + 1)
+    return instantiate(node, _convert_="all")
+
+
+def _steps_taken(checkpoint: Path | None) -> int:
+    """Optimizer steps before a checkpoint.
+
+    Raises:
+        UsageError: if it cannot be read.
+    """
+    import torch
+
+    if checkpoint is None:
+        return 0
+    try:
+        steps = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
+    except Exception as error:  # a damaged file leads to many of them
+        hint = "remove the file to start this run anew"
+        raise UsageError(f"{_short(checkpoint)}: cannot be read ({type(error).__name__}); {hint}") from error
+    log.info("resumes    after step %d", steps)
+    return int(steps)
+
+
+def _check_same(config: DictConfig, run: Run) -> None:
+    """Refuses to go on with a run under another configuration."""
+    before, now = OmegaConf.create(run.config), OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    for key in ("seed", "data", "model", "trainer"):
+        for option in sorted(
+            {*_leaves(before, key), *_leaves(now, key)} - {"trainer.enable_progress_bar", "data.root"}
+        ):
+            was, is_now = (str(OmegaConf.select(node, option)) for node in (before, now))
+            if was != is_now:
+                place = _short(run.folder)
+                raise UsageError(
+                    f"{option}={is_now}: {place} was started with {option}={was}; only the same run resumes"
+                )
+
+
+def _leaves(node: Any, key: str) -> list[str]:
+    value = OmegaConf.select(node, key)
+    if not isinstance(value, DictConfig):
+        return [key]
+    return [leaf for name in value for leaf in _leaves(node, f"{key}.{name!s}")]
 
 
 def _share_calls(model: "VAE", data: "ImageDataModule", trainer: "Trainer") -> None:
@@ -294,6 +375,7 @@ def _quiet() -> None:
         ".*smaller than the logging interval.*",
         ".*isinstance.treespec.*",
         ".*Total length of `list`.*",
+        ".*your dataloader is not resumable.*",
         ".*will save all extracted features in buffer.*",
     ]:
         warnings.filterwarnings("ignore", text)

@@ -86,6 +86,7 @@ class VAE(LightningModule):
         self.cuda_graph = cuda_graph
         self._terms = torch.compile(self._objective_terms, dynamic=False) if compile else self._objective_terms
         self._captured_step: CapturedStep | None = None
+        self._random_state: dict[str, Any] | None = None
 
     @property  # type: ignore[misc]
     def automatic_optimization(self) -> bool:
@@ -119,7 +120,17 @@ class VAE(LightningModule):
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["random_state"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._random_state = checkpoint.get("random_state")
+
     def on_train_start(self) -> None:
+        if self._random_state is not None:
+            torch.set_rng_state(self._random_state["cpu"])
+            torch.cuda.set_rng_state_all(self._random_state["cuda"])
+            self._random_state = None
         if self._can_capture():
             make_capturable(self._lightning_optimizer().optimizer)
             self._captured_step = CapturedStep(self._plain_step)
@@ -144,21 +155,19 @@ class VAE(LightningModule):
             return self._take_steps(batch if isinstance(batch, list) else [batch])
         means = {name: term.mean() for name, term in self._terms(batch[0])._asdict().items()}
         terms = {name: mean.detach() for name, mean in means.items()}
-        # Lightning's log takes as long as a small optimizer step, so it is called only where it is looked at.
         if self._is_logged(self.global_step + 1):
-            self.log_dict({f"train/{name}": mean for name, mean in terms.items()}, prog_bar=True)
+            self._log_terms({name: mean.item() for name, mean in terms.items()}, self.global_step + 1)
         return terms | {"loss": means["loss"]}
 
     def _take_steps(self, batches: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         before = self.global_step
         reports = torch.stack([self._take_step(x) for x, _ in batches])
         logged = [i for i in range(len(batches)) if self._is_logged(before + i + 1)]
-        # One transfer from the device for all of them. As in automatic optimization, the first step has number 0.
+        # One transfer from the device for all of them.
         for i, values in zip(logged, reports[logged].tolist(), strict=True):
-            metrics = {f"train/{name}": value for name, value in zip(self._term_names, values, strict=True)}
-            for logger in self.loggers:
-                logger.log_metrics(metrics | {"epoch": self.current_epoch}, before + i)
-            self.log_dict(metrics, prog_bar=True, logger=False, batch_size=1)
+            self._log_terms(dict(zip(self._term_names, values, strict=True)), before + i + 1)
+        # Lightning counts calls, and logs what it is given at the end of an epoch under that number.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped += len(batches) - 1
         return dict(zip(self._term_names, reports[-1].unbind(), strict=True))
 
     def _take_step(self, x: Tensor) -> Tensor:
@@ -190,6 +199,14 @@ class VAE(LightningModule):
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         return optimizer
+
+    def _log_terms(self, terms: dict[str, float], step: int) -> None:
+        # Lightning's log takes as long as a small optimizer step, so it is called only where it is looked at; and what
+        # goes to the loggers through it stands under the number of calls, not of steps.
+        metrics = {f"train/{name}": value for name, value in terms.items()}
+        self.log_dict(metrics, prog_bar=True, logger=False, batch_size=1)
+        for logger in self.loggers:
+            logger.log_metrics(metrics | {"epoch": self.current_epoch}, step)
 
     def _is_logged(self, step: int) -> bool:
         every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
 """The LightningDataModule: from a source's images to batches on the training device, scaled to [0, 1]."""
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -35,7 +36,8 @@ class ImageDataModule(LightningDataModule):
         validation_seed: chooses them, so that runs with different `seed` share them.
         resident: whether the images stay on the training device; `auto` keeps them there if they take at most
             half of its free memory.
-        num_workers: processes that load batches where images are not resident.
+        num_workers: processes that load batches where images are not resident; null for one to every four
+            cores, two at most: on fewer cores they would take time from the training.
         seed: with the epoch, determines the order of the training images.
         binarize: `dynamic` draws each pixel as 0 or 1 with its grey value as the probability of 1: training images
             anew in every epoch, validation and test images once and for all. `none` keeps grey values.
@@ -60,7 +62,7 @@ class ImageDataModule(LightningDataModule):
         validation_size: int = 0,
         validation_seed: int = 0,
         resident: bool | Literal["auto"] = "auto",
-        num_workers: int = 2,
+        num_workers: int | None = None,
         seed: int = 0,
         binarize: Literal["none", "dynamic"] = "none",
         root: str | None = None,
@@ -74,7 +76,7 @@ class ImageDataModule(LightningDataModule):
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),
             ("validation_size", validation_size, 0),
-            ("num_workers", num_workers, 0),
+            ("num_workers", num_workers or 0, 0),
         ]:
             if value < least:
                 raise ValueError(f"{option}: must be a whole number of at least {least}, got {value}")
@@ -88,7 +90,7 @@ class ImageDataModule(LightningDataModule):
         self.validation_size = validation_size
         self.validation_seed = validation_seed
         self.resident = resident
-        self.num_workers = num_workers
+        self.num_workers = min(2, (os.cpu_count() or 1) // 4) if num_workers is None else num_workers
         self.seed = seed
         self.binarize = binarize
         self.root = root
@@ -149,7 +151,13 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResidentLoader | DataLoader:
         sampler = EpochShuffle(len(self.splits["train"].images), self.seed)
-        return self._loader("train", self.batch_size * self.steps_per_call, sampler)
+        images_per_call = self.batch_size * self.steps_per_call
+        if self.trainer:
+            # Where a training goes on, the rest of the epoch in which it was interrupted.
+            calls = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+            sampler.set_epoch(self.trainer.current_epoch)
+            sampler.done = calls * images_per_call if calls * images_per_call < sampler.size else 0
+        return self._loader("train", images_per_call, sampler)
 
     def val_dataloader(self) -> ResidentLoader | DataLoader | list[DataLoader]:
         return self._loader("val", self.eval_batch_size) if "val" in self.splits else []
@@ -183,6 +191,8 @@ class ImageDataModule(LightningDataModule):
             collate_fn=_as_fetched,
             pin_memory=device.type == "cuda",
             persistent_workers=self.num_workers > 0,
+            # Seeds of the workers would else come from the random state of the training.
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
 

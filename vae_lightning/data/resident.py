@@ -20,12 +20,16 @@ class EpochShuffle(Sampler[int]):
     Args:
         size: number of items.
         seed: at least 0.
+
+    Attributes:
+        done: items at the start that the next pass leaves out, once: those that an interrupted epoch has had.
     """
 
     def __init__(self, size: int, seed: int) -> None:
         self.size = size
         self.seed = seed
         self.epoch = 0
+        self.done = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -37,11 +41,16 @@ class EpochShuffle(Sampler[int]):
         generator = torch.Generator().manual_seed(int(mixed))
         return torch.randperm(self.size, generator=generator)
 
+    def remaining(self) -> Tensor:
+        """The order without what is done."""
+        done, self.done = self.done, 0
+        return self.order()[done:]
+
     def __len__(self) -> int:
         return self.size
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.order().tolist())
+        return iter(self.remaining().tolist())
 
 
 class ResidentLoader:
@@ -67,5 +76,5 @@ class ResidentLoader:
         if self.sampler is None:
             yield from map(Split, images.split(self.batch_size), labels.split(self.batch_size))
         else:
-            for indices in self.sampler.order().to(images.device).split(self.batch_size):
+            for indices in self.sampler.remaining().to(images.device).split(self.batch_size):
                 yield Split(images[indices], labels[indices])

@@ -75,8 +75,7 @@ def learning_curves(run: Run) -> Curves:
     for tag, name in TERMS.items():
         if tag in events.Tags()["scalars"]:
             scalars = events.Scalars(tag)
-            # Lightning logs under the number of steps before this one.
-            curves[name] = [event.step + 1 for event in scalars], [event.value for event in scalars]
+            curves[name] = [event.step for event in scalars], [event.value for event in scalars]
     return curves
 
 

@@ -1,4 +1,4 @@
-"""Hydra's callback around a run or a sweep: no folder is used twice, and a sweep's folder is remembered.
+"""Hydra's callback around a run or a sweep: no folder is used twice unasked, and a sweep's folder is remembered.
 
 Hydra writes to a folder before a job can look into it, so whether it holds a run already is looked up here. The
 comparison of a sweep is not made by `on_multirun_end`: Hydra does not call that after a failed job, and what goes wrong
@@ -32,13 +32,13 @@ class Folders(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.run.dir)
-        if Run(folder).config_file.exists():
-            _refuse(f"hydra.run.dir={folder}: holds a run already; name another folder")
+        if Run(folder).config_file.exists() and not config.resume:
+            _refuse(f"hydra.run.dir={folder}: holds a run already; resume=true goes on with it")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        if sweep_runs(folder):
-            _refuse(f"hydra.sweep.dir={folder}: holds runs already; name another folder")
+        if sweep_runs(folder) and not config.resume:
+            _refuse(f"hydra.sweep.dir={folder}: holds runs already; resume=true goes on with them")
         for override in sweep_overrides(config.hydra).values():
             # What a glob stands for is known to Hydra only; it has no value twice.
             if override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:

@@ -1,0 +1,239 @@
+"""A training that was interrupted and goes on is, bit by bit, the one that was not."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, compose_config, run_command
+from pytorch_lightning import Callback, seed_everything
+
+from vae_lightning.checkpoints import Checkpoints, Interrupted, stoppable
+from vae_lightning.report.picture import learning_curves
+from vae_lightning.runs import Run
+from vae_lightning.train import _steps_taken, build
+
+SETTINGS = ["data.source.train_size=90", "data.batch_size=12", "trainer.log_every_n_steps=2"]
+SETTINGS += ["callbacks.losses.every_n_batches=4", "callbacks.grids.every_n_batches=4", "~callbacks.measurements"]
+
+
+class StopAfter(Callback):
+    """As a signal does, which arrives while a step is being taken."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Any, *_: object) -> None:
+        if trainer.global_step < self.step <= trainer.global_step + trainer.lightning_module.steps_per_call:
+            Checkpoints.stop_signal = signal.SIGTERM
+
+
+def train(folder: Path, *options: str, stop_after: int = 0) -> dict[str, Any] | None:
+    """What a training leaves: weights, optimizer state, metrics, curves and grids; None if it was stopped."""
+    config = compose_config(*TINY, *SETTINGS, *options)
+    config.run_dir = str(folder)
+    seed_everything(0, verbose=False)
+    run = Run(folder)
+    checkpoint = run.checkpoint_file if run.checkpoint_file.is_file() else None
+    model, data, trainer, stopwatch = build(config, _steps_taken(checkpoint))
+    if stop_after:
+        trainer.callbacks.insert(0, StopAfter(stop_after))
+    with stoppable(trainer):
+        try:
+            trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except Interrupted:
+            return None
+    (metrics,) = trainer.test(model, datamodule=data, verbose=False)
+    return {
+        "weights": {name: value.clone() for name, value in model.state_dict().items()},
+        "optimizer": trainer.optimizers[0].state_dict()["state"],
+        "metrics": metrics,
+        "validated": stopwatch.validated,
+        "images": stopwatch.images,
+        "steps": trainer.global_step,
+        "curves": learning_curves(run),
+        "grids": {path.name: path.read_bytes() for path in run.grids().values()},
+    }
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return one == other
+
+
+@pytest.mark.parametrize("stops", [[1], [4], [8], [11], [3, 9, 13], [16]], ids=str)
+def test_from_anywhere(tmp_path: Path, stops: list[int]) -> None:
+    """8 steps an epoch, 2 epochs; stopped in the first step, within an epoch, at its end, several times, at the end."""
+    expected = train(tmp_path / "whole")
+    for stop in stops:
+        assert train(tmp_path / "parts", stop_after=stop) is None
+    found = train(tmp_path / "parts")
+    assert expected is not None
+    assert found is not None
+    assert expected["steps"] == 16
+    different = [name for name in expected if not same(expected[name], found[name])]
+    assert different == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["model.steps_per_call=4"],
+        ["data.resident=false", "data.num_workers=1"],
+        ["data.validation_size=20", "trainer.precision=bf16-mixed"],
+        ["model/objective=annealed", "model.objective.steps=12", "model/prior=vamp", "model.prior.components=3"],
+        ["data.binarize=dynamic", "model/likelihood=gaussian", "model/objective=mmd"],
+    ],
+    ids=" ".join,
+)
+def test_with_anything(tmp_path: Path, options: list[str]) -> None:
+    expected = train(tmp_path / "whole", *options)
+    for stop in (3, 11):
+        assert train(tmp_path / "parts", *options, stop_after=stop) is None
+    found = train(tmp_path / "parts", *options)
+    assert expected is not None
+    assert found is not None
+    assert [name for name in expected if not same(expected[name], found[name])] == []
+
+
+def test_a_checkpoint_is_replaced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tmp_path, stop_after=3)
+    file = Run(tmp_path).checkpoint_file
+    before = file.read_bytes()
+
+    def fails(checkpoint: object, stream: Any) -> None:
+        stream.write(b"half of it")
+        raise OSError(28, "No space left on device", str(file))
+
+    monkeypatch.setattr(torch, "save", fails)
+    with pytest.raises(OSError, match="No space left"):
+        train(tmp_path)
+    assert file.read_bytes() == before
+
+
+def command(folder: Path, *options: str) -> subprocess.Popen[str]:
+    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", "vae_lightning.train", *TINY, "trainer.max_epochs=300", "logger=none", *options]
+    arguments += ["callbacks.grids.every_n_batches=50"]
+    return subprocess.Popen(
+        arguments, cwd=folder, env=settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if text in line:
+            return
+    raise AssertionError(f"{text} was never printed")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_everything_and_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
+    """One signal ends the sweep, not only its job."""
+    process = command(tmp_path, "--multirun", "model.latent_dim=2,3", "hydra.sweep.dir=sweep")
+    wait_for(process, "epoch 2/300")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "interrupted latent_dim-2: its state is kept" in errors
+    assert "hydra.sweep.dir=sweep resume=true" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "sweep" / "latent_dim-3").exists()
+    assert _steps_taken(Run(tmp_path / "sweep" / "latent_dim-2").checkpoint_file) >= 3
+
+
+def test_a_sweep_goes_on(tmp_path: Path) -> None:
+    """A finished run is left alone, one that has just begun is run, and the comparison is made."""
+    sweep = ["--multirun", "model.latent_dim=2,3", "hydra.sweep.dir=sweep"]
+    whole = run_command("vae_lightning.train", *TINY, *sweep, cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    again = run_command("vae_lightning.train", *TINY, *sweep, cwd=tmp_path)
+    assert again.returncode == 2
+    assert "hydra.sweep.dir=sweep: holds runs already; resume=true goes on with them" in again.stderr
+    runs = [Run(tmp_path / "sweep" / f"latent_dim-{dimension}") for dimension in (2, 3)]
+    expected = json.loads(runs[1].metrics_file.read_text())
+    runs[1].metrics_file.unlink()
+    untouched = runs[0].metrics_file.stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "sweep" / "report")
+    resumed = run_command("vae_lightning.train", *TINY, *sweep, "resume=true", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "finished   sweep/latent_dim-2 already" in resumed.stdout
+    assert "resumes    after step 6" in resumed.stdout
+    assert "2 of 2 runs finished" in resumed.stdout
+    assert runs[0].metrics_file.stat().st_mtime_ns == untouched
+    found = json.loads(runs[1].metrics_file.read_text())
+    assert {name: found[name] for name in found if name.startswith("test/")} == {
+        name: expected[name] for name in expected if name.startswith("test/")
+    }
+    assert found["epochs"] == expected["epochs"]
+    # Another configuration is another run.
+    other = run_command("vae_lightning.train", *TINY, *sweep, "resume=true", "model.optimizer.lr=0.002", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "model.optimizer.lr=0.002: sweep/latent_dim-2 was started with model.optimizer.lr=0.001" in other.stderr
+    # A damaged checkpoint is not trusted.
+    runs[1].metrics_file.unlink()
+    runs[1].checkpoint_file.write_bytes(b"PK")
+    damaged = run_command("vae_lightning.train", *TINY, *sweep, "resume=true", cwd=tmp_path)
+    assert damaged.returncode == 2
+    assert "last.ckpt: cannot be read" in damaged.stderr
+
+
+@pytest.mark.slow
+def test_kill_campaign(tmp_path: Path) -> None:
+    """SIGKILL at random moments, until the sweep is through: the same weights and metrics as undisturbed.
+
+    VAE_KILLS sets the number of moments.
+    """
+    options = ["--multirun", "model.latent_dim=2,3", "callbacks.checkpoints.every_n_batches=2", "logger=none"]
+    options += ["data.source.train_size=600", "callbacks.measurements.tsne=false"]
+    started = time.monotonic()
+    whole = run_command("vae_lightning.train", *TINY, *options, "hydra.sweep.dir=whole", cwd=tmp_path)
+    lasted = time.monotonic() - started
+    assert whole.returncode == 0, whole.stderr
+    moments = random.Random(0)
+    killed = 0
+    for _ in range(int(os.environ.get("VAE_KILLS", "4"))):
+        arguments = [
+            sys.executable,
+            "-m",
+            "vae_lightning.train",
+            *TINY,
+            *options,
+            "hydra.sweep.dir=parts",
+            "resume=true",
+        ]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            arguments, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(moments.uniform(0.3, lasted))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed += 1
+    assert killed > 0
+    done = run_command("vae_lightning.train", *TINY, *options, "hydra.sweep.dir=parts", "resume=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 runs finished" in done.stdout
+    for run in ("latent_dim-2", "latent_dim-3"):
+        weights = [
+            torch.load(Run(tmp_path / sweep / run).checkpoint_file, weights_only=True)["state_dict"]
+            for sweep in ("whole", "parts")
+        ]
+        assert same(*weights)
+        metrics = [json.loads((tmp_path / sweep / run / "metrics.json").read_text()) for sweep in ("whole", "parts")]
+        measured = [{name: value for name, value in found.items() if name.startswith("test/")} for found in metrics]
+        assert measured[0] == measured[1]

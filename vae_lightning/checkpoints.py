@@ -1,0 +1,105 @@
+"""Checkpoints from which a training goes on as if it had not been interrupted, and the interruption itself."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, ClassVar
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from .callbacks import batches_done
+from .runs import Run
+
+__all__ = ["AtomicCheckpointIO", "Checkpoints", "Interrupted", "stoppable"]
+
+
+class Interrupted(SystemExit):
+    """The training was asked to stop, and has stopped after a whole step with its state kept.
+
+    It is no `Exception`: it ends a sweep as well as a job.
+    """
+
+
+class Checkpoints(Checkpoint):
+    """Keeps `checkpoints/last.ckpt`: at the end of each epoch, every n batches, and when the training is to stop.
+
+    The file is replaced at once or not at all.
+
+    Args:
+        every_n_batches: n, counted in each epoch; 0 for the ends of epochs only.
+
+    Attributes:
+        stop_signal: number of the signal that asks to stop after the step that is being taken; 0 for none.
+    """
+
+    stop_signal = 0
+    _handler: ClassVar[Callable[[int, FrameType | None], None] | None] = None
+
+    def __init__(self, every_n_batches: int = 0) -> None:
+        if every_n_batches < 0:
+            raise ValueError(f"every_n_batches: must be a whole number of at least 0, got {every_n_batches}")
+        self.every_n_batches = every_n_batches
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if Checkpoints._handler:  # Lightning has put its own in its place
+            signal.signal(signal.SIGTERM, Checkpoints._handler)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
+        due = self.every_n_batches and batches_done(trainer, batch_idx) % self.every_n_batches == 0
+        if due or Checkpoints.stop_signal:
+            self._save(trainer)
+        if Checkpoints.stop_signal:
+            raise Interrupted(128 + Checkpoints.stop_signal)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.save_checkpoint(Run(Path(trainer.default_root_dir)).checkpoint_file)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside the previous one and then takes its place."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(file.name + ".partial")
+        with partial.open("wb") as stream:
+            torch.save(checkpoint, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(file)
+
+
+@contextmanager
+def stoppable(trainer: Trainer) -> Iterator[None]:
+    """Inside it, the first SIGINT or SIGTERM stops a training after the step that is being taken, a second one at once.
+
+    Outside a training loop, and where there is nothing that would keep the state, the first one stops at once as well.
+    """
+    keeps = any(isinstance(callback, Checkpoints) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    if threading.current_thread() is not threading.main_thread():  # signals go to that one
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if Checkpoints.stop_signal or not (keeps and trainer.training):
+            raise Interrupted(128 + number)
+        Checkpoints.stop_signal = number
+
+    Checkpoints.stop_signal, Checkpoints._handler = 0, stop
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        Checkpoints.stop_signal, Checkpoints._handler = 0, None
+        for number, handler in before.items():
+            signal.signal(number, handler)
