@@ -62,7 +62,7 @@ class Checkpoints(Checkpoint):
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.save_checkpoint(Run(Path(trainer.default_root_dir)).checkpoint_file)
+        trainer.save_checkpoint(Run(Path(trainer.default_root_dir)).checkpoint_file, weights_only=False)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

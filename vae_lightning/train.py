@@ -180,7 +180,7 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if not all(parameter.isfinite().all() for parameter in model.parameters()):
             raise DivergenceError("weights: not finite; a lower model.optimizer.lr may help")
-        trainer.test(model, datamodule=data, verbose=False)
+        trainer.test(model, datamodule=data, verbose=False, weights_only=True)
 
     metrics = stopwatch.validated | {name: value.item() for name, value in trainer.callback_metrics.items()}
     if diverged := [name for name, value in metrics.items() if not math.isfinite(value)]:
