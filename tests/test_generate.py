@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -267,8 +268,16 @@ def test_an_architecture_from_elsewhere_needs_trust(
         "from vae_lightning.architectures.conv import ConvEncoder\nclass Mine(ConvEncoder):\n    pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     config = OmegaConf.load(foreign / "config.yaml")
     config.model.encoder["_target_"] = "mine.Mine"
     OmegaConf.save(config, foreign / "config.yaml")
     refused(foreign, "_target_=mine.Mine: classes are taken .*; if you trust it: --trust mine")
     assert load_run(foreign, trust=["mine"]).model.sample(2).shape == (2, 1, 28, 28)
+    arguments = ["export", "foreign", "-o", "mine.pt"]
+    refusal = run_command("vae_lightning.generate", *arguments, cwd=tmp_path, PYTHONPATH=path)
+    assert refusal.returncode == 2
+    assert "if you trust it: --trust mine" in refusal.stderr
+    done = run_command("vae_lightning.generate", *arguments, "--trust", "mine", cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mine.pt").stat().st_size > 0

@@ -9,7 +9,7 @@ import csv
 import math
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 AT_ONCE = 1000  # images that are decoded or encoded at the same time
-LARGEST_SIDE = 8192  # pixels of an image that is read
 
 EXAMPLES = """\
 examples:
@@ -156,27 +155,34 @@ def _files(output: Path, verb: str) -> list[Path]:
 def _sample(run: "LoadedRun", options: argparse.Namespace, output: Path) -> None:
     import torch
 
+    from .image_files import pixels, write_images
+
     torch.manual_seed(options.seed)
     parts = []
     for count in _counted(options.count):
         z = options.temperature * run.model.prior.distribution().sample((count,))
-        parts.append(_pixels(run.model.decode(z).mean))
-    _write_images(torch.cat(parts), output)
+        parts.append(pixels(run.model.decode(z).mean))
+    _say(output, write_images(torch.cat(parts), output))
 
 
 def _reconstruct(run: "LoadedRun", options: argparse.Namespace, output: Path) -> None:
     import numpy as np
     import torch
 
+    from .image_files import pixels, write_images
+
     images, _, _ = _images(run, options)
-    made = torch.cat([_pixels(run.model.reconstruct(part.to(run.model.device))) for part in _split(images)])
+    made = torch.cat([pixels(run.model.reconstruct(part.to(run.model.device))) for part in _split(images)])
     if output.suffix == ".npz":
-        np.savez_compressed(output, images=_pixels(images).numpy(), reconstructions=made.numpy())
+        np.savez_compressed(output, images=pixels(images).numpy(), reconstructions=made.numpy())
         _say(output, f"{len(images)} images and their reconstructions")
         return
-    rows = zip(_pixels(images).split(10), made.split(10), strict=True)
+    rows = zip(pixels(images).split(10), made.split(10), strict=True)
     pairs = [torch.cat([_filled(row, 10 if len(images) > 10 else len(row)) for row in pair]) for pair in rows]
-    _write_images(torch.cat(pairs), output, columns=min(10, len(images)), what="images above their reconstructions")
+    _say(
+        output,
+        write_images(torch.cat(pairs), output, columns=min(10, len(images)), what="images above their reconstructions"),
+    )
 
 
 def _encode(run: "LoadedRun", options: argparse.Namespace, output: Path) -> None:
@@ -209,12 +215,14 @@ def _plain_cell(text: str) -> str:
 def _interpolate(run: "LoadedRun", options: argparse.Namespace, output: Path) -> None:
     import torch
 
+    from .image_files import pixels, write_images
+
     ends = torch.cat([_image(run, end, options) for end in (options.start, options.end)]).to(run.model.device)
     start, end = run.model.encode(ends).mean
     shares = torch.linspace(0, 1, options.steps, device=start.device).unsqueeze(1)
     codes = _great_circle(start, end, shares) if options.spherical else torch.lerp(start, end, shares)
-    pictures = torch.cat([_pixels(run.model.decode(part).mean) for part in _split(codes)])
-    _write_images(pictures, output, columns=len(pictures), what="pictures from one code to the other")
+    pictures = torch.cat([pixels(run.model.decode(part).mean) for part in _split(codes)])
+    _say(output, write_images(pictures, output, columns=len(pictures), what="pictures from one code to the other"))
 
 
 def _great_circle(start: "Tensor", end: "Tensor", shares: "Tensor") -> "Tensor":
@@ -236,6 +244,7 @@ def _traverse(run: "LoadedRun", options: argparse.Namespace, output: Path) -> No
     import torch
 
     from .evaluation.codes import traverse
+    from .image_files import pixels, write_gif, write_images
 
     latent_dim = run.model.latent_dim
     chosen = _dimensions(options.dimensions, latent_dim) if options.dimensions else _most_used(run)
@@ -244,7 +253,7 @@ def _traverse(run: "LoadedRun", options: argparse.Namespace, output: Path) -> No
         code = run.model.encode(_image(run, options.image, options).to(run.model.device)).mean[0].cpu()
     values = torch.linspace(-options.extent, options.extent, options.steps)
     codes = traverse(code, torch.tensor(chosen), values)
-    rows = torch.stack([_pixels(run.model.decode(row.to(run.model.device)).mean) for row in codes])
+    rows = torch.stack([pixels(run.model.decode(row.to(run.model.device)).mean) for row in codes])
     what = (
         f"pictures: dimensions {', '.join(str(i + 1) for i in chosen)} from {-options.extent:g} to {options.extent:g}"
     )
@@ -252,9 +261,10 @@ def _traverse(run: "LoadedRun", options: argparse.Namespace, output: Path) -> No
         from .plots import tile
 
         columns = math.ceil(len(chosen) ** 0.5)
-        _write_gif(torch.stack([_pixels(tile(frame / 255, columns)) for frame in rows.transpose(0, 1)]), output, what)
+        frames = torch.stack([pixels(tile(frame / 255, columns)) for frame in rows.transpose(0, 1)])
+        _say(output, write_gif(frames, output, what))
     else:
-        _write_images(rows.flatten(0, 1), output, columns=options.steps, what=what)
+        _say(output, write_images(rows.flatten(0, 1), output, columns=options.steps, what=what))
 
 
 def _dimensions(text: str, latent_dim: int) -> list[int]:
@@ -285,14 +295,18 @@ def _lattice(run: "LoadedRun", options: argparse.Namespace, output: Path) -> Non
     import torch
 
     from .evaluation.codes import normal_lattice, square_lattice
+    from .image_files import pixels, write_images
 
     dimension = run.model.latent_dim
     if dimension > 2:
         raise UsageError(f"{run.name} has latent dimension {dimension}, and a lattice 1 or 2; see traverse")
     codes = normal_lattice(options.cells) if options.quantiles else square_lattice(options.extent, options.cells)
     codes = codes[:1, :, :1] if dimension == 1 else codes
-    rows = [_pixels(run.model.decode(row.to(run.model.device)).mean) for row in codes]
-    _write_images(torch.cat(rows), output, columns=options.cells, what="decoded codes; the second dimension rises")
+    rows = [pixels(run.model.decode(row.to(run.model.device)).mean) for row in codes]
+    _say(
+        output,
+        write_images(torch.cat(rows), output, columns=options.cells, what="decoded codes; the second dimension rises"),
+    )
 
 
 def _export(run: "LoadedRun", options: argparse.Namespace, output: Path) -> None:
@@ -392,8 +406,10 @@ def _images(run: "LoadedRun", options: argparse.Namespace) -> "tuple[Tensor, lis
     """Images `(N, C, H, W)`, their names and classes: the files that were named, or test images."""
     import torch
 
+    from .image_files import read_image
+
     if options.images:
-        images = torch.cat([_read(path, run.image_shape) for path in options.images])
+        images = torch.cat([read_image(path, run.image_shape) for path in options.images])
         return images, [str(path) for path in options.images], ["" for _ in options.images]
     images, labels = _test_images(run, options.test, options)
     classes = [str(run.data.class_names[label]) for label in labels.tolist()]
@@ -408,44 +424,14 @@ def _test_images(run: "LoadedRun", count: int, options: argparse.Namespace) -> "
 
 def _image(run: "LoadedRun", name: str, options: argparse.Namespace) -> "Tensor":
     """An image `(1, C, H, W)`: a file, or the number of a test image."""
+    from .image_files import read_image
+
     if not name.isdigit() or Path(name).exists():
-        return _read(Path(name), run.image_shape)
+        return read_image(Path(name), run.image_shape)
     images, _ = _test_images(run, 2**31, options)
     if int(name) >= len(images):
         raise UsageError(f"{name}: there are {len(images)} test images, from 0 to {len(images) - 1}")
     return images[int(name)][None]
-
-
-def _read(path: Path, shape: Sequence[int]) -> "Tensor":
-    """An image file as `(1, C, H, W)` in [0, 1], made grey or coloured and resized as the model needs it."""
-    from PIL import Image, ImageOps
-    from torchvision.transforms.functional import to_tensor
-
-    channels, height, width = shape
-    try:
-        with Image.open(path) as picture:
-            if max(picture.size) > LARGEST_SIDE:
-                raise UsageError(
-                    f"{path}: has {picture.width} × {picture.height} pixels, at most {LARGEST_SIDE} a side"
-                )
-            found = ImageOps.exif_transpose(picture).convert({1: "L", 3: "RGB"}.get(channels, "L"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"{path}: cannot be read as an image: {str(error).splitlines()[0]}") from error
-    if found.size != (width, height):
-        print(f"{path}: resized from {found.width} × {found.height} to {width} × {height} pixels")
-        found = found.resize((width, height), Image.Resampling.LANCZOS)
-    return to_tensor(found)[None]
-
-
-def _pixels(images: "Tensor") -> "Tensor":
-    """uint8, on the CPU."""
-    import torch
-
-    return (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def _filled(images: "Tensor", count: int) -> "Tensor":
@@ -453,38 +439,6 @@ def _filled(images: "Tensor", count: int) -> "Tensor":
     import torch
 
     return torch.cat([images, images.new_zeros(count - len(images), *images.shape[1:])])
-
-
-def _write_images(images: "Tensor", output: Path, columns: int = 0, what: str = "images") -> None:
-    """Writes images `(N, C, H, W)`, uint8: side by side, one after the other, or as an array."""
-    import numpy as np
-    from torchvision.transforms.functional import to_pil_image
-
-    if output.suffix == ".npz":
-        np.savez_compressed(output, images=images.numpy())
-        _say(output, f"images: {tuple(images.shape)}, uint8")
-    elif output.suffix == ".gif":
-        _write_gif(images, output, what)
-    else:
-        from .plots import tile
-
-        columns = columns or math.ceil(len(images) ** 0.5)
-        to_pil_image(tile(images / 255, columns)).save(output)
-        _say(output, f"{len(images)} {what}")
-
-
-def _write_gif(frames: "Tensor", output: Path, what: str) -> None:
-    """Frames `(N, C, H, W)`, there and back, enlarged to be seen."""
-    from PIL import Image
-    from torchvision.transforms.functional import to_pil_image
-
-    pictures = [to_pil_image(frame) for frame in frames]
-    factor = max(1, 256 // max(pictures[0].size))
-    size = (pictures[0].width * factor, pictures[0].height * factor)
-    larger = [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
-    there_and_back = larger + larger[-2:0:-1]
-    there_and_back[0].save(output, save_all=True, append_images=there_and_back[1:], duration=80, loop=0)
-    _say(output, f"{len(frames)} {what}, there and back")
 
 
 def _say(file: Path, what: str) -> None:
