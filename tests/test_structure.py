@@ -10,10 +10,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vae_lightning"
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in PACKAGE.rglob("*.py")}
 
-PLAIN = {"architectures", "likelihoods", "objectives", "priors", "data", "evaluation", "plots"}
+PLAIN = {"architectures", "likelihoods", "objectives", "parts", "priors", "data", "evaluation", "plots"}
 ALLOWED = {
-    "vae": {"capture", "objectives", "priors"},
-    "callbacks": {"plots", "evaluation", "runs", "vae"},
+    "vae": {"capture", "objectives", "parts", "priors"},
+    "parts": set(),
+    "processes": {"runs"},
+    "callbacks": {"plots", "evaluation", "parts", "runs", "vae"},
     "report": {"plots", "evaluation", "runs", "report"},
     "capture": set(),
     "checkpoints": {"callbacks", "runs"},
@@ -25,7 +27,7 @@ ALLOWED = {
     "image_files": {"errors", "plots"},
     "__init__": {"loading"},
     "schema": {"errors", "runs"},
-    "train": {"errors", "runs", "schema", "report", "callbacks", "checkpoints"},
+    "train": {"errors", "runs", "schema", "report", "callbacks", "checkpoints", "parts", "processes", "vae"},
 }
 HYDRA = {"schema", "train", "runs", "report", "errors", "loading"}
 

@@ -34,6 +34,7 @@ from .evaluation.codes import (
     square_lattice,
     traverse,
 )
+from .parts import Part
 from .runs import Run
 from .vae import VAE
 
@@ -91,7 +92,7 @@ class SampleGrids(Callback):
         self.shown = shown
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
-        if batches_done(trainer, batch_idx) % self.every_n_batches:
+        if batches_done(trainer, batch_idx) % self.every_n_batches or not trainer.is_global_zero:
             return
         model = _vae(pl_module)
         with drawing(model):
@@ -107,7 +108,7 @@ class SampleGrids(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         files = _run(trainer).grids()
-        if not files:
+        if not files or not trainer.is_global_zero:
             return
         chosen = plots.evenly_spaced(list(files), self.shown)
         name = trainer.datamodule.name  # type: ignore[attr-defined]
@@ -155,6 +156,8 @@ class FinalFigures(Callback):
         self.traversed = traversed
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         model = _vae(pl_module)
         with drawing(model), plots.style():
             torch.manual_seed(0)
@@ -242,6 +245,8 @@ class LatentExplorer(Callback):
         self.steps = steps
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         model = _vae(pl_module)
         data = trainer.datamodule  # type: ignore[attr-defined]
         images, labels = data.examples("test", self.points)
@@ -295,7 +300,7 @@ class TensorBoardViews(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loggers = _tensorboards(trainer)
-        if not loggers or not self.points:
+        if not loggers or not self.points or not trainer.is_global_zero:
             return
         model, data = _vae(pl_module), trainer.datamodule  # type: ignore[attr-defined]
         images, labels = data.examples("test", self.points)
@@ -340,7 +345,8 @@ class Stopwatch(Callback):
         self._started = time.perf_counter() - self.seconds
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
-        self.images += sum(len(images) for images, _ in (batch if isinstance(batch, list) else [batch]))
+        for part in batch if isinstance(batch, list) else [batch]:
+            self.images += part.total if isinstance(part, Part) else len(part[0])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if pl_module.device.type == "cuda":
@@ -393,8 +399,11 @@ def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
 
 
 def tested_batches(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
-    """The test batches, as a test step receives them."""
-    for batch in islice(trainer.test_dataloaders or (), *map(int, trainer.num_test_batches[:1])):
+    """The test batches, as a test step receives them, but whole ones, also where each process tests a part."""
+    loader = trainer.test_dataloaders or ()
+    if trainer.world_size > 1 and hasattr(trainer.datamodule, "whole_test_batches"):  # type: ignore[attr-defined]
+        loader = trainer.datamodule.whole_test_batches()  # type: ignore[attr-defined]
+    for batch in islice(loader, *map(int, trainer.num_test_batches[:1])):
         yield trainer.strategy.batch_to_device(batch)
 
 

@@ -53,16 +53,27 @@ class Checkpoints(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
         due = self.every_n_batches and batches_done(trainer, batch_idx) % self.every_n_batches == 0
-        if due or Checkpoints.stop_signal:
+        number = _stop_signal(trainer)
+        if due or number:
             self._save(trainer)
-        if Checkpoints.stop_signal:
-            raise Interrupted(128 + Checkpoints.stop_signal)
+        if number:
+            raise Interrupted(128 + number)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(Run(Path(trainer.default_root_dir)).checkpoint_file, weights_only=False)
+
+
+def _stop_signal(trainer: Trainer) -> int:
+    """The signal on which all processes of a training agree; with several, they ask each other every ten steps."""
+    if trainer.world_size == 1:
+        return Checkpoints.stop_signal
+    if trainer.global_step % 10:
+        return 0
+    number = torch.tensor(Checkpoints.stop_signal, device=trainer.strategy.root_device)
+    return int(trainer.strategy.reduce(number, reduce_op="max"))
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -69,11 +69,14 @@ class Measurements(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not isinstance(pl_module, VAE):
             raise TypeError(f"this callback measures a VAE, not a {type(pl_module).__name__}")
+        if not trainer.is_global_zero:
+            return
         started = time.perf_counter()
         with drawing(pl_module):
             torch.manual_seed(0)
             metrics = self._measure(trainer, pl_module)
-        pl_module.log_dict({f"test/{name}": torch.tensor(value).double() for name, value in metrics.items()})
+        values = {f"test/{name}": torch.tensor(value).double() for name, value in metrics.items()}
+        pl_module.log_dict(values, rank_zero_only=True)
         log.info("measured   %d figures in %.1f s", len(metrics), time.perf_counter() - started)
 
     def _measure(self, trainer: Trainer, model: VAE) -> Metrics:

@@ -268,8 +268,8 @@ class AsPrinted(ELBO):
     factorised_prior = True  # without a closed form, the rate would be estimated by a sample of another distribution
 
     def sample(self, posterior: Distribution) -> Tensor:
-        half_log_variance = posterior.stddev.log()
-        return posterior.mean + torch.randn_like(half_log_variance) * half_log_variance
+        noise = (posterior.rsample() - posterior.mean) / posterior.stddev
+        return posterior.mean + noise * posterior.stddev.log()
 
 
 def factors(distribution: Distribution) -> Distribution:

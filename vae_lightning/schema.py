@@ -98,8 +98,11 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.objective.beta": (lambda value: value == 0 or _positive(value), "a number of at least 0"),
     "trainer.max_epochs": _AT_LEAST_1,
     "trainer.accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps"),
-    "trainer.devices": _one_of(1),
-    "trainer.num_nodes": _one_of(1),
+    "trainer.devices": (
+        lambda value: value in ("auto", -1) or _whole(1)(value),
+        "a whole number of at least 1, or auto",
+    ),
+    "trainer.num_nodes": _AT_LEAST_1,
     # Under the others, the images would have to have the model's precision as well.
     "trainer.precision": _one_of("32-true", "bf16-mixed", "16-mixed", 32, "32"),
     "trainer.accumulate_grad_batches": _AT_LEAST_1,

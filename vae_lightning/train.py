@@ -25,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from .errors import UsageError, exit_code, explain
+from .processes import Processes, is_connection_loss, is_member, join_jobs, no_more_jobs
 from .report.sweep import Folders
 from .runs import Run, short_names, sweep_runs, swept_keys, write_json
 from .schema import check, check_calls, register
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from .data.datamodule import ImageDataModule
     from .vae import VAE
 
-__all__ = ["DivergenceError", "JobError", "build", "main", "train"]
+__all__ = ["JobError", "build", "main", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +64,29 @@ class JobError(RuntimeError):
         self.code = code
 
 
-class DivergenceError(RuntimeError):
-    """The training ended in numbers that are none."""
-
-
 def main() -> None:
     """Runs one training or a sweep, as the command line says; exits with 0, 1 for a failure, 2 for wrong usage."""
+    if is_member():
+        sys.exit(_take_part())
+    try:
+        sys.exit(_lead())
+    finally:
+        no_more_jobs()
+
+
+def _take_part() -> int:
+    """Trains what the first process of the training says, and leaves files and console to it."""
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    try:
+        join_jobs(lambda run: train(OmegaConf.create(run.config), run))
+    except Exception as error:
+        if not is_connection_loss(error):
+            print(explain(error), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _lead() -> int:
     # Hydra would print its own account of an error and exit with 1; with this variable it raises. What the user has
     # set it to is kept for the jobs, which may run in other processes.
     os.environ.setdefault(WANTS_TRACEBACK, os.environ.get("HYDRA_FULL_ERROR", "0"))
@@ -94,7 +112,7 @@ def main() -> None:
         from .report import compare
 
         code = max(code, 1 if compare(Folders.sweep) else 0)
-    sys.exit(code)
+    return code
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name="train")
@@ -158,7 +176,6 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
         DivergenceError: if a weight or a test metric is not finite.
     """
     from pytorch_lightning import seed_everything
-    from tqdm.contrib.logging import logging_redirect_tqdm
 
     config.run_dir = str(run.folder)
     if config.resume and run.config_file.is_file():
@@ -166,25 +183,21 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
         if run.finished:
             log.info("finished   %s already\n", _short(run.folder))
             return dict(run.metrics)
-    run.error_file.unlink(missing_ok=True)
     _quiet()
-    seed_everything(config.seed, workers=True, verbose=False)
+    seed_everything(config.seed, verbose=False)
+    os.environ.pop("PL_GLOBAL_SEED")  # with several processes, Lightning would seed once more, after the model is built
     checkpoint = run.checkpoint_file if config.resume and run.checkpoint_file.is_file() else None
-    model, data, trainer, stopwatch = build(config, _steps_taken(checkpoint))
-    _describe(config, run, model, trainer)
-
-    from .checkpoints import stoppable
-
-    # On a terminal, log lines go above the progress bar instead of through it.
-    with logging_redirect_tqdm() if trainer.progress_bar_callback else nullcontext(), stoppable(trainer):
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        if not all(parameter.isfinite().all() for parameter in model.parameters()):
-            raise DivergenceError("weights: not finite; a lower model.optimizer.lr may help")
-        trainer.test(model, datamodule=data, verbose=False, weights_only=True)
-
-    metrics = stopwatch.validated | {name: value.item() for name, value in trainer.callback_metrics.items()}
-    if diverged := [name for name, value in metrics.items() if not math.isfinite(value)]:
-        raise DivergenceError(f"{', '.join(diverged)}: not finite; a lower model.optimizer.lr may help")
+    with Processes(config.trainer) as processes:
+        model, data, trainer, stopwatch = build(config, _steps_taken(checkpoint))
+        if trainer.is_global_zero:
+            run.error_file.unlink(missing_ok=True)
+            _describe(config, run, model, trainer)
+        else:
+            logging.getLogger().setLevel(logging.ERROR)
+        processes.start(trainer, run)
+        metrics = _fit_and_test(model, data, trainer, stopwatch, checkpoint)
+    if not trainer.is_global_zero:
+        return metrics
     metrics |= {
         "latent_dim": model.latent_dim,
         "seed": config.seed,
@@ -209,6 +222,27 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
     return metrics
 
 
+def _fit_and_test(
+    model: "VAE", data: "ImageDataModule", trainer: "Trainer", stopwatch: "Stopwatch", checkpoint: Path | None
+) -> dict[str, Any]:
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from .checkpoints import stoppable
+    from .vae import DivergenceError
+
+    # On a terminal, log lines go above the progress bar instead of through it.
+    with logging_redirect_tqdm() if trainer.progress_bar_callback else nullcontext(), stoppable(trainer):
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if not all(parameter.isfinite().all() for parameter in model.parameters()):
+            raise DivergenceError("weights: not finite; a lower model.optimizer.lr may help")
+        trainer.test(model, datamodule=data, verbose=False, weights_only=True)
+    trainer.strategy.barrier()
+    metrics = stopwatch.validated | {name: value.item() for name, value in trainer.callback_metrics.items()}
+    if diverged := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        raise DivergenceError(f"{', '.join(diverged)}: not finite; a lower model.optimizer.lr may help")
+    return metrics
+
+
 def build(config: DictConfig, steps_taken: int = 0) -> "tuple[VAE, ImageDataModule, Trainer, Stopwatch]":
     """Makes every object of the run, so that all mistakes in the configuration are found before data is read.
 
@@ -219,9 +253,11 @@ def build(config: DictConfig, steps_taken: int = 0) -> "tuple[VAE, ImageDataModu
     import torch
     from hydra.utils import instantiate
     from pytorch_lightning.callbacks import Checkpoint
+    from pytorch_lightning.plugins import TorchSyncBatchNorm
 
     from .callbacks import Stopwatch
     from .checkpoints import AtomicCheckpointIO
+    from .parts import SharedBatchNorms
 
     check_calls(config)
     accelerator = config.trainer.accelerator
@@ -233,13 +269,15 @@ def build(config: DictConfig, steps_taken: int = 0) -> "tuple[VAE, ImageDataModu
     except (TypeError, ValueError) as error:
         raise UsageError(f"model.optimizer: {error}") from error
     data = instantiate(config.data, _convert_="all")
+    on_gpus = accelerator != "cpu" and torch.cuda.is_available()
     stopwatch = Stopwatch()
     callbacks = [stopwatch, *instantiate(config.callbacks, _convert_="all").values()]
     trainer = instantiate(
         config.trainer,
         _convert_="all",
         logger=[_make_logger(node, steps_taken) for node in config.logger.values()],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), TorchSyncBatchNorm() if on_gpus else SharedBatchNorms()],
+        use_distributed_sampler=False,  # the data module shares batches out itself
         callbacks=callbacks,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         default_root_dir=config.run_dir,
@@ -302,7 +340,7 @@ def _leaves(node: Any, key: str) -> list[str]:
 
 def _share_calls(model: "VAE", data: "ImageDataModule", trainer: "Trainer") -> None:
     """Settles how many steps a call of Lightning's loop takes: as many as nothing that counts batches could notice."""
-    if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1:
+    if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1 or trainer.world_size > 1:
         model.steps_per_call, model.cuda_graph = 1, False
     if not hasattr(data, "steps_per_call"):  # a data module from elsewhere
         model.steps_per_call = 1
@@ -347,7 +385,8 @@ def _describe(config: DictConfig, run: Run, model: "VAE", trainer: "Trainer") ->
         choices.get("model/objective"),
         f"{parameters:,}",
     )
-    log.info("device     %s, precision %s, seed %d", device, trainer.precision, config.seed)
+    devices = f"{trainer.world_size} × {device.type}" if trainer.world_size > 1 else str(device)
+    log.info("device     %s, precision %s, seed %d", devices, trainer.precision, config.seed)
 
 
 def _hyperparameters(config: DictConfig) -> dict[str, Any]:
@@ -377,6 +416,8 @@ def _quiet() -> None:
         ".*Total length of `list`.*",
         ".*your dataloader is not resumable.*",
         ".*will save all extracted features in buffer.*",
+        ".*Grad strides do not match bucket view strides.*",
+        ".*sync_dist=True.*when logging on epoch level.*",
     ]:
         warnings.filterwarnings("ignore", text)
 

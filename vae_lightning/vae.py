@@ -1,7 +1,7 @@
 """The variational autoencoder as a LightningModule: encode, decode, sample, reconstruct, and Lightning's steps."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,14 @@ from torch.optim import Optimizer
 
 from .capture import CapturedStep, make_capturable
 from .objectives import ELBO, Terms
+from .parts import Part, whole_batch
 from .priors import Prior
 
-__all__ = ["VAE"]
+__all__ = ["VAE", "DivergenceError"]
+
+
+class DivergenceError(RuntimeError):
+    """The training ended in numbers that are none."""
 
 
 class VAE(LightningModule):
@@ -41,6 +46,11 @@ class VAE(LightningModule):
 
     With several steps a call, or a graph, optimization is manual in Lightning's sense: gradients are neither
     clipped nor accumulated.
+
+    On several devices a batch is a `Part` of the whole one, and the loss the mean over the whole one. Objectives that
+    compare the images of a batch with each other (`mmd`, `tc`, `free_bits`) do so within each part.
+
+    A term that is not finite ends the training with a `DivergenceError`, and no such state is kept in a checkpoint.
 
     The logged metrics are per image, in nats: `train/`, `val/` and `test/` followed by `loss` (the objective's),
     `distortion` and `rate`; validation and test add `elbo`. In training, distortion and rate are the objective's
@@ -87,6 +97,7 @@ class VAE(LightningModule):
         self._terms = torch.compile(self._objective_terms, dynamic=False) if compile else self._objective_terms
         self._captured_step: CapturedStep | None = None
         self._random_state: dict[str, Any] | None = None
+        self._reports: list[tuple[int, Tensor]] = []
 
     @property  # type: ignore[misc]
     def automatic_optimization(self) -> bool:
@@ -121,6 +132,9 @@ class VAE(LightningModule):
             self.to(memory_format=torch.channels_last)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._account()
+        if not all(parameter.isfinite().all() for parameter in self.parameters()):
+            raise DivergenceError("weights: not finite; a lower model.optimizer.lr may help")
         checkpoint["random_state"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -153,19 +167,30 @@ class VAE(LightningModule):
         """
         if not self.automatic_optimization:
             return self._take_steps(batch if isinstance(batch, list) else [batch])
-        means = {name: term.mean() for name, term in self._terms(batch[0])._asdict().items()}
-        terms = {name: mean.detach() for name, mean in means.items()}
-        if self._is_logged(self.global_step + 1):
-            self._log_terms({name: mean.item() for name, mean in terms.items()}, self.global_step + 1)
-        return terms | {"loss": means["loss"]}
+        with whole_batch(batch):
+            terms = self._terms(batch[0])
+        means = self._means(terms, batch)
+        self._term_names = terms._fields
+        step = self.global_step + 1
+        self._reports.append((step, means.detach()))
+        # Nothing is read back from a GPU but where it is looked at.
+        if self._is_logged(step) or means.device.type == "cpu":
+            self._account()
+        return dict(zip(terms._fields, means.detach(), strict=True)) | {"loss": means[terms._fields.index("loss")]}
+
+    def _means(self, terms: Sequence[Tensor], batch: Any) -> Tensor:
+        """Means of the terms `(terms,)` over the whole batch, wherever its parts are."""
+        if not isinstance(batch, Part):
+            return torch.stack([term.mean() for term in terms])
+        # Gradients are averaged over processes, whose parts may differ in size by an image.
+        mine = torch.stack([term.sum() for term in terms]) * (self.trainer.world_size / batch.total)
+        return mine + (self.trainer.strategy.reduce(mine.detach().clone(), reduce_op="mean") - mine.detach())
 
     def _take_steps(self, batches: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         before = self.global_step
         reports = torch.stack([self._take_step(x) for x, _ in batches])
-        logged = [i for i in range(len(batches)) if self._is_logged(before + i + 1)]
-        # One transfer from the device for all of them.
-        for i, values in zip(logged, reports[logged].tolist(), strict=True):
-            self._log_terms(dict(zip(self._term_names, values, strict=True)), before + i + 1)
+        self._reports += [(before + i + 1, report) for i, report in enumerate(reports)]
+        self._account()
         # Lightning counts calls, and logs what it is given at the end of an epoch under that number.
         self.trainer.fit_loop.epoch_loop._batches_that_stepped += len(batches) - 1
         return dict(zip(self._term_names, reports[-1].unbind(), strict=True))
@@ -200,6 +225,23 @@ class VAE(LightningModule):
         assert isinstance(optimizer, LightningOptimizer)
         return optimizer
 
+    def _account(self) -> None:
+        """Looks at the terms of the steps since the last time, and logs those that are to be logged.
+
+        Raises:
+            DivergenceError: at the first step with a term that is not finite.
+        """
+        if not self._reports:
+            return
+        steps, reports = zip(*self._reports, strict=True)
+        self._reports = []
+        for step, values in zip(steps, torch.stack(reports).tolist(), strict=True):
+            terms = dict(zip(self._term_names, values, strict=True))
+            if wrong := [f"{name} is {value}" for name, value in terms.items() if not math.isfinite(value)]:
+                raise DivergenceError(f"step {step}: {', '.join(wrong)}; a lower model.optimizer.lr may help")
+            if self._is_logged(step):
+                self._log_terms(terms, step)
+
     def _log_terms(self, terms: dict[str, float], step: int) -> None:
         # Lightning's log takes as long as a small optimizer step, so it is called only where it is looked at; and what
         # goes to the loggers through it stands under the number of calls, not of steps.
@@ -213,29 +255,33 @@ class VAE(LightningModule):
         return bool(every_n_steps) and step % every_n_steps == 0
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate("val", batch[0], batch_idx)
+        self._evaluate("val", batch, batch_idx)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._evaluate("test", batch[0], batch_idx)
+        self._evaluate("test", batch, batch_idx)
 
-    def _evaluate(self, stage: str, x: Tensor, batch_idx: int) -> None:
+    def _evaluate(self, stage: str, batch: Any, batch_idx: int) -> None:
+        x = batch[0]
         # The noise depends on the batch alone: the same model gets the same numbers whenever it is evaluated,
         # and training goes on as if it had not been.
-        with isolate_rng():
+        with isolate_rng(), whole_batch(batch):
             torch.manual_seed(batch_idx)
             bound = ELBO()(self, x)
-            loss = bound.loss if type(self.objective) is ELBO else self.objective(self, x).loss
-        metrics: dict[str, Any] = {
-            f"{stage}/loss": loss.mean(),
-            f"{stage}/elbo": -bound.loss.mean(),
-            f"{stage}/distortion": bound.distortion.mean(),
-            f"{stage}/rate": bound.rate.mean(),
+            loss = bound.loss if type(self.objective) is ELBO or not len(x) else self.objective(self, x).loss
+        found = {
+            "loss": loss,
+            "elbo": -bound.loss,
+            "distortion": bound.distortion,
+            "rate": bound.rate,
         }
         if stage == "test":
             if hasattr(self.likelihood, "floor"):
-                floor = self.likelihood.floor(x)  # type: ignore[operator]
-                metrics["test/distortion_above_floor"] = (bound.distortion - floor).mean()
+                found["distortion_above_floor"] = bound.distortion - self.likelihood.floor(x)  # type: ignore[operator]
             if getattr(self.likelihood, "discrete", False):
-                metrics["test/bits_per_dim"] = bound.loss.mean() / (x[0].numel() * math.log(2))
+                found["bits_per_dim"] = bound.loss / (x.shape[1:].numel() * math.log(2))
+        means = self._means(list(found.values()), batch)
         # Weighted by the number of images, so that the epoch's mean is over images, not over batches.
-        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(x))
+        images = batch.total if isinstance(batch, Part) else len(x)
+        metrics = {f"{stage}/{name}": mean for name, mean in zip(found, means, strict=True)}
+        # Every process logs the same, so that nothing is to be gathered (which Lightning would do with rounded counts).
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=images)

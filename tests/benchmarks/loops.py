@@ -23,7 +23,7 @@ from torchvision.transforms import ToTensor
 
 from vae_lightning.capture import CapturedStep, make_capturable
 from vae_lightning.data.glyphs import Glyphs
-from vae_lightning.data.resident import EpochShuffle, ResidentLoader
+from vae_lightning.data.resident import Batches, EpochShuffle, ResidentLoader
 from vae_lightning.data.sources import Split
 from vae_lightning.train import CONFIGURATION, build
 from vae_lightning.vae import VAE
@@ -211,7 +211,7 @@ def _bare_loop(folder: Path, latent_dim: int) -> tuple[Callable[[Tensor], object
     optimizer = model.configure_optimizers()
     images, labels = Files(str(folder)).load(folder, train=True)
     sampler = EpochShuffle(len(images), seed=0)
-    loader = ResidentLoader(Split(images.to(device), labels.to(device)), 128, sampler)
+    loader = ResidentLoader(Split(images.to(device), labels.to(device)), Batches(len(images), 128, sampler))
 
     def batches() -> Iterator[Tensor]:
         while True:

@@ -2,7 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent
+
+from ..parts import SharedNormal
 
 __all__ = ["GaussianHead"]
 
@@ -28,5 +30,5 @@ class GaussianHead(nn.Module):
             for output in (self.mean(features), self.log_variance(features))
         )
         # Validating the arguments would read them back from the device in every step.
-        normal = Normal(mean, (0.5 * log_variance).exp(), validate_args=False)
+        normal = SharedNormal(mean, (0.5 * log_variance).exp(), validate_args=False)
         return Independent(normal, 1, validate_args=False)

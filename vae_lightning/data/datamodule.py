@@ -10,7 +10,8 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .resident import EpochShuffle, ResidentLoader
+from ..parts import Part, rand, whole_batch
+from .resident import Batches, Chosen, EpochShuffle, ResidentLoader, take
 from .sources import DataError, Source, Split, data_folder
 
 __all__ = ["ImageDataModule"]
@@ -28,7 +29,7 @@ class ImageDataModule(LightningDataModule):
         name: what the data set is called in figures and tables.
         source: where the images come from; the contract is in `vae_lightning.data`.
         image_shape: `(C, H, W)` that the model is built for; the source's images must have it.
-        batch_size: training images in a batch; the last, shorter batch of an epoch is kept.
+        batch_size: training images in a batch, on all devices together; the last, shorter batch of an epoch is kept.
         eval_batch_size: likewise in validation and testing. Beside speed and memory it determines which noise the one
             posterior sample of an image gets.
         scale: what pixel values are divided by. (The chapter divides by 256.)
@@ -114,6 +115,11 @@ class ImageDataModule(LightningDataModule):
                 found = tuple(split.images.shape[1:])
                 raise DataError(f"data.image_shape={list(self.image_shape)}, but the images are {list(found)}")
         held_out = self.validation_size
+        short = (len(train.images) - held_out) % self.batch_size or self.batch_size
+        if self.trainer and short < self.trainer.world_size:
+            raise DataError(
+                f"data.batch_size={self.batch_size}: leaves a batch of {short} for {self.trainer.world_size} devices"
+            )
         if held_out >= len(train.images):
             raise DataError(f"data.validation_size={held_out}: must be less than the {len(train.images)} images")
         if held_out:
@@ -165,28 +171,38 @@ class ImageDataModule(LightningDataModule):
     def test_dataloader(self) -> ResidentLoader | DataLoader:
         return self._loader("test", self.eval_batch_size)
 
-    def on_after_batch_transfer(self, batch: Split, dataloader_idx: int) -> Any:
+    def on_after_batch_transfer(self, batch: Split | Part, dataloader_idx: int) -> Any:
         images, labels = batch[0].float() / self.scale, batch[1]
         training = self.trainer is not None and self.trainer.training
         if self.binarize == "dynamic":
-            images = images.bernoulli() if training else (images > 0).float()
+            with whole_batch(batch):
+                images = (rand(images) < images).float() if training else (images > 0).float()
+        if isinstance(batch, Part):
+            return batch._replace(images=images)
         if self.steps_per_call == 1 or not training:
             return images, labels
         return list(zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True))
 
-    def _loader(self, name: str, batch_size: int, sampler: EpochShuffle | None = None) -> ResidentLoader | DataLoader:
+    def whole_test_batches(self) -> ResidentLoader | DataLoader:
+        """The test batches that a single process would get."""
+        return self._loader("test", self.eval_batch_size, share=False)
+
+    def _loader(
+        self, name: str, batch_size: int, sampler: EpochShuffle | None = None, share: bool = True
+    ) -> ResidentLoader | DataLoader:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         split = self.splits[name]
         resident = _fits(split, device) if self.resident == "auto" else self.resident
         if name == "train":
             where = f"stay on {device}" if resident else f"are loaded by {self.num_workers} workers"
             log.info("data       %s: %d images to train on, which %s", self.name, len(split.images), where)
+        ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer and share else (0, 1)
+        batches = Batches(len(split.images), batch_size, sampler, *ranks)
         if resident:
-            return ResidentLoader(Split(*(part.to(device) for part in split)), batch_size, sampler)
+            return ResidentLoader(Split(*(tensor.to(device) for tensor in split)), batches)
         return DataLoader(
             _BatchedDataset(split),
-            batch_size,
-            sampler=sampler,
+            batch_sampler=batches,  # type: ignore[arg-type]
             num_workers=self.num_workers,
             collate_fn=_as_fetched,
             pin_memory=device.type == "cuda",
@@ -205,8 +221,8 @@ class _BatchedDataset(Dataset):
     def __len__(self) -> int:
         return len(self.split.images)
 
-    def __getitems__(self, indices: list[int]) -> Split:
-        return Split(self.split.images[indices], self.split.labels[indices])
+    def __getitems__(self, chosen: Chosen) -> Split | Part:
+        return take(self.split, chosen)
 
 
 def _as_fetched(batch: Any) -> Any:

@@ -1,15 +1,18 @@
 """Batches from tensors that stay on the training device, and the shuffling that all loaders share."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from ..parts import Part, bounds
 from .sources import Split
 
-__all__ = ["EpochShuffle", "ResidentLoader"]
+__all__ = ["Batches", "Chosen", "EpochShuffle", "ResidentLoader", "take"]
 
 
 class EpochShuffle(Sampler[int]):
@@ -53,28 +56,74 @@ class EpochShuffle(Sampler[int]):
         return iter(self.remaining().tolist())
 
 
+class Chosen(NamedTuple):
+    """What a process gets of a batch.
+
+    Attributes:
+        indices: of its images, `(B,)`.
+        part: where they start in the whole batch, and how many images that has; None for the whole.
+    """
+
+    indices: NDArray[np.int64]
+    part: tuple[int, int] | None = None
+
+
+class Batches(Sampler[Chosen]):
+    """The batches of an epoch, or this process's part of each.
+
+    Args:
+        size: number of images.
+        batch_size: images in a whole batch; the last one may be shorter.
+        sampler: the order of each epoch; by default that of the images.
+        rank: number of this process.
+        processes: that share each batch.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, sampler: EpochShuffle | None = None, rank: int = 0, processes: int = 1
+    ) -> None:
+        self.size = size
+        self.batch_size = batch_size
+        self.sampler = sampler  # Lightning looks for it here, to set its epoch
+        self.rank = rank
+        self.processes = processes
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[Chosen]:
+        order = torch.arange(self.size) if self.sampler is None else self.sampler.remaining()
+        for whole in order.split(self.batch_size):
+            if self.processes == 1:
+                yield Chosen(whole.numpy())
+            else:
+                start, end = bounds(len(whole), self.rank, self.processes)
+                yield Chosen(whole[start:end].numpy(), (start, len(whole)))
+
+
+def take(split: Split, chosen: Chosen) -> Split | Part:
+    """The images and labels that were chosen, gathered on the device where they lie."""
+    indices = torch.from_numpy(chosen.indices).to(split.images.device)
+    found = split.images[indices], split.labels[indices]
+    return Split(*found) if chosen.part is None else Part(*found, *chosen.part)
+
+
 class ResidentLoader:
     """Batches gathered on the device where the images lie, so that a step copies nothing from the host.
 
     Args:
         split: images `(N, C, H, W)` and labels `(N,)`, on the training device.
-        batch_size: images in a batch; the last one may be shorter.
-        sampler: the order of each epoch; by default that of the images.
+        batches: which images go into each.
     """
 
-    def __init__(self, split: Split, batch_size: int, sampler: EpochShuffle | None = None) -> None:
+    def __init__(self, split: Split, batches: Batches) -> None:
         self.split = split
-        self.batch_size = batch_size
-        self.sampler = sampler
+        self.batches = batches
+        self.sampler = batches.sampler
         self.batch_sampler = None  # Lightning looks for it wherever there is a sampler
 
     def __len__(self) -> int:
-        return -(-len(self.split.images) // self.batch_size)
+        return len(self.batches)
 
-    def __iter__(self) -> Iterator[Split]:
-        images, labels = self.split
-        if self.sampler is None:
-            yield from map(Split, images.split(self.batch_size), labels.split(self.batch_size))
-        else:
-            for indices in self.sampler.remaining().to(images.device).split(self.batch_size):
-                yield Split(images[indices], labels[indices])
+    def __iter__(self) -> Iterator[Split | Part]:
+        return (take(self.split, chosen) for chosen in self.batches)

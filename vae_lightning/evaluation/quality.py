@@ -5,7 +5,7 @@ in hiragana means little.) Distances are therefore comparable between models of 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -91,8 +91,10 @@ class Distances(NamedTuple):
 def distances(real: Tensor, other: Tensor) -> Distances:
     """Of features `(N, F)` and `(M, F)`, at least two each. The kernel's subsets draw from torch's random state."""
     features = _Features(real.shape[1])
-    frechet = FrechetInceptionDistance(feature=features).set_dtype(torch.float64)
-    kernel = KernelInceptionDistance(feature=features, subsets=50, subset_size=min(500, len(real), len(other)))
+    # Nothing to be gathered: in a training on several devices, one process has all images.
+    alone: Any = {"sync_on_compute": False}
+    frechet = FrechetInceptionDistance(feature=features, **alone).set_dtype(torch.float64)
+    kernel = KernelInceptionDistance(feature=features, subsets=50, subset_size=min(500, len(real), len(other)), **alone)
     for metric in (frechet, kernel):
         metric.update(real.double().cpu(), real=True)
         metric.update(other.double().cpu(), real=False)

@@ -1,0 +1,220 @@
+"""One training in several processes is the training in one, but for the order in which numbers are added."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import torch.distributed as dist
+from conftest import TINY, compose_config, run_command
+from hydra.utils import instantiate
+from torch import nn
+from torch.multiprocessing import start_processes
+
+from vae_lightning.data.resident import Batches, EpochShuffle
+from vae_lightning.parts import Part, SharedBatchNorm, SharedBatchNorms, bounds, rand, whole_batch
+from vae_lightning.runs import Run
+
+# Plain gradient descent: Adam would take the rounding errors of gradients that are zero for whole steps.
+SGD = ["model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=0.0001", "data.validation_size=9"]
+# Neither the training nor the validation nor the test set is a multiple of anything.
+ODD = ["data.source.train_size=100", "data.source.test_size=41", "trainer.max_epochs=3", *SGD]
+ODD += ["callbacks.measurements.tsne=false"]  # which any rounding error changes altogether
+TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+def test_every_image_once_an_epoch(processes: int) -> None:
+    parts = [list(Batches(100, 32, EpochShuffle(100, seed=3), rank, processes)) for rank in range(processes)]
+    assert all(len(part) == 4 for part in parts)
+    whole = [torch.cat([torch.from_numpy(chosen.indices) for chosen in step]) for step in zip(*parts, strict=True)]
+    assert torch.equal(torch.cat(whole), EpochShuffle(100, seed=3).order())
+    if processes > 1:
+        for step in zip(*parts, strict=True):
+            assert [chosen.part[1] for chosen in step] == [sum(len(chosen.indices) for chosen in step)] * processes
+            assert max(len(chosen.indices) for chosen in step) - min(len(chosen.indices) for chosen in step) <= 1
+
+
+def step_in_parts(rank: int, processes: int, options: list[str], folder: Path) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=(folder / "port").read_text())
+    dist.init_process_group("gloo", rank=rank, world_size=processes)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = instantiate(compose_config(*TINY, *options).model, _convert_="all").double()
+    SharedBatchNorms().apply(model)
+    assert any(isinstance(layer, SharedBatchNorm) for layer in model.modules())
+    images = torch.rand(13, 1, 28, 28, dtype=torch.float64)
+    start, end = bounds(13, rank, processes)
+    part = Part(images[start:end], torch.zeros(end - start), start, 13)
+    with whole_batch(part):
+        drawn = (rand(part.images) < part.images).double()
+        terms = model.objective(model, drawn)
+    (terms.loss.sum() / 13).backward()
+    found = [torch.stack([term.sum() for term in terms]).detach()]
+    found += [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    for tensor in found:
+        dist.all_reduce(tensor)
+    SharedBatchNorms().revert(model)
+    assert not any(isinstance(layer, SharedBatchNorm) for layer in model.modules())
+    if rank == 0:
+        torch.save(found + list(model.buffers()), folder / f"{processes}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["model/objective=iwae"], ["model/objective=as_printed"], ["model/prior=vamp"]], ids=str
+)
+def test_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path: Path, options: list[str]) -> None:
+    """In float64, against a single process; 5 processes have parts of 2 and 3 images."""
+    for processes in (1, 2, 5):
+        (tmp_path / "port").write_text(str(20_000 + os.getpid() % 20_000 + processes))
+        start_processes(step_in_parts, (processes, options, tmp_path), processes, start_method="fork")
+    alone, *others = (torch.load(tmp_path / f"{processes}.pt") for processes in (1, 2, 5))
+    for other in others:
+        for one, two in zip(alone, other, strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-9)
+
+
+def test_shared_batch_norm_is_batch_norm(tmp_path: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    try:
+        for kind, shape in [(nn.BatchNorm2d, (6, 3, 4, 5)), (nn.BatchNorm1d, (6, 3))]:
+            torch.manual_seed(0)
+            plain, x = kind(3, momentum=0.3), torch.randn(shape, requires_grad=True)
+            nn.init.normal_(plain.weight)
+            shared = kind(3, momentum=0.3)
+            shared.load_state_dict(plain.state_dict())
+            SharedBatchNorms().apply(nn.Sequential(shared))
+            outcomes = []
+            for layer in (plain, shared):
+                outcome = layer(x).pow(3).sum()
+                (gradient,) = torch.autograd.grad(outcome, x)
+                outcomes.append([outcome, gradient, *layer.buffers(), layer.eval()(x)])
+            torch.testing.assert_close(*outcomes, rtol=1e-4, atol=1e-4)
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    done = run_command("vae_lightning.train", *TINY, *ODD, "model.latent_dim=2,3", "-m", *SWEEP, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "sweep"
+
+
+SWEEP = ["hydra.sweep.dir=sweep"]
+
+
+def compared(one: Path, other: Path) -> None:
+    tables = [pd.read_csv(sweep / "report" / "metrics.csv") for sweep in (one, other)]
+    timing = ["seconds_training", "images_per_second"]
+    first, second = (table.sort_values("run").drop(columns=timing).reset_index(drop=True) for table in tables)
+    pd.testing.assert_frame_equal(first, second, rtol=2e-3, atol=1e-4)
+    assert (first["test/elbo"] - second["test/elbo"]).abs().max() < 0.01
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], id="resident"),
+        pytest.param(["data.resident=false", "data.num_workers=1"], id="loaded", marks=pytest.mark.slow),
+    ],
+)
+def test_a_sweep_of_trainings_in_two_processes(alone: Path, tmp_path: Path, options: list[str]) -> None:
+    arguments = [*TINY, *ODD, *TWO, *options, "model.latent_dim=2,3", "-m", *SWEEP]
+    done = run_command("vae_lightning.train", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.count("device     2 × cpu") == 2
+    assert done.stdout.count("epoch 3/3  batch   3/3") == 2
+    compared(alone, tmp_path / "sweep")
+    assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == sorted(p.name for p in alone.iterdir())
+    contents = [sorted(p.name for p in (sweep / "latent_dim-2").iterdir()) for sweep in (alone, tmp_path / "sweep")]
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.slow
+def test_under_torchrun(alone: Path, tmp_path: Path) -> None:
+    """Only the first process reads the command line; the other one follows it from job to job."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "vae_lightning.train"]
+    done = subprocess.run(
+        [*torchrun, *TINY, *ODD, *TWO, "model.latent_dim=2,3", "-m", *SWEEP],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 runs finished" in done.stdout
+    compared(alone, tmp_path / "sweep")
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep"]
+
+
+def started(folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "vae_lightning.train", *TINY, *ODD, *TWO, "logger=none", *options]
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 2/" in line:
+            return process
+    raise AssertionError(process.communicate())
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_named(tmp_path: Path) -> None:
+    process = started(tmp_path, "hydra.run.dir=run", "trainer.max_epochs=500")
+    (other,) = children(process)
+    os.kill(other, signal.SIGKILL)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "process 1 of the training was ended by signal 9" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_all_processes_stop_and_go_on_together(tmp_path: Path) -> None:
+    options = ["trainer.max_epochs=24", "callbacks.grids.every_n_batches=50"]
+    process = started(tmp_path, "hydra.run.dir=parts", *options)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "its state is kept" in errors
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{process.pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    ends = []
+    for arguments in (["hydra.run.dir=parts", "resume=true"], ["hydra.run.dir=whole"]):
+        command = [*TINY, *ODD, *TWO, "logger=none", *options, *arguments]
+        done = run_command("vae_lightning.train", *command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        run = Run(tmp_path / arguments[0].partition("=")[2])
+        weights = torch.load(run.checkpoint_file, weights_only=True)["state_dict"]
+        metrics = json.loads(run.metrics_file.read_text())
+        ends.append((weights, {name: value for name, value in metrics.items() if name.startswith("test/")}))
+    assert all(torch.equal(weight, ends[1][0][name]) for name, weight in ends[0][0].items())
+    assert ends[0][1] == ends[1][1]
+
+
+def test_a_mistake_is_told_once(tmp_path: Path) -> None:
+    done = run_command("vae_lightning.train", *TINY, *TWO, "data.batch_size=95", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["data.batch_size=95: leaves a batch of 1 for 2 devices"]
