@@ -182,7 +182,7 @@ def test_resident_and_loaded_batches_are_the_same() -> None:
         assert isinstance(one, ResidentLoader)
         assert not isinstance(other, ResidentLoader)
         one.sampler.set_epoch(epoch)
-        other.sampler.set_epoch(epoch)
+        other.batch_sampler.sampler.set_epoch(epoch)
         for a, b in zip(one, other, strict=True):
             assert torch.equal(a[0], b[0])
             assert torch.equal(a[1], b[1])

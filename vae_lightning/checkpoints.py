@@ -1,6 +1,6 @@
 """Checkpoints from which a training goes on as if it had not been interrupted, and the interruption itself."""
 
-import os
+import io
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from .callbacks import batches_done
-from .runs import Run
+from .runs import Run, write_file
 
 __all__ = ["AtomicCheckpointIO", "Checkpoints", "Interrupted", "stoppable"]
 
@@ -82,12 +82,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(file.name + ".partial")
-        with partial.open("wb") as stream:
-            torch.save(checkpoint, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
+        content = io.BytesIO()  # PyTorch's writer would hide why a disk refuses
+        torch.save(checkpoint, content)
+        write_file(file, content.getvalue())
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from hydra.errors import (
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-__all__ = ["UsageError", "exit_code", "explain", "only_below_error", "unknown_option"]
+__all__ = ["UsageError", "exit_code", "explain", "explain_failure", "only_below_error", "unknown_option"]
 
 
 class UsageError(ValueError):
@@ -50,6 +50,36 @@ def explain(error: BaseException) -> str:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return "; ".join(_lines(error)[:3])
     return str(error).strip() or type(error).__name__
+
+
+def explain_failure(error: BaseException, folder: str, batch_size: int) -> str:
+    """What a job says of an exception: as `explain`, and of what the machine could not do, what to do about it.
+
+    Args:
+        error: of any kind.
+        folder: the run's.
+        batch_size: of the training.
+    """
+    chain = [error]
+    while chain[-1].__cause__:
+        chain.append(chain[-1].__cause__)
+    for cause in chain:
+        if _is_out_of_memory(cause):
+            advice = "a smaller one, trainer.precision=bf16-mixed or data.resident=false needs less"
+            return f"out of memory with data.batch_size={batch_size}: {advice}"
+        if match := re.search(r"DataLoader worker \(pid\(?s?\)? (\d+)", str(cause)):
+            return f"data.num_workers: worker process {match[1]} has died; data.num_workers=0 does without"
+        if isinstance(cause, OSError) and cause.strerror and not cause.filename:
+            return f"{folder}: {cause.strerror}"
+    return explain(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # PyTorch's; it is not imported for this
+        or "can't allocate memory" in str(error)
+    )
 
 
 def unknown_option(option: str, known: Iterable[str]) -> str:

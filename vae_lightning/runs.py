@@ -21,6 +21,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +32,7 @@ import yaml
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-__all__ = ["Run", "run_name", "short_names", "sweep_overrides", "sweep_runs", "swept_keys", "write_json"]
+__all__ = ["Run", "run_name", "short_names", "sweep_overrides", "sweep_runs", "swept_keys", "write_file", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -144,13 +145,26 @@ class Run:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a file so that it is there whole or not at all."""
+    write_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there whole or not at all; what was there before stays if it cannot be written.
+
+    Raises:
+        OSError: with the file's name.
+    """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        json.dump(content, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sweep_runs(sweep: Path) -> list[Run]:

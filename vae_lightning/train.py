@@ -11,9 +11,11 @@ import os
 import platform
 import shlex
 import sys
+import threading
 import traceback
 import warnings
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +26,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from .errors import UsageError, exit_code, explain
+from .errors import UsageError, exit_code, explain, explain_failure
 from .processes import Processes, is_connection_loss, is_member, join_jobs, no_more_jobs
 from .report.sweep import Folders
 from .runs import Run, short_names, sweep_runs, swept_keys, write_json
@@ -74,6 +76,10 @@ def main() -> None:
         no_more_jobs()
 
 
+def _quiet_about_files(otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda thread: None if isinstance(thread.exc_value, OSError) else otherwise(thread)
+
+
 def _take_part() -> int:
     """Trains what the first process of the training says, and leaves files and console to it."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
@@ -91,6 +97,9 @@ def _lead() -> int:
     # set it to is kept for the jobs, which may run in other processes.
     os.environ.setdefault(WANTS_TRACEBACK, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    # A log that cannot be written is no reason for tracebacks; nor are events, which a thread writes.
+    logging.raiseExceptions = False
+    threading.excepthook = _quiet_about_files(threading.excepthook)
     # Hydra takes flags before overrides only; this one is easily thought of last.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
     code = 0
@@ -126,11 +135,14 @@ def _job(config: DictConfig) -> float:
         _say_how_to_go_on(run, sweeps)
         raise stop
     except Exception as error:
-        code, message = exit_code(error), explain(error)
-        run.error_file.write_text(f"{traceback.format_exc()}\n{message.splitlines()[0]}\n")
-        if code == 1 and not type(error).__module__.startswith(__package__):
-            message += f"\nThe traceback is in {_short(run.error_file)}"
+        code, message = exit_code(error), explain_failure(error, _short(run.folder), config.data.get("batch_size"))
         log.error("%s", f"{run.name}: {message}" if sweeps else message)
+        with suppress(OSError):  # the disk may be full
+            run.error_file.write_text(f"{traceback.format_exc()}\n{message.splitlines()[0]}\n")
+            if code == 1 and not type(error).__module__.startswith(__package__):
+                log.error("The traceback is in %s", _short(run.error_file))
+        if code == 1 and run.checkpoint_file.is_file():
+            log.error("The last good state is in %s; resume=true goes on from there", _short(run.checkpoint_file))
         if os.environ.get(WANTS_TRACEBACK) == "1":
             traceback.print_exc()
     finally:
