@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -119,19 +118,15 @@ def _config(run: Run) -> dict[str, Any]:
     if not run.folder.is_dir():
         raise LoadError(f"{run.folder}: no such folder")
     if not run.config_file.is_file():
-        sweep = any(run.folder.glob("*/config.yaml"))
+        sweep = any(run.folder.glob("*/.hydra"))
         hint = "this is a sweep; name one of the runs in it" if sweep else "there is no run in this folder"
         raise LoadError(f"{run.folder}: {hint}")
     if not run.finished:
-        raise LoadError(f"{run.folder}: the run has no metrics: {run.failure}")
-    try:
-        config = run.config
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LoadError(f"{run.config_file}: {str(error).splitlines()[0]}") from error
+        raise LoadError(f"{run.folder}: is no finished run: {run.failure}")
     for key in ("model", "data"):
-        if not isinstance(config, dict) or not isinstance(config.get(key), dict):
+        if not isinstance(run.config.get(key), dict):
             raise LoadError(f"{run.config_file}: has no {key}")
-    return config
+    return run.config
 
 
 def _make(node: Mapping[str, Any], key: str, run: Run) -> Any:

@@ -18,6 +18,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +32,8 @@ import yaml
 
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
+
+NEEDED = {"latent_dim", "epochs", "test/elbo", "test/distortion", "test/rate"}  # metrics of every finished run
 
 __all__ = ["Run", "run_name", "short_names", "sweep_overrides", "sweep_runs", "swept_keys", "write_file", "write_json"]
 
@@ -84,7 +87,8 @@ class Run:
     def grids(self) -> dict[int, Path]:
         """The grids of samples that were drawn during training, by optimizer step."""
         files = sorted((self.figures / "grids").glob("step_*.png"))
-        return {int(file.stem.removeprefix("step_")): file for file in files}
+        steps = {file.stem.removeprefix("step_"): file for file in files}
+        return {int(step): file for step, file in steps.items() if step.isdecimal()}
 
     @property
     def checkpoint_file(self) -> Path:
@@ -96,16 +100,27 @@ class Run:
 
     @cached_property
     def finished(self) -> bool:
-        """Whether there are metrics that can be read."""
+        """Whether there are metrics and a configuration that can be read."""
         try:
-            return isinstance(self.metrics, dict)
+            return bool(self.metrics and self.config)
         except (OSError, ValueError):
             return False
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration."""
-        return yaml.safe_load(self.config_file.read_text())
+        """The resolved configuration.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if the file is damaged.
+        """
+        try:
+            found = yaml.safe_load(self.config_file.read_bytes())
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ValueError(str(error)) from error
+        if not isinstance(found, dict):
+            raise ValueError("not a mapping")
+        return found
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -113,21 +128,34 @@ class Run:
 
         Raises:
             FileNotFoundError: if the run is not finished.
-            ValueError: if the file is damaged.
+            ValueError: if the file is damaged: not an object of finite numbers, or one of `NEEDED` is missing.
         """
-        return json.loads(self.metrics_file.read_text())
+        found = json.loads(self.metrics_file.read_bytes())
+        numbers = isinstance(found, dict) and all(
+            isinstance(value, int | float) and math.isfinite(value) for value in found.values()
+        )
+        if not (numbers and found.keys() >= NEEDED):
+            raise ValueError("not the metrics of a run")
+        return found
 
     @property
     def failure(self) -> str:
-        """Why there are no metrics, in one line."""
+        """Why it is not finished, in one line."""
         if self.metrics_file.is_file():
-            return "metrics.json is damaged"
-        if not self.error_file.is_file():
-            return "not finished"
-        return self.error_file.read_text().strip().splitlines()[-1]
+            try:
+                return f"{self.config_file.name} is damaged" if self.metrics else ""
+            except (OSError, ValueError):
+                return f"{self.metrics_file.name} is damaged"
+        with suppress(OSError, ValueError, IndexError):
+            return self.error_file.read_text(errors="replace").strip().splitlines()[-1]
+        return "not finished"
 
     def option(self, key: str) -> Any:
         """Value of a configuration key, dotted, or of a group choice (`model/objective`); None where there is none."""
+        try:
+            self.config  # noqa: B018 -- it may be damaged
+        except (OSError, ValueError):
+            return None
         if "/" in key or isinstance(self._lookup(key), Mapping):
             return self._choices().get(key, self._choices().get(key.replace(".", "/")))
         return self._lookup(key)
@@ -139,8 +167,22 @@ class Run:
         return node
 
     def _choices(self) -> dict[str, str]:
-        hydra = yaml.safe_load((self.folder / ".hydra" / "hydra.yaml").read_text())
-        return hydra["hydra"]["runtime"]["choices"]
+        return self.hydra("runtime").get("choices") or {}
+
+    def hydra(self, node: str) -> Mapping[str, Any]:
+        """A node of what Hydra has noted of the run; empty where that is missing or damaged."""
+        found = read_hydra(self.folder / ".hydra" / "hydra.yaml").get(node)
+        return found if isinstance(found, Mapping) else {}
+
+
+def read_hydra(file: Path) -> Mapping[str, Any]:
+    """The `hydra` node of one of the files that Hydra writes; empty where it is missing or damaged."""
+    try:
+        found = yaml.safe_load(file.read_bytes())
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    node = found.get("hydra") if isinstance(found, Mapping) else None
+    return node if isinstance(node, Mapping) else {}
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -174,15 +216,19 @@ def sweep_runs(sweep: Path) -> list[Run]:
 
 
 def _job_number(run: Run) -> int:
-    hydra = yaml.safe_load((run.folder / ".hydra" / "hydra.yaml").read_text())
-    number = hydra["hydra"]["job"].get("num")
+    number = run.hydra("job").get("num")
     return number if isinstance(number, int) else 0
 
 
 def swept_keys(sweep: Path) -> list[str]:
     """The keys that a sweep varies, in Hydra's order, read from its `multirun.yaml`; none without that file."""
-    path = sweep / "multirun.yaml"
-    return list(sweep_overrides(yaml.safe_load(path.read_text())["hydra"])) if path.is_file() else []
+    from hydra.errors import OverrideParseException
+
+    hydra = read_hydra(sweep / "multirun.yaml")
+    try:
+        return list(sweep_overrides(hydra)) if hydra else []
+    except (KeyError, TypeError, AttributeError, OverrideParseException):  # it has been tampered with
+        return []
 
 
 def sweep_overrides(hydra: Mapping[str, Any]) -> "dict[str, Override]":

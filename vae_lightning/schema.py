@@ -146,7 +146,7 @@ def check_calls(config: DictConfig) -> None:
             target = str(node["_target_"])
             try:
                 parameters = inspect.signature(pkgutil.resolve_name(target)).parameters
-            except (ImportError, AttributeError, ValueError) as error:
+            except (ImportError, AttributeError, TypeError, ValueError) as error:
                 raise UsageError(f"{key}._target_={target}: cannot be loaded: {error}") from error
             _check_call(key, node, parameters)
 

@@ -109,7 +109,7 @@ def _lead() -> int:
         code = error.code
     except Exception as error:
         # No job has been started, or it would have said what is wrong itself.
-        code = exit_code(error)
+        code = max(exit_code(error), 1 if isinstance(error, OSError) else 2)
         if os.environ[WANTS_TRACEBACK] == "1":
             traceback.print_exc()
         elif isinstance(error, OSError) and code == 1:

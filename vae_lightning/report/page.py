@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from PIL import Image
 
 from .. import plots
 from ..runs import Run, short_names
+from .files import EXPLORER, read_arrays, read_picture
 from .metrics import describe
 from .picture import learning_curves, run_label
 from .table import SAME_FOR_ALL_SEEDS, spread
@@ -149,10 +151,10 @@ def _sentence(table: pd.DataFrame, keys: Sequence[str]) -> str:
     group_keys, groups = _aggregated(table, keys)
     if not groups or "test/elbo" not in table:
         return "No run has finished."
-    names, elbo = short_names(group_keys), describe("test/elbo")
+    elbo = describe("test/elbo")
 
     def name(labels: list[str]) -> str:
-        return ", ".join(f"{names[key]} = {label}" for key, label in zip(group_keys, labels, strict=True)) or labels[0]
+        return _name(group_keys, labels)
 
     def value(rows: pd.DataFrame) -> str:
         return spread(rows["test/elbo"], elbo).replace("-", "−")
@@ -169,10 +171,16 @@ def _sentence(table: pd.DataFrame, keys: Sequence[str]) -> str:
     )
 
 
+def _name(keys: Sequence[str], labels: Sequence[str]) -> str:
+    """What tells a group apart; its first label where that is no value of a key."""
+    names = short_names(keys)
+    return ", ".join(f"{names[key]} = {label}" for key, label in zip(keys, labels, strict=False)) or labels[0]
+
+
 def _groups(table: pd.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
     """Means and spreads of every metric, for the charts of rate and distortion and over the latent dimension."""
     group_keys, groups = _aggregated(table, keys)
-    names, columns = short_names(group_keys), _metric_columns(table)
+    columns = _metric_columns(table)
     found = []
     for labels, rows in groups:
         metrics = {}
@@ -180,13 +188,10 @@ def _groups(table: pd.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
             mean, deviation = rows[name].mean(), rows[name].std()
             if math.isfinite(mean):
                 metrics[name] = [float(mean), float(deviation) if math.isfinite(deviation) else 0.0]
-        label = (
-            ", ".join(f"{names[key]} = {value}" for key, value in zip(group_keys, labels, strict=False)) or labels[0]
-        )
         dimension = rows["latent_dim"].iloc[0] if "latent_dim" in rows and rows["latent_dim"].nunique() == 1 else None
         found.append(
             {
-                "label": label,
+                "label": _name(group_keys, labels),
                 "name": ", ".join(labels),
                 "latent_dim": None if dimension is None else int(dimension),
                 "metrics": metrics,
@@ -198,6 +203,7 @@ def _groups(table: pd.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
 def _run_data(run: Run, keys: Sequence[str], sheets: dict[str, str]) -> dict[str, Any]:
     """What the page's script shows of a run."""
     grids = run.grids()
+    drawn = [(step, read_picture(grids[step])) for step in plots.evenly_spaced(list(grids), GRIDS)]
     curves = {}
     for name, (steps, values) in learning_curves(run).items():
         kept = [i for i in plots.evenly_spaced(range(len(steps)), POINTS) if math.isfinite(values[i])]
@@ -208,17 +214,18 @@ def _run_data(run: Run, keys: Sequence[str], sheets: dict[str, str]) -> dict[str
         "group": run_label(run, [key for key in keys if key != "seed"] or keys),
         "curves": curves,
         "grids": [
-            {"step": step, "src": _picture(grids[step], sheets)} for step in plots.evenly_spaced(list(grids), GRIDS)
+            {"step": step, "src": _add(picture, sheets, quality=60)} for step, picture in drawn if picture is not None
         ],
         "explorer": _explorer(run, sheets),
     }
 
 
 def _explorer(run: Run, sheets: dict[str, str]) -> dict[str, Any] | None:
+    found = read_arrays(run.explorer_file, EXPLORER)
+    if found is None:
+        return None
+    box, lattice, slides = found["box"], found["lattice"], found["slides"]
     try:
-        with np.load(run.explorer_file, allow_pickle=False) as file:
-            found = dict(file)
-        box, lattice, slides = found["box"], found["lattice"], found["slides"]
         return {
             "codes": np.round(found["codes"], 3).tolist(),
             "labels": found["labels"].tolist(),
@@ -233,7 +240,7 @@ def _explorer(run: Run, sheets: dict[str, str]) -> dict[str, Any] | None:
             "slides": _sheet(slides, sheets),
             "latent_dim": int(run.metrics["latent_dim"]),
         }
-    except (OSError, ValueError, KeyError):  # there is none, or it is damaged
+    except (ValueError, TypeError):  # not the images that they should be
         return None
 
 
@@ -257,11 +264,6 @@ def _sheet(images: np.ndarray, sheets: dict[str, str], quality: int = 80) -> str
     return _add(Image.fromarray(picture.squeeze(2) if channels == 1 else picture), sheets, quality)
 
 
-def _picture(path: Path, sheets: dict[str, str]) -> str:
-    with Image.open(path) as picture:
-        return _add(picture, sheets, quality=60)
-
-
 def _add(picture: Image.Image, sheets: dict[str, str], quality: int) -> str:
     content = io.BytesIO()
     picture.convert("RGB").save(content, "WEBP", quality=quality, method=4)
@@ -278,10 +280,9 @@ def _galleries(runs: Sequence[Run], keys: Sequence[str]) -> list[dict[str, Any]]
         pictures = []
         for run in plots.evenly_spaced(having, 4):
             sheets: dict[str, str] = {}
-            with Image.open(run.figures / f"{stem}.png") as picture:
+            if picture := read_picture(run.figures / f"{stem}.png"):
                 picture.thumbnail((900, 900))
-                key = _add(picture, sheets, quality=70)
-            pictures.append((run_label(run, keys), sheets[key]))
+                pictures.append((run_label(run, keys), sheets[_add(picture, sheets, quality=70)]))
         if pictures:
             found.append({"title": title, "pictures": pictures})
     return found
@@ -290,8 +291,8 @@ def _galleries(runs: Sequence[Run], keys: Sequence[str]) -> list[dict[str, Any]]
 def _recipe(run: Run, keys: Sequence[str]) -> dict[str, Any]:
     """How to run it again."""
     environment: Mapping[str, Any] = {}
-    if run.environment_file.is_file():
-        environment = json.loads(run.environment_file.read_text())
-    command = " ".join(map(str, environment.pop("command", []))) if isinstance(environment, dict) else ""
+    with suppress(OSError, ValueError):
+        environment = dict(json.loads(run.environment_file.read_bytes()))
+    command = " ".join(map(str, environment.pop("command", ())))  # type: ignore[attr-defined]
     config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
     return {"label": run_label(run, keys), "command": command, "environment": environment, "config": config}

@@ -9,12 +9,12 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.transforms.functional import pil_to_tensor
 
 from .. import plots
 from ..runs import Run, short_names
+from .files import FIGURES, read_arrays, read_picture
 
 __all__ = ["comparison_picture", "learning_curves", "run_label", "sweep_title"]
 
@@ -34,7 +34,7 @@ def comparison_picture(runs: Sequence[Run], keys: Sequence[str], file: Path) -> 
     """
     curves = {run_label(run, keys): learning_curves(run) for run in runs}
     shown = _side_by_side(runs, keys)
-    arrays = {run: dict(np.load(run.arrays_file)) for run in shown if run.arrays_file.is_file()}
+    arrays = {run: found for run in shown if (found := read_arrays(run.arrays_file, FIGURES))}
     width = {1: 6.6, 2: 5.6, 3: 4.6}.get(len(shown), 4.0)
     rows = [
         (2.9 + 0.17 * -(-min(len(curves), LEGEND) // 3), any(curves.values()), None),
@@ -117,7 +117,8 @@ def _draw_grids(figure: SubFigure, run: Run, arrays: dict[str, np.ndarray] | Non
     for axes, step in zip(figure.subplots(1, GRIDS, squeeze=False).flat, [*chosen, *[None] * GRIDS], strict=False):
         axes.set_axis_off()
         if step is not None:
-            plots.draw_picture(axes, pil_to_tensor(Image.open(files[step])))
+            if picture := read_picture(files[step]):
+                plots.draw_picture(axes, pil_to_tensor(picture))
             axes.set_title(f"step {step}", fontsize=8, color=plots.QUIET, pad=3)
 
 

@@ -17,8 +17,7 @@ def metrics_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     rows = []
     for run in runs:
         row = {"run": run.name, "status": "finished" if run.finished else run.failure}
-        if run.config_file.is_file():
-            row |= {key: str(run.option(key)) for key in keys}
+        row |= {key: str(value) for key in keys if (value := run.option(key)) is not None}
         rows.append(row | (run.metrics if run.finished else {}))
     return pd.DataFrame(rows)
 
