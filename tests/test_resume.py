@@ -16,7 +16,8 @@ import torch
 from conftest import TINY, compose_config, run_command
 from pytorch_lightning import Callback, seed_everything
 
-from vae_lightning.checkpoints import Checkpoints, Interrupted, stoppable
+from vae_lightning.checkpoints import Checkpoints, stoppable
+from vae_lightning.errors import Interrupted
 from vae_lightning.report.picture import learning_curves
 from vae_lightning.runs import Run
 from vae_lightning.train import _steps_taken, build

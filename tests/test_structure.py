@@ -18,7 +18,7 @@ ALLOWED = {
     "callbacks": {"plots", "evaluation", "parts", "runs", "vae"},
     "report": {"plots", "evaluation", "runs", "report"},
     "capture": set(),
-    "checkpoints": {"callbacks", "runs"},
+    "checkpoints": {"callbacks", "errors", "runs"},
     "measurements": {"callbacks", "evaluation", "vae"},
     "runs": set(),
     "errors": set(),

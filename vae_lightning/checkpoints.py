@@ -15,16 +15,13 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from .callbacks import batches_done
+from .errors import Interrupted
 from .runs import Run, write_file
 
-__all__ = ["AtomicCheckpointIO", "Checkpoints", "Interrupted", "stoppable"]
+__all__ = ["AtomicCheckpointIO", "Checkpoints", "stoppable"]
 
 
-class Interrupted(SystemExit):
-    """The training was asked to stop, and has stopped after a whole step with its state kept.
-
-    It is no `Exception`: it ends a sweep as well as a job.
-    """
+Handler = Callable[[int, FrameType | None], None]
 
 
 class Checkpoints(Checkpoint):
@@ -40,7 +37,8 @@ class Checkpoints(Checkpoint):
     """
 
     stop_signal = 0
-    _handler: ClassVar[Callable[[int, FrameType | None], None] | None] = None
+    _handler: ClassVar[Handler | None] = None
+    _requeue: ClassVar[Handler | None] = None
 
     def __init__(self, every_n_batches: int = 0) -> None:
         if every_n_batches < 0:
@@ -48,7 +46,7 @@ class Checkpoints(Checkpoint):
         self.every_n_batches = every_n_batches
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if Checkpoints._handler:  # Lightning has put its own in its place
+        if Checkpoints._handler and not Checkpoints._requeue:  # Lightning has put its own in its place
             signal.signal(signal.SIGTERM, Checkpoints._handler)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
@@ -56,6 +54,8 @@ class Checkpoints(Checkpoint):
         number = _stop_signal(trainer)
         if due or number:
             self._save(trainer)
+        if number == signal.SIGUSR2 and Checkpoints._requeue:
+            Checkpoints._requeue(number, None)
         if number:
             raise Interrupted(128 + number)
 
@@ -92,6 +92,8 @@ def stoppable(trainer: Trainer) -> Iterator[None]:
     """Inside it, the first SIGINT or SIGTERM stops a training after the step that is being taken, a second one at once.
 
     Outside a training loop, and where there is nothing that would keep the state, the first one stops at once as well.
+    In a job that submitit has started, its SIGUSR2 announces the end of the job's time: the state is kept, and submitit
+    queues the job once more. SIGTERM, which a scheduler sends beside it, is then none of ours.
     """
     keeps = any(isinstance(callback, Checkpoints) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     if threading.current_thread() is not threading.main_thread():  # signals go to that one
@@ -99,15 +101,21 @@ def stoppable(trainer: Trainer) -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGUSR2 and not trainer.training and Checkpoints._requeue:
+            Checkpoints._requeue(number, frame)
         if Checkpoints.stop_signal or not (keeps and trainer.training):
             raise Interrupted(128 + number)
         Checkpoints.stop_signal = number
 
+    requeue = signal.getsignal(signal.SIGUSR2)
+    announced = keeps and callable(requeue)
     Checkpoints.stop_signal, Checkpoints._handler = 0, stop
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    Checkpoints._requeue = requeue if announced else None  # type: ignore[assignment]
+    numbers = (signal.SIGINT, signal.SIGUSR2 if announced else signal.SIGTERM)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
-        Checkpoints.stop_signal, Checkpoints._handler = 0, None
+        Checkpoints.stop_signal, Checkpoints._handler, Checkpoints._requeue = 0, None, None
         for number, handler in before.items():
             signal.signal(number, handler)

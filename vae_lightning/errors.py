@@ -15,11 +15,18 @@ from hydra.errors import (
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-__all__ = ["UsageError", "exit_code", "explain", "explain_failure", "only_below_error", "unknown_option"]
+__all__ = ["Interrupted", "UsageError", "exit_code", "explain", "explain_failure", "only_below_error", "unknown_option"]
 
 
 class UsageError(ValueError):
     """The command or the configuration is wrong; the message says what is allowed."""
+
+
+class Interrupted(SystemExit):
+    """The training was asked to stop, and has stopped after a whole step with its state kept.
+
+    It is no `Exception`: it ends a sweep as well as a job.
+    """
 
 
 def exit_code(error: BaseException) -> int:

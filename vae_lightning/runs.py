@@ -35,7 +35,18 @@ if TYPE_CHECKING:
 
 NEEDED = {"latent_dim", "epochs", "test/elbo", "test/distortion", "test/rate"}  # metrics of every finished run
 
-__all__ = ["Run", "run_name", "short_names", "sweep_overrides", "sweep_runs", "swept_keys", "write_file", "write_json"]
+__all__ = [
+    "Run",
+    "read_hydra",
+    "run_name",
+    "short_names",
+    "shown",
+    "sweep_overrides",
+    "sweep_runs",
+    "swept_keys",
+    "write_file",
+    "write_json",
+]
 
 
 @dataclass(frozen=True)
@@ -281,7 +292,19 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return names
 
 
+def shown(value: Any) -> str:
+    """A value as people read it: long decimals rounded.
+
+    >>> shown(0.0036835616), shown("0.001"), shown("conv")
+    ('0.003684', '0.001', 'conv')
+    """
+    text = str(value)
+    return f"{float(text):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", text) else text
+
+
 def _plain(value: str, longest: int = 40) -> str:
+    if (rounded := shown(value)) != value:
+        return f"{rounded}-{hashlib.sha256(value.encode()).hexdigest()[:4]}"
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", value)
     if plain == value and len(value) <= longest:
         return value

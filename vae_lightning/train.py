@@ -26,7 +26,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from .errors import UsageError, exit_code, explain, explain_failure
+from .errors import Interrupted, UsageError, exit_code, explain, explain_failure
 from .processes import Processes, is_connection_loss, is_member, join_jobs, no_more_jobs
 from .report.sweep import Folders
 from .runs import Run, short_names, sweep_runs, swept_keys, write_json
@@ -130,10 +130,13 @@ def _job(config: DictConfig) -> float:
     sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         check(config)
-        return train(config, run)["test/elbo"]
-    except SystemExit as stop:
+        # In a sweep only a job that has been queued again finds its folder in use.
+        config.resume = config.resume or (sweeps and run.config_file.is_file())
+        metrics = train(config, run)
+        return metrics.get("val/elbo", metrics["test/elbo"])
+    except Interrupted:
         _say_how_to_go_on(run, sweeps)
-        raise stop
+        raise
     except Exception as error:
         code, message = exit_code(error), explain_failure(error, _short(run.folder), config.data.get("batch_size"))
         log.error("%s", f"{run.name}: {message}" if sweeps else message)
@@ -435,4 +438,7 @@ def _quiet() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Not this module's own: what is sent to other processes must be found there by its name.
+    from vae_lightning.train import main as installed
+
+    installed()

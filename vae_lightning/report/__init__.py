@@ -28,11 +28,14 @@ def compare(sweep: Path) -> list[Run]:
     # Imported here, because the command line imports this package before it knows whether there is anything to compare.
     from .claims import chapter_claims
     from .page import write_page
+    from .search import best_first, is_search
     from .table import metrics_table, print_table
 
     runs = sweep_runs(sweep)
     if not runs:
         raise FileNotFoundError(2, _no_runs(sweep), str(sweep))
+    if is_search(sweep):
+        runs = best_first(runs)
     finished = [run for run in runs if run.finished]
     unfinished = [run for run in runs if not run.finished]
     keys = swept_keys(sweep)
@@ -42,6 +45,8 @@ def compare(sweep: Path) -> list[Run]:
     table.to_csv(folder / "metrics.csv", index=False)
     print(f"comparison {os.path.relpath(sweep)}: {len(finished)} of {len(runs)} runs finished\n")
     claims: list[Claim] = []
+    if is_search(sweep):
+        print("search     the best first, by the elbo of validation images where there are some\n")
     if finished:
         from .picture import comparison_picture
 

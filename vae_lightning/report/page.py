@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 from .. import plots
-from ..runs import Run, short_names
+from ..runs import Run, short_names, shown
 from .files import EXPLORER, read_arrays, read_picture
 from .metrics import describe
 from .picture import learning_curves, run_label
@@ -87,7 +87,7 @@ def _study(runs: Sequence[Run]) -> str:
 def _facts(runs: Sequence[Run], keys: Sequence[str]) -> list[tuple[str, str]]:
     """What was compared, and what all runs share."""
     names = short_names(keys)
-    facts = [(names[key], ", ".join(dict.fromkeys(str(run.option(key)) for run in runs))) for key in keys]
+    facts = [(names[key], ", ".join(dict.fromkeys(shown(run.option(key)) for run in runs))) for key in keys]
     for label, key in [("data", "data.name"), ("architecture", "model"), ("objective", "model/objective")]:
         if key not in keys and (label != "data" or "data" not in keys):
             facts.append((label, ", ".join(dict.fromkeys(str(run.option(key)) for run in runs))))
@@ -101,8 +101,8 @@ def _aggregated(table: pd.DataFrame, keys: Sequence[str]) -> tuple[list[str], li
     others = [key for key in keys if key != "seed"]
     if "seed" in keys and len(finished) > 1:
         groups = finished.groupby(others or "status", sort=False)
-        return others, [([str(rows.iloc[0][key]) for key in others] or ["all seeds"], rows) for _, rows in groups]
-    labels = [[str(row[key]) for key in keys] or [str(row["run"])] for _, row in finished.iterrows()]
+        return others, [([shown(rows.iloc[0][key]) for key in others] or ["all seeds"], rows) for _, rows in groups]
+    labels = [[shown(row[key]) for key in keys] or [str(row["run"])] for _, row in finished.iterrows()]
     return list(keys), [(label, finished.iloc[[i]]) for i, label in enumerate(labels)]
 
 

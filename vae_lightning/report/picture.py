@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchvision.transforms.functional import pil_to_tensor
 
 from .. import plots
-from ..runs import Run, short_names
+from ..runs import Run, short_names, shown
 from .files import FIGURES, read_arrays, read_picture
 
 __all__ = ["comparison_picture", "learning_curves", "run_label", "sweep_title"]
@@ -88,7 +88,8 @@ def _side_by_side(runs: Sequence[Run], keys: Sequence[str]) -> list[Run]:
 def sweep_title(runs: Sequence[Run], keys: Sequence[str]) -> str:
     """What finished runs differ in, their data and epochs."""
     names = short_names(keys)
-    swept = [f"{names[key]} {', '.join(dict.fromkeys(str(run.option(key)) for run in runs))}" for key in keys]
+    swept = [f"{names[key]} {', '.join(dict.fromkeys(shown(run.option(key)) for run in runs))}" for key in keys]
+    swept = [textwrap.shorten(text, 60, placeholder=" …") for text in swept]
     data = ", ".join(dict.fromkeys(str(run.option("data.name")) for run in runs))
     epochs = ", ".join(dict.fromkeys(str(run.metrics["epochs"]) for run in runs))
     return "  ·  ".join([*(swept or [runs[0].name]), data, f"{epochs} epoch{'' if epochs == '1' else 's'}"])
@@ -97,7 +98,7 @@ def sweep_title(runs: Sequence[Run], keys: Sequence[str]) -> str:
 def run_label(run: Run, keys: Sequence[str]) -> str:
     """What tells a run apart: the swept keys and its values of them."""
     names = short_names(keys)
-    return ", ".join(f"{names[key]} = {run.option(key)}" for key in keys) or run.name
+    return ", ".join(f"{names[key]} = {shown(run.option(key))}" for key in keys) or run.name
 
 
 def _draw_curves(figure: SubFigure, curves: dict[str, Curves]) -> None:

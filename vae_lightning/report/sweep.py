@@ -7,14 +7,16 @@ in it would not fail the process.
 
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.core.override_parser.types import ValueType
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..runs import Run, sweep_overrides, sweep_runs
+from .search import SWEEPER, go_on
 
 __all__ = ["Folders"]
 
@@ -46,6 +48,12 @@ class Folders(Callback):
                 if count > 1:
                     _refuse(f"{override.input_line}: {value} stands there {count} times; each run needs its own")
         Folders.sweep = folder
+        # Not every sweeper keeps what was swept, and the names of runs depend on it.
+        with suppress(OSError):  # which Hydra will find as well, and tell
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(config, folder / "multirun.yaml")
+        if SWEEPER in str(config.hydra.sweeper._target_):
+            go_on(config.hydra.sweeper)
 
 
 def _refuse(message: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ..runs import Run, short_names
+from ..runs import Run, short_names, shown
 from .metrics import CONSOLE, Metric, describe
 
 __all__ = ["metrics_table", "print_table", "spread"]
@@ -27,7 +27,7 @@ def print_table(table: pd.DataFrame, keys: Sequence[str]) -> None:
     finished = table[table["status"] == "finished"]
     names = short_names(keys)
     columns = {name: describe(name) for name in CONSOLE if name in finished}
-    runs = finished[list(keys)].rename(columns=names) if keys else finished[["run"]].copy()
+    runs = finished[list(keys)].map(shown).rename(columns=names) if keys else finished[["run"]].copy()
     for name, metric in columns.items():
         runs[metric.label] = finished[name].map(
             lambda value, metric=metric: "" if pd.isna(value) else metric.write(value)
