@@ -7,7 +7,7 @@ DATA ?= kmnist
 SWEEP ?= $(shell ls -dt multirun/*/ 2>/dev/null | head -n 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare report tensorboard bench test test-all
+.PHONY: help demo compare report tensorboard bench test test-all coverage audit
 
 help:  ## this list
 	@echo "make TARGET [DATA=…] [ARGS=\"KEY=VALUE …\"]"
@@ -41,6 +41,15 @@ test: $(INSTALLED)  ## lint, types and tests, in minutes
 
 test-all: $(INSTALLED)  ## the tests that take longer, too
 	$(BIN)/pytest $(ARGS)
+
+coverage: $(INSTALLED)  ## lines of the package that all tests reach, those in other processes included
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages, asked of the package index
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into .venv: PyTorch and the rest, several GB, a few minutes the first time …"

@@ -155,6 +155,28 @@ def test_a_signal_keeps_everything_and_says_how_to_go_on(tmp_path: Path, number:
     assert _steps_taken(Run(tmp_path / "sweep" / "latent_dim-2").checkpoint_file) >= 3
 
 
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    """In the middle of a step, and without a checkpoint."""
+
+    class Impatient(Callback):
+        reached = False
+
+        def on_train_batch_start(self, *_: object) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            self.reached = True
+
+    config = compose_config(*TINY, *SETTINGS)
+    config.run_dir = str(tmp_path)
+    model, data, trainer, _ = build(config)
+    trainer.callbacks.insert(0, impatient := Impatient())
+    with stoppable(trainer), pytest.raises(Interrupted) as stop:
+        trainer.fit(model, datamodule=data)
+    assert stop.value.code == 130
+    assert not impatient.reached
+    assert not Run(tmp_path).checkpoint_file.exists()
+
+
 def test_a_sweep_goes_on(tmp_path: Path) -> None:
     """A finished run is left alone, one that has just begun is run, and the comparison is made."""
     sweep = ["--multirun", "model.latent_dim=2,3", "hydra.sweep.dir=sweep"]

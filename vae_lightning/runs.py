@@ -37,6 +37,7 @@ NEEDED = {"latent_dim", "epochs", "test/elbo", "test/distortion", "test/rate"}  
 
 __all__ = [
     "Run",
+    "forget_paths",
     "read_hydra",
     "run_name",
     "short_names",
@@ -78,6 +79,10 @@ class Run:
     @property
     def error_file(self) -> Path:
         return self.folder / "error.txt"
+
+    @property
+    def hydra_file(self) -> Path:
+        return self.folder / ".hydra" / "hydra.yaml"
 
     @property
     def figures(self) -> Path:
@@ -182,7 +187,7 @@ class Run:
 
     def hydra(self, node: str) -> Mapping[str, Any]:
         """A node of what Hydra has noted of the run; empty where that is missing or damaged."""
-        found = read_hydra(self.folder / ".hydra" / "hydra.yaml").get(node)
+        found = read_hydra(self.hydra_file).get(node)
         return found if isinstance(found, Mapping) else {}
 
 
@@ -194,6 +199,16 @@ def read_hydra(file: Path) -> Mapping[str, Any]:
         return {}
     node = found.get("hydra") if isinstance(found, Mapping) else None
     return node if isinstance(node, Mapping) else {}
+
+
+def forget_paths(file: Path) -> None:
+    """Takes the user's folders out of one of the files that Hydra writes: no run depends on them."""
+    hydra = read_hydra(file)
+    runtime = hydra.get("runtime")
+    if not isinstance(runtime, dict):
+        return
+    kept = {key: value for key, value in runtime.items() if key not in ("cwd", "config_sources", "output_dir")}
+    write_file(file, yaml.safe_dump({"hydra": {**hydra, "runtime": kept}}, sort_keys=False).encode())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from .errors import Interrupted, UsageError, exit_code, explain, explain_failure
 from .processes import Processes, is_connection_loss, is_member, join_jobs, no_more_jobs
 from .report.sweep import Folders
-from .runs import Run, short_names, sweep_runs, swept_keys, write_json
+from .runs import Run, forget_paths, short_names, sweep_runs, swept_keys, write_json
 from .schema import check, check_calls, register
 
 if TYPE_CHECKING:
@@ -117,6 +117,9 @@ def _lead() -> int:
             print(f"cannot write the output folder: {explain(error)}\n{hint}", file=sys.stderr)
         else:
             print(explain(error), file=sys.stderr)
+    if Folders.sweep is not None:
+        with suppress(OSError):
+            forget_paths(Folders.sweep / "multirun.yaml")
     if Folders.sweep is not None and sweep_runs(Folders.sweep):
         from .report import compare
 
@@ -376,6 +379,7 @@ def _describe(config: DictConfig, run: Run, model: "VAE", trainer: "Trainer") ->
         torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     )
     OmegaConf.save(OmegaConf.merge(config, {"run_dir": "."}), run.config_file, resolve=True)
+    forget_paths(run.hydra_file)
     packages = ["torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "vae-lightning"]
     environment = {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
