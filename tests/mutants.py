@@ -22,10 +22,6 @@ INTERRUPTED = "from_anywhere or with_anything"
 MUTANTS = [
     ("objectives.py", "return distortion + rate\n", "return distortion - rate\n", OBJECTIVES, ""),
     ("objectives.py", "distortion + self.beta * rate", "distortion + rate", OBJECTIVES, ""),
-    ("objectives.py", "z = self.sample(posterior)\n        distortion = -model.decode(z).log_prob(x)\n        rate = _rate("
-     "posterior, model.prior.distribution(), z)\n        return", "z = self.sample(posterior)\n        distortion = "
-     "model.decode(z).log_prob(x)\n        rate = _rate(posterior, model.prior.distribution(), z)\n        return",
-     OBJECTIVES, ""),
     ("objectives.py", "self.taken * self.cycles / self.steps", "self.taken / self.steps", OBJECTIVES, ""),
     ("objectives.py", "self.taken += 1", "self.taken += 2", OBJECTIVES, ""),
     ("objectives.py", "position / self.ramp", "position * self.ramp", OBJECTIVES, ""),

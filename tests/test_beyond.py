@@ -57,6 +57,14 @@ def test_the_preset_for_slurm_is_one(tmp_path: Path) -> None:
     assert "max_num_timeout: 100" in done.stdout
 
 
+def test_a_launcher_that_is_not_installed(tmp_path: Path) -> None:
+    if importlib.util.find_spec("hydra_plugins.hydra_ray_launcher"):
+        pytest.skip("it is")
+    done = run_command("vae_lightning.train", "-m", "hydra/launcher=ray_cluster", "seed=0,1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "hydra/launcher=ray: is not installed; pip install vae-lightning[ray]\n"
+
+
 def find_task(folder: Path) -> int | None:
     """The process in which submitit runs a job that was submitted from a folder."""
     for entry in Path("/proc").iterdir():

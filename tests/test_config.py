@@ -53,7 +53,7 @@ def test_an_experiment_says_how_to_run_it_and_what_to_expect(path: Path) -> None
         ("model.optimizer.lr=0", "model.optimizer.lr=0: must be a number greater than 0"),
         ("data.image_shape=28", "data.image_shape=28: must be three whole numbers"),
         ("data.image_shape=[28,28]", "data.image_shape=[28, 28]: must be three whole numbers"),
-        ("trainer.devices=[0]", "trainer.devices=[0]: must be one of 1"),
+        ("trainer.devices=[0]", "trainer.devices=[0]: must be a whole number of at least 1"),
         ("callbacks.figures.samples=0", "callbacks.figures.samples=0: must be a whole number of at least 1"),
         ("seed=-1", "seed=-1: must be a whole number from 0"),
         ("trainer.accelerator=gpus", "trainer.accelerator=gpus: must be one of auto, cpu"),

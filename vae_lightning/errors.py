@@ -22,6 +22,12 @@ class UsageError(ValueError):
     """The command or the configuration is wrong; the message says what is allowed."""
 
 
+# Choices of Hydra's that come with an optional dependency, and what that is called in pyproject.toml.
+EXTRAS = {
+    "joblib": "parallel", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "search",
+}  # fmt: skip
+
+
 class Interrupted(SystemExit):
     """The training was asked to stop, and has stopped after a whole step with its state kept.
 
@@ -112,6 +118,8 @@ def only_below_error() -> Callable[[logging.LogRecord], bool]:
 def _unknown_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
     options = sorted(option for option in error.options or [] if not option.startswith("_"))
+    if choice in EXTRAS and group.startswith("hydra/"):
+        return f"{group}={choice}: is not installed; pip install vae-lightning[{EXTRAS[choice]}]"
     if not group:
         return f"{choice}: no such configuration file"
     if not options:
