@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from vae_lightning.architectures.conv import ConvDecoder, SpreadPixel
+from vae_lightning.architectures.posterior import GaussianHead
 from vae_lightning.train import CONFIGURATION
 
 ARCHITECTURES = sorted(path.stem for path in (CONFIGURATION / "model").glob("[!_]*.yaml"))
@@ -89,3 +90,12 @@ def test_conv_serves_sides_that_differ_and_refuses_odd_ones() -> None:
     for side in (27, 8):
         with pytest.raises(ValueError, match=f"image_shape: .* got {side}"):
             ConvDecoder((1, side, side), latent_dim=2)
+
+
+def test_the_posterior_has_the_variance_that_its_head_gives() -> None:
+    """The chapter's second output is log σ²."""
+    head = GaussianHead(5, 3).double()
+    features = torch.randn(7, 5, dtype=torch.float64)
+    posterior = head(features)
+    assert torch.allclose(posterior.mean, head.mean(features))
+    assert torch.allclose(posterior.variance.log(), head.log_variance(features))

@@ -335,6 +335,8 @@ def test_bad_input(here: Path, capfd: pytest.CaptureFixture[str], case: str) -> 
     assert len(said.err.splitlines()) <= 6
     assert not list(here.rglob("executed"))
     assert {path: path.read_bytes() for path in before} == before
+    for table in here.glob("sweep/report/metrics.csv"):
+        assert not re.search(r'(^|,)"?[=@]', table.read_text(), re.MULTILINE)
     if command == "vae-report":
         pages = list(here.glob("sweep/report/index.html"))
         assert not any(SCRIPT in page.read_text() for page in pages)

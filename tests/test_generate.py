@@ -252,12 +252,15 @@ def test_damaged_runs(foreign: Path, sweep: Path) -> None:
     refused(foreign, "cannot be read as a checkpoint of tensors")
     checkpoint.unlink()
     refused(foreign, "there is no checkpoint in it")
+    metrics = (foreign / "metrics.json").read_text()
     (foreign / "metrics.json").write_text("{")
     refused(foreign, "metrics.json is damaged")
     (foreign / "metrics.json").unlink()
     refused(foreign, "is no finished run: not finished")
+    (foreign / "metrics.json").write_text(metrics)
     (foreign / "config.yaml").write_text("- a list")
-    (foreign / "metrics.json").write_text("{}")
+    refused(foreign, "config.yaml is damaged")
+    (foreign / "config.yaml").write_text("data: {}")
     refused(foreign, "has no model")
 
 

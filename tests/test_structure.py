@@ -23,7 +23,7 @@ ALLOWED = {
     "runs": set(),
     "errors": set(),
     "loading": {"errors", "runs"},
-    "generate": {"errors", "loading", "image_files", "data", "evaluation", "plots"},
+    "generate": {"errors", "loading", "runs", "image_files", "data", "evaluation", "plots"},
     "image_files": {"errors", "plots"},
     "__init__": {"loading"},
     "schema": {"errors", "runs"},

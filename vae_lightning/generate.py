@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import UsageError
+from .runs import plain_cell
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -203,13 +204,8 @@ def _encode(run: "LoadedRun", options: argparse.Namespace, output: Path) -> None
                 ["image", "class", *(f"mean_{i}" for i in dimensions), *(f"stddev_{i}" for i in dimensions)]
             )
             for name, label, mean, deviation in zip(names, classes, means, deviations, strict=True):
-                writer.writerow([_plain_cell(name), _plain_cell(label), *mean, *deviation])
+                writer.writerow([plain_cell(name), plain_cell(label), *mean, *deviation])
     _say(output, f"codes of {len(images)} images")
-
-
-def _plain_cell(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text[:1] in "=+-@\t\r" else text
 
 
 def _interpolate(run: "LoadedRun", options: argparse.Namespace, output: Path) -> None:

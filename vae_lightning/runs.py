@@ -38,6 +38,7 @@ NEEDED = {"latent_dim", "epochs", "test/elbo", "test/distortion", "test/rate"}  
 __all__ = [
     "Run",
     "forget_paths",
+    "plain_cell",
     "read_hydra",
     "run_name",
     "short_names",
@@ -315,6 +316,16 @@ def shown(value: Any) -> str:
     """
     text = str(value)
     return f"{float(text):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", text) else text
+
+
+def plain_cell(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula.
+
+    >>> plain_cell("=cmd()"), plain_cell("-1.5"), plain_cell("conv")
+    ("'=cmd()", '-1.5', 'conv')
+    """
+    formula = text[:1] in set("=+-@\t\r") and not re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", text)
+    return f"'{text}" if formula else text
 
 
 def _plain(value: str, longest: int = 40) -> str:

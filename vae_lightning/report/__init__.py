@@ -5,7 +5,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from ..runs import Run, sweep_runs, swept_keys
+from ..runs import Run, plain_cell, sweep_runs, swept_keys
 
 if TYPE_CHECKING:
     from .claims import Claim
@@ -42,7 +42,8 @@ def compare(sweep: Path) -> list[Run]:
     folder = sweep / "report"
     folder.mkdir(exist_ok=True)
     table = metrics_table(runs, keys)
-    table.to_csv(folder / "metrics.csv", index=False)
+    safe = table.map(lambda value: plain_cell(value) if isinstance(value, str) else value)
+    safe.rename(columns=plain_cell).to_csv(folder / "metrics.csv", index=False)
     print(f"comparison {os.path.relpath(sweep)}: {len(finished)} of {len(runs)} runs finished\n")
     claims: list[Claim] = []
     if is_search(sweep):
