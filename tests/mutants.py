@@ -67,14 +67,14 @@ MUTANTS = [
      "for name in (\"seconds\", \"images\", \"validated\"))\n        self.images = 0\n", RESUME, INTERRUPTED),
     ("objectives.py", "self.register_buffer(\"taken\", torch.zeros((), dtype=torch.int64))",
      "self.register_buffer(\"taken\", torch.zeros((), dtype=torch.int64), persistent=False)", RESUME, INTERRUPTED),
-    ("train.py", "purge_step=steps_taken + 1", "purge_step=steps_taken + 3", RESUME, INTERRUPTED),
+    ("train.py", "purge_step=steps_taken + 1", "purge_step=steps_taken + 3", RESUME, "logged_once"),
     ("checkpoints.py", "        if due or number:\n            self._save(trainer)\n", "", RESUME, INTERRUPTED),
     ("checkpoints.py", "raise Interrupted(128 + number)\n\n    def on", "pass\n\n    def on", RESUME, INTERRUPTED),
     ("runs.py", "partial = path.with_name(path.name + \".partial\")", "partial = path", RESUME, "replaced_at_once"),
-    ("train.py", "if was != is_now:", "if False:", RESUME, "sweep_goes_on"),
+    ("resuming.py", "if was != is_now:", "if False:", RESUME, "sweep_goes_on"),
     ("train.py", "        if run.finished:\n", "        if False:\n", RESUME, "sweep_goes_on"),
     ("checkpoints.py", "if Checkpoints.stop_signal or not", "if not", RESUME, "second"),
-    ("train.py", "        _say_how_to_go_on(run, sweeps)\n        raise\n", "        raise\n", RESUME, "signal_keeps"),
+    ("train.py", "log.error(\"interrupted %s: %s\", run.name, kept)", "pass", RESUME, "signal_keeps"),
 ]  # fmt: skip
 
 

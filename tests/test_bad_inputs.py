@@ -47,7 +47,7 @@ def run(command: str, *arguments: str) -> int:
     """Runs a command in this process; returns its exit code."""
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
     argv, sys.argv = sys.argv, [command, *arguments]
-    Folders.sweep = None
+    Folders.sweep = Folders.run = None
     try:
         MAINS[command]()
     except SystemExit as done:

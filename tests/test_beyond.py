@@ -116,6 +116,38 @@ def test_a_job_that_is_cut_off_is_queued_again_and_goes_on(tmp_path: Path) -> No
     assert run.metrics["test/elbo"] == undisturbed.metrics["test/elbo"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_jobs_side_by_side_stop_with_their_sweep(tmp_path: Path, number: int, code: int) -> None:
+    options = ["trainer.max_epochs=500", "callbacks.grids.every_n_batches=50", "logger=none", "hydra/launcher=parallel"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vae_lightning.train", *SWEEP, *options],
+        cwd=tmp_path,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        logs = [log.read_text() for log in tmp_path.glob("sweep/*/train.log")]
+        if len(logs) == 2 and all("epoch 3/" in log for log in logs):
+            break
+        time.sleep(0.05)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "hydra.sweep.dir=sweep resume=true" in errors
+    assert "Traceback" not in errors
+    assert all(run.checkpoint_file.is_file() for run in sweep_runs(tmp_path / "sweep"))
+    for _ in range(100):  # joblib's own helper processes take a moment
+        ps = subprocess.run(["ps", "-o", "args=", "-g", str(process.pid)], capture_output=True, text=True)
+        if not ps.stdout:
+            break
+        time.sleep(0.1)
+    assert ps.stdout == ""
+
+
 SEARCH = [*TINY, "experiment=search", "data.validation_size=16", "trainer.max_epochs=1", "hydra.sweep.dir=search"]
 SEARCH += ["callbacks=none", "logger=none"]
 SEARCH = [option for option in SEARCH if not option.startswith("callbacks.")]

@@ -12,8 +12,8 @@ import torch
 from conftest import TINY, run_command
 
 from vae_lightning.errors import explain_failure
+from vae_lightning.resuming import steps_taken_at
 from vae_lightning.runs import Run
-from vae_lightning.train import _steps_taken
 
 LONG = [*TINY, "trainer.max_epochs=4", "callbacks.grids.every_n_batches=50", "callbacks.measurements.tsne=false"]
 
@@ -57,7 +57,7 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     if run.checkpoint_file.is_file():
         assert "The last good state is in run/checkpoints/last.ckpt" in done.stderr
-        assert _steps_taken(run.checkpoint_file) < int(first.split()[1].rstrip(":"))
+        assert steps_taken_at(run.checkpoint_file) < int(first.split()[1].rstrip(":"))
         state = torch.load(run.checkpoint_file, weights_only=True)["state_dict"]
         assert all(weight.isfinite().all() for name, weight in state.items() if "running" not in name)
 

@@ -19,8 +19,9 @@ from pytorch_lightning import Callback, seed_everything
 from vae_lightning.checkpoints import Checkpoints, stoppable
 from vae_lightning.errors import Interrupted
 from vae_lightning.report.picture import learning_curves
+from vae_lightning.resuming import steps_taken_at
 from vae_lightning.runs import Run
-from vae_lightning.train import _steps_taken, build
+from vae_lightning.train import build
 
 SETTINGS = ["data.source.train_size=90", "data.batch_size=12", "trainer.log_every_n_steps=2"]
 SETTINGS += ["callbacks.losses.every_n_batches=4", "callbacks.grids.every_n_batches=4", "~callbacks.measurements"]
@@ -44,7 +45,7 @@ def train(folder: Path, *options: str, stop_after: int = 0) -> dict[str, Any] | 
     seed_everything(0, verbose=False)
     run = Run(folder)
     checkpoint = run.checkpoint_file if run.checkpoint_file.is_file() else None
-    model, data, trainer, stopwatch = build(config, _steps_taken(checkpoint))
+    model, data, trainer, stopwatch = build(config, steps_taken_at(checkpoint))
     if stop_after:
         trainer.callbacks.insert(0, StopAfter(stop_after))
     with stoppable(trainer):
@@ -85,6 +86,20 @@ def test_from_anywhere(tmp_path: Path, stops: list[int]) -> None:
     assert expected["steps"] == 16
     different = [name for name in expected if not same(expected[name], found[name])]
     assert different == []
+
+
+def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> None:
+    """As after a kill: events and grids reach further than the checkpoint."""
+    expected = train(tmp_path / "whole")
+    train(tmp_path / "parts", stop_after=5)
+    checkpoint = Run(tmp_path / "parts").checkpoint_file
+    shutil.copy(checkpoint, tmp_path / "kept")
+    train(tmp_path / "parts", stop_after=11)
+    shutil.copy(tmp_path / "kept", checkpoint)
+    found = train(tmp_path / "parts")
+    assert expected is not None
+    assert found is not None
+    assert [name for name in expected if not same(expected[name], found[name])] == []
 
 
 @pytest.mark.parametrize(
@@ -152,7 +167,7 @@ def test_a_signal_keeps_everything_and_says_how_to_go_on(tmp_path: Path, number:
     assert "hydra.sweep.dir=sweep resume=true" in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "sweep" / "latent_dim-3").exists()
-    assert _steps_taken(Run(tmp_path / "sweep" / "latent_dim-2").checkpoint_file) >= 3
+    assert steps_taken_at(Run(tmp_path / "sweep" / "latent_dim-2").checkpoint_file) >= 3
 
 
 def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:

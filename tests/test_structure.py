@@ -20,6 +20,7 @@ ALLOWED = {
     "capture": set(),
     "checkpoints": {"callbacks", "errors", "runs"},
     "measurements": {"callbacks", "evaluation", "vae"},
+    "resuming": {"errors", "runs"},
     "runs": set(),
     "errors": set(),
     "loading": {"errors", "runs"},
@@ -27,9 +28,20 @@ ALLOWED = {
     "image_files": {"errors", "plots"},
     "__init__": {"loading"},
     "schema": {"errors", "runs"},
-    "train": {"errors", "runs", "schema", "report", "callbacks", "checkpoints", "parts", "processes", "vae"},
+    "train": {
+        "errors",
+        "runs",
+        "schema",
+        "report",
+        "callbacks",
+        "checkpoints",
+        "parts",
+        "processes",
+        "resuming",
+        "vae",
+    },
 }
-HYDRA = {"schema", "train", "runs", "report", "errors", "loading"}
+HYDRA = {"schema", "train", "resuming", "runs", "report", "errors", "loading"}
 
 
 def imports(path: Path) -> set[str]:

@@ -42,6 +42,7 @@ __all__ = [
     "read_hydra",
     "run_name",
     "short_names",
+    "short_path",
     "shown",
     "sweep_overrides",
     "sweep_runs",
@@ -306,6 +307,12 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
                 break
         names[key] = name
     return names
+
+
+def short_path(folder: Path) -> str:
+    """A path as one would type it from here."""
+    relative = os.path.relpath(folder)
+    return str(folder) if relative.startswith("..") else relative
 
 
 def shown(value: Any) -> str:

@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import shlex
+import signal
 import sys
 import threading
 import traceback
@@ -29,7 +30,8 @@ from omegaconf import DictConfig, OmegaConf
 from .errors import Interrupted, UsageError, exit_code, explain, explain_failure
 from .processes import Processes, is_connection_loss, is_member, join_jobs, no_more_jobs
 from .report.sweep import Folders
-from .runs import Run, forget_paths, short_names, sweep_runs, swept_keys, write_json
+from .resuming import check_same, steps_taken_at
+from .runs import Run, forget_paths, short_names, short_path, sweep_runs, swept_keys, write_json
 from .schema import check, check_calls, register
 
 if TYPE_CHECKING:
@@ -102,11 +104,15 @@ def _lead() -> int:
     threading.excepthook = _quiet_about_files(threading.excepthook)
     # Hydra takes flags before overrides only; this one is easily thought of last.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
+    signal.signal(signal.SIGTERM, _terminate)
     code = 0
     try:
         _job()
     except JobError as error:
         code = error.code
+    except (Interrupted, KeyboardInterrupt) as stop:
+        print(_how_to_go_on(), file=sys.stderr)
+        return stop.code if isinstance(stop, Interrupted) else 130  # type: ignore[return-value]
     except Exception as error:
         # No job has been started, or it would have said what is wrong itself.
         code = max(exit_code(error), 1 if isinstance(error, OSError) else 2)
@@ -127,6 +133,21 @@ def _lead() -> int:
     return code
 
 
+def _terminate(number: int, frame: Any) -> None:
+    """What SIGTERM does while this process is not training, as when a sweep's jobs run elsewhere."""
+    raise Interrupted(128 + number)
+
+
+def _how_to_go_on() -> str:
+    if Folders.sweep or Folders.run:
+        option = "hydra.sweep.dir" if Folders.sweep else "hydra.run.dir"
+        own = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")
+        arguments = [argument for argument in sys.argv[1:] if not argument.startswith(own)]
+        folder = short_path(Folders.sweep or Folders.run or Path())
+        return f"To go on:  vae-train {shlex.join([*arguments, f'{option}={folder}', 'resume=true'])}"
+    return "interrupted"
+
+
 @hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name="train")
 def _job(config: DictConfig) -> float:
     run = Run(Path(HydraConfig.get().runtime.output_dir))
@@ -138,17 +159,18 @@ def _job(config: DictConfig) -> float:
         metrics = train(config, run)
         return metrics.get("val/elbo", metrics["test/elbo"])
     except Interrupted:
-        _say_how_to_go_on(run, sweeps)
+        kept = "its state is kept" if run.checkpoint_file.is_file() else "it had no checkpoint yet"
+        log.error("interrupted %s: %s", run.name, kept)
         raise
     except Exception as error:
-        code, message = exit_code(error), explain_failure(error, _short(run.folder), config.data.get("batch_size"))
+        code, message = exit_code(error), explain_failure(error, short_path(run.folder), config.data.get("batch_size"))
         log.error("%s", f"{run.name}: {message}" if sweeps else message)
         with suppress(OSError):  # the disk may be full
             run.error_file.write_text(f"{traceback.format_exc()}\n{message.splitlines()[0]}\n")
             if code == 1 and not type(error).__module__.startswith(__package__):
-                log.error("The traceback is in %s", _short(run.error_file))
+                log.error("The traceback is in %s", short_path(run.error_file))
         if code == 1 and run.checkpoint_file.is_file():
-            log.error("The last good state is in %s; resume=true goes on from there", _short(run.checkpoint_file))
+            log.error("The last good state is in %s; resume=true goes on from there", short_path(run.checkpoint_file))
         if os.environ.get(WANTS_TRACEBACK) == "1":
             traceback.print_exc()
     finally:
@@ -156,17 +178,6 @@ def _job(config: DictConfig) -> float:
     # Outside the handler: an error that Hydra keeps must not keep the frames of the job with its model and data. And
     # SystemExit is not an Exception, so that Hydra adds nothing to what has been said.
     raise JobError(run.name, code) if sweeps else SystemExit(code)
-
-
-def _say_how_to_go_on(run: Run, sweeps: bool) -> None:
-    folder = f"hydra.sweep.dir={_short(run.folder.parent)}" if sweeps else f"hydra.run.dir={_short(run.folder)}"
-    arguments = [
-        argument for argument in sys.argv[1:] if not argument.startswith(("hydra.sweep.dir=", "hydra.run.dir="))
-    ]
-    arguments = [argument for argument in arguments if not argument.startswith("resume=")]
-    kept = "its state is kept" if run.checkpoint_file.is_file() else "it had no checkpoint yet"
-    log.error("interrupted %s: %s", run.name, kept)
-    log.error("To go on:  vae-train %s", shlex.join([*arguments, folder, "resume=true"]))
 
 
 def _free_memory() -> None:
@@ -197,16 +208,16 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
 
     config.run_dir = str(run.folder)
     if config.resume and run.config_file.is_file():
-        _check_same(config, run)
+        check_same(config, run)
         if run.finished:
-            log.info("finished   %s already\n", _short(run.folder))
+            log.info("finished   %s already\n", short_path(run.folder))
             return dict(run.metrics)
     _quiet()
     seed_everything(config.seed, verbose=False)
     os.environ.pop("PL_GLOBAL_SEED")  # with several processes, Lightning would seed once more, after the model is built
     checkpoint = run.checkpoint_file if config.resume and run.checkpoint_file.is_file() else None
     with Processes(config.trainer) as processes:
-        model, data, trainer, stopwatch = build(config, _steps_taken(checkpoint))
+        model, data, trainer, stopwatch = build(config, steps_taken_at(checkpoint))
         if trainer.is_global_zero:
             run.error_file.unlink(missing_ok=True)
             _describe(config, run, model, trainer)
@@ -236,7 +247,7 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
             terms = (metrics[f"{stage}/{name}"] for name in ("elbo", "distortion", "rate"))
             log.info("%-9s  elbo %.2f = -(distortion %.2f + rate %.2f) nats per image", title, *terms)
     log.info("trained    %.1f s, %.0f images/s", stopwatch.seconds, metrics["images_per_second"])
-    log.info("saved      %s\n", _short(run.folder))
+    log.info("saved      %s\n", short_path(run.folder))
     return metrics
 
 
@@ -315,47 +326,6 @@ def _make_logger(node: DictConfig, steps_taken: int) -> "Logger":
     return instantiate(node, _convert_="all")
 
 
-def _steps_taken(checkpoint: Path | None) -> int:
-    """Optimizer steps before a checkpoint.
-
-    Raises:
-        UsageError: if it cannot be read.
-    """
-    import torch
-
-    if checkpoint is None:
-        return 0
-    try:
-        steps = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
-    except Exception as error:  # a damaged file leads to many of them
-        hint = "remove the file to start this run anew"
-        raise UsageError(f"{_short(checkpoint)}: cannot be read ({type(error).__name__}); {hint}") from error
-    log.info("resumes    after step %d", steps)
-    return int(steps)
-
-
-def _check_same(config: DictConfig, run: Run) -> None:
-    """Refuses to go on with a run under another configuration."""
-    before, now = OmegaConf.create(run.config), OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    for key in ("seed", "data", "model", "trainer"):
-        for option in sorted(
-            {*_leaves(before, key), *_leaves(now, key)} - {"trainer.enable_progress_bar", "data.root"}
-        ):
-            was, is_now = (str(OmegaConf.select(node, option)) for node in (before, now))
-            if was != is_now:
-                place = _short(run.folder)
-                raise UsageError(
-                    f"{option}={is_now}: {place} was started with {option}={was}; only the same run resumes"
-                )
-
-
-def _leaves(node: Any, key: str) -> list[str]:
-    value = OmegaConf.select(node, key)
-    if not isinstance(value, DictConfig):
-        return [key]
-    return [leaf for name in value for leaf in _leaves(node, f"{key}.{name!s}")]
-
-
 def _share_calls(model: "VAE", data: "ImageDataModule", trainer: "Trainer") -> None:
     """Settles how many steps a call of Lightning's loop takes: as many as nothing that counts batches could notice."""
     if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1 or trainer.world_size > 1:
@@ -396,7 +366,7 @@ def _describe(config: DictConfig, run: Run, model: "VAE", trainer: "Trainer") ->
     write_json(run.environment_file, environment)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     choices = HydraConfig.get().runtime.choices
-    log.info("run        %s", _short(run.folder))
+    log.info("run        %s", short_path(run.folder))
     log.info(
         "model      %s, latent dimension %d, objective %s, %s parameters",
         choices.get("model"),
@@ -416,12 +386,6 @@ def _hyperparameters(config: DictConfig) -> dict[str, Any]:
     names = short_names(keys)
     choices = hydra_config.runtime.choices
     return {names[key]: choices[key] if key in choices else OmegaConf.select(config, key) for key in keys}
-
-
-def _short(folder: Path) -> str:
-    """A path as one would type it from here."""
-    relative = os.path.relpath(folder)
-    return str(folder) if relative.startswith("..") else relative
 
 
 def _quiet() -> None:

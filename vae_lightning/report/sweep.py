@@ -28,14 +28,17 @@ class Folders(Callback):
 
     Attributes:
         sweep: folder of the sweep that this process has started; None if it has not.
+        run: likewise of a single run.
     """
 
     sweep: ClassVar[Path | None] = None
+    run: ClassVar[Path | None] = None
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.run.dir)
         if Run(folder).config_file.exists() and not config.resume:
             _refuse(f"hydra.run.dir={folder}: holds a run already; resume=true goes on with it")
+        Folders.run = folder
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
