@@ -128,14 +128,14 @@ def test_a_checkpoint_is_replaced_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     file = Run(tmp_path).checkpoint_file
     before = file.read_bytes()
 
-    def fails(checkpoint: object, stream: Any) -> None:
-        stream.write(b"half of it")
-        raise OSError(28, "No space left on device", str(file))
+    def fails(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", fails)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="No space left on device.*last.ckpt"):
         train(tmp_path)
     assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == ["last.ckpt"]
 
 
 def command(folder: Path, *options: str) -> subprocess.Popen[str]:
