@@ -47,9 +47,12 @@ class Processes:
     """
 
     def __init__(self, trainer: Mapping[str, Any]) -> None:
+        from lightning_fabric.plugins.environments import SLURMEnvironment
+
         several = trainer.get("devices", 1) != 1 or str(trainer.get("strategy", "auto")) != "auto"
+        ours = several and not (_under_torchrun() or SLURMEnvironment.detect())
         # It tells Lightning that the other processes are not its own to start.
-        self.variables = {"LOCAL_RANK": "0", "NODE_RANK": "0"} if several and not _under_torchrun() else {}
+        self.variables = {"LOCAL_RANK": "0", "NODE_RANK": "0"} if ours else {}
         self.others: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
         self.left = threading.Event()
 

@@ -31,7 +31,7 @@ from .errors import Interrupted, UsageError, exit_code, explain, explain_failure
 from .processes import Processes, is_connection_loss, is_member, join_jobs, no_more_jobs
 from .report.sweep import Folders
 from .resuming import check_same, steps_taken_at
-from .runs import Run, forget_paths, short_names, short_path, sweep_runs, swept_keys, write_json
+from .runs import Run, forget_paths, short_names, short_path, sweep_runs, swept_keys, write_file, write_json
 from .schema import check, check_calls, register
 
 if TYPE_CHECKING:
@@ -348,7 +348,8 @@ def _describe(config: DictConfig, run: Run, model: "VAE", trainer: "Trainer") ->
     hardware = (
         torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     )
-    OmegaConf.save(OmegaConf.merge(config, {"run_dir": "."}), run.config_file, resolve=True)
+    resolved = OmegaConf.to_yaml(OmegaConf.merge(config, {"run_dir": "."}), resolve=True)
+    write_file(run.config_file, resolved.encode())
     forget_paths(run.hydra_file)
     packages = ["torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "vae-lightning"]
     environment = {
