@@ -77,7 +77,7 @@ def test_the_aggregate_posterior_has_the_moments_of_its_samples() -> None:
 
 
 def test_active_units_vary_with_the_image() -> None:
-    assert active_units(torch.diag(torch.tensor([1.0, 0.0101, 0.0099, 0.0]))) == 2
+    assert active_units(torch.diag(torch.tensor([1.0, 0.0101, 0.5, 0.0099, 0.0]))) == 3
 
 
 def test_moments_of_priors() -> None:

@@ -9,7 +9,7 @@
     <run>/tensorboard/            events
     <run>/checkpoints/last.ckpt
     <run>/figures/                every picture as PNG; figures.npz: the arrays they were drawn from; explorer.npz:
-                                  what the report's explorer shows
+                                  what the report's explorer shows; curves.npz: the terms of the loss by step
     <run>/metrics.json            written last, at once or not at all: it marks a finished run
     <run>/error.txt               traceback of a failed run
     <sweep>/multirun.yaml         what was swept, as Hydra writes it
@@ -91,6 +91,10 @@ class Run:
         return self.folder / "figures"
 
     @property
+    def curves_file(self) -> Path:
+        return self.figures / "curves.npz"
+
+    @property
     def arrays_file(self) -> Path:
         return self.figures / "figures.npz"
 
@@ -133,7 +137,7 @@ class Run:
             ValueError: if the file is damaged.
         """
         try:
-            found = yaml.safe_load(self.config_file.read_bytes())
+            found = load_yaml(self.config_file)
         except (yaml.YAMLError, RecursionError) as error:
             raise ValueError(str(error)) from error
         if not isinstance(found, dict):
@@ -189,14 +193,23 @@ class Run:
 
     def hydra(self, node: str) -> Mapping[str, Any]:
         """A node of what Hydra has noted of the run; empty where that is missing or damaged."""
-        found = read_hydra(self.hydra_file).get(node)
+        found = self._hydra.get(node)
         return found if isinstance(found, Mapping) else {}
+
+    @cached_property
+    def _hydra(self) -> Mapping[str, Any]:
+        return read_hydra(self.hydra_file)
+
+
+def load_yaml(file: Path) -> Any:
+    """Plain data of a YAML file, by the fast reader where there is one; no tag makes an object."""
+    return yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def read_hydra(file: Path) -> Mapping[str, Any]:
     """The `hydra` node of one of the files that Hydra writes; empty where it is missing or damaged."""
     try:
-        found = yaml.safe_load(file.read_bytes())
+        found = load_yaml(file)
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     node = found.get("hydra") if isinstance(found, Mapping) else None

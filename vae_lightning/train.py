@@ -236,11 +236,14 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
         "seconds_training": round(stopwatch.seconds, 3),
         "images_per_second": round(stopwatch.images / stopwatch.seconds, 1),
     }
+    from .report.picture import keep_curves
+
     hyperparameters = _hyperparameters(config)
     for logger in trainer.loggers:
         outcome = {name: value for name, value in metrics.items() if name not in hyperparameters}
         logger.log_hyperparams(hyperparameters, outcome)
         logger.finalize("success")
+    keep_curves(run)
     write_json(run.metrics_file, metrics)
     for stage, title in [("val", "validated"), ("test", "tested")]:
         if f"{stage}/elbo" in metrics:

@@ -29,6 +29,7 @@ from .table import SAME_FOR_ALL_SEEDS, spread
 
 __all__ = ["write_page"]
 
+DETAILED = 24  # runs with curves, samples, explorer and recipe; of more, evenly spaced ones
 GRIDS = 12  # from each run's training, evenly spaced
 POINTS = 150  # of a learning curve
 GALLERIES = {
@@ -53,12 +54,13 @@ def write_page(
         file: where to.
     """
     finished = [run for run in runs if run.finished]
+    detailed = plots.evenly_spaced(finished, DETAILED)
     sheets: dict[str, str] = {}
-    shown = [_run_data(run, keys, sheets) for run in finished]
-    of_group = {run["group"]: number for number, run in enumerate({run["group"]: run for run in shown}.values())}
-    for run in shown:
+    drawn = [_run_data(run, keys, sheets) for run in detailed]
+    of_group = {run["group"]: number for number, run in enumerate({run["group"]: run for run in drawn}.values())}
+    for run in drawn:
         run["colour"] = of_group[run["group"]]
-    data = {"runs": shown, "sheets": sheets, "palette": plots.PALETTE, "groups": _groups(table, keys)}
+    data = {"runs": drawn, "sheets": sheets, "palette": plots.PALETTE, "groups": _groups(table, keys)}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vae_lightning.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -70,8 +72,9 @@ def write_page(
         unfinished=[(run.name, run.failure) for run in runs if not run.finished],
         claims=claims,
         galleries=_galleries(finished, keys),
-        recipes=[_recipe(run, keys) for run in finished],
-        runs=shown,
+        recipes=[_recipe(run, keys) for run in detailed],
+        detailed=len(detailed),
+        finished=len(finished),
         data=data,
     )
     partial = file.with_name(file.name + ".partial")

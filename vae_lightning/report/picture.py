@@ -1,8 +1,10 @@
 """A sweep in one picture: learning curves of all runs, and the runs' own pictures side by side."""
 
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchvision.transforms.functional import pil_to_tensor
 
 from .. import plots
-from ..runs import Run, short_names, shown
+from ..runs import Run, short_names, shown, write_file
 from .files import FIGURES, read_arrays, read_picture
 
-__all__ = ["comparison_picture", "learning_curves", "run_label", "sweep_title"]
+__all__ = ["comparison_picture", "keep_curves", "learning_curves", "run_label", "sweep_title"]
 
+CURVES = 60  # runs; of more, evenly spaced ones are drawn
 SIDE_BY_SIDE = 6  # runs; of more than that, evenly spaced ones are drawn
 GRIDS = 4  # from each run's training
 LEGEND = 12  # runs named in the legend of the curves
@@ -32,7 +35,7 @@ def comparison_picture(runs: Sequence[Run], keys: Sequence[str], file: Path) -> 
     Returns:
         Whether there was anything to draw: runs without loggers and callbacks leave nothing.
     """
-    curves = {run_label(run, keys): learning_curves(run) for run in runs}
+    curves = {run_label(run, keys): learning_curves(run) for run in plots.evenly_spaced(runs, CURVES)}
     shown = _side_by_side(runs, keys)
     arrays = {run: found for run in shown if (found := read_arrays(run.arrays_file, FIGURES))}
     width = {1: 6.6, 2: 5.6, 3: 4.6}.get(len(shown), 4.0)
@@ -66,7 +69,16 @@ def comparison_picture(runs: Sequence[Run], keys: Sequence[str], file: Path) -> 
 
 
 def learning_curves(run: Run) -> Curves:
-    """Optimizer steps and values of the training terms, by name, from TensorBoard events; empty without them."""
+    """Optimizer steps and values of the training terms, by name; empty where nothing was logged.
+
+    A finished run keeps them in a file of their own: TensorBoard's reader takes long over events with pictures.
+    """
+    if kept := read_arrays(run.curves_file, {}):
+        return {name: (kept[f"{name}_steps"].tolist(), kept[name].tolist()) for name in kept if f"{name}_steps" in kept}
+    return _from_events(run)
+
+
+def _from_events(run: Run) -> Curves:
     if not run.tensorboard.is_dir():
         return {}
     events = EventAccumulator(str(run.tensorboard), size_guidance={"scalars": 0, "images": 1})
@@ -77,6 +89,18 @@ def learning_curves(run: Run) -> Curves:
             scalars = events.Scalars(tag)
             curves[name] = [event.step for event in scalars], [event.value for event in scalars]
     return curves
+
+
+def keep_curves(run: Run) -> None:
+    """Writes the curves of a run's events to the file from which `learning_curves` reads them faster."""
+    arrays: dict[str, Any] = {}
+    for name, (steps, values) in _from_events(run).items():
+        arrays |= {name: np.array(values), f"{name}_steps": np.array(steps)}
+    if arrays:
+        run.figures.mkdir(exist_ok=True)
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        write_file(run.curves_file, content.getvalue())
 
 
 def _side_by_side(runs: Sequence[Run], keys: Sequence[str]) -> list[Run]:

@@ -9,6 +9,7 @@ from .metrics import CONSOLE, Metric, describe
 
 __all__ = ["metrics_table", "print_table", "spread"]
 
+PRINTED = 60  # runs
 SAME_FOR_ALL_SEEDS = {"parameters", "epochs"}
 
 
@@ -32,7 +33,9 @@ def print_table(table: pd.DataFrame, keys: Sequence[str]) -> None:
         runs[metric.label] = finished[name].map(
             lambda value, metric=metric: "" if pd.isna(value) else metric.write(value)
         )
-    print(runs.to_string(index=False))
+    print(runs.head(PRINTED).to_string(index=False))
+    if len(runs) > PRINTED:
+        print(f"… and {len(runs) - PRINTED} more in metrics.csv")
     if "seed" in keys and len(finished) > 1:
         print("\nmean ± standard deviation over seeds\n")
         others = [key for key in keys if key != "seed"]
