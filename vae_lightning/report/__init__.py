@@ -44,20 +44,24 @@ def compare(sweep: Path) -> list[Run]:
     table = metrics_table(runs, keys)
     safe = table.map(lambda value: plain_cell(value) if isinstance(value, str) else value)
     safe.rename(columns=plain_cell).to_csv(folder / "metrics.csv", index=False)
-    print(f"comparison {os.path.relpath(sweep)}: {len(finished)} of {len(runs)} runs finished\n")
     claims: list[Claim] = []
-    if is_search(sweep):
-        print("search     the best first, by the elbo of validation images where there are some\n")
+    drawn = False
     if finished:
         from .picture import comparison_picture
 
+        claims = chapter_claims(finished, keys)
+        drawn = comparison_picture(finished, keys, folder / "comparison.png")
+    write_page(runs, keys, table, claims, folder / "index.html")
+    # Printed when everything is on disk: who reads it may stop reading.
+    print(f"comparison {os.path.relpath(sweep)}: {len(finished)} of {len(runs)} runs finished\n")
+    if is_search(sweep):
+        print("search     the best first, by the elbo of validation images where there are some\n")
+    if finished:
         print_table(table, keys)
         print()
-        claims = chapter_claims(finished, keys)
         _print_claims(claims, finished[0])
-        if comparison_picture(finished, keys, folder / "comparison.png"):
-            print(f"picture    {os.path.relpath(folder / 'comparison.png')}")
-    write_page(runs, keys, table, claims, folder / "index.html")
+    if drawn:
+        print(f"picture    {os.path.relpath(folder / 'comparison.png')}")
     print(f"page       {os.path.relpath(folder / 'index.html')}")
     for run in unfinished:
         print(f"failed     {run.name}: {run.failure}")

@@ -1,6 +1,7 @@
 """`vae-report SWEEP` and `python -m vae_lightning.report SWEEP`: makes a sweep's comparison again."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,9 @@ def main() -> None:
         unfinished = compare(sweep)
     except FileNotFoundError as error:
         parser.error(f"{error.filename}: {error.strerror}")
+    except BrokenPipeError:  # as in "vae-report SWEEP | head"; the files are written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     sys.exit(1 if unfinished else 0)
 
 
