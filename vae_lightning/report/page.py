@@ -90,12 +90,19 @@ def _study(runs: Sequence[Run]) -> str:
 def _facts(runs: Sequence[Run], keys: Sequence[str]) -> list[tuple[str, str]]:
     """What was compared, and what all runs share."""
     names = short_names(keys)
-    facts = [(names[key], ", ".join(dict.fromkeys(shown(run.option(key)) for run in runs))) for key in keys]
+    facts = [(names[key], _listed(list(dict.fromkeys(shown(run.option(key)) for run in runs)))) for key in keys]
     for label, key in [("data", "data.name"), ("architecture", "model"), ("objective", "model/objective")]:
         if key not in keys and (label != "data" or "data" not in keys):
             facts.append((label, ", ".join(dict.fromkeys(str(run.option(key)) for run in runs))))
     facts.append(("epochs", ", ".join(dict.fromkeys(str(run.metrics["epochs"]) for run in runs))))
     return [(label, values) for label, values in facts if values]
+
+
+def _listed(values: list[str]) -> str:
+    """Values in a line; of many, the first and the last."""
+    if len(values) <= 12:
+        return ", ".join(values)
+    return f"{', '.join(values[:6])}, … {values[-1]} ({len(values)} values)"
 
 
 def _aggregated(table: pd.DataFrame, keys: Sequence[str]) -> tuple[list[str], list[tuple[list[str], pd.DataFrame]]]:
