@@ -131,6 +131,7 @@
       svg.append(make("text", { x: px(tick), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle" }, short(tick)));
     }
     svg.append(make("text", { x: WIDTH - RIGHT, y: HEIGHT - 1, "text-anchor": "end" }, xLabel));
+    const named = [];
     for (const s of series) {
       if (lines) {
         const path = s.x.map((x, i) => `${i ? "L" : "M"}${px(x).toFixed(1)},${py(s.y[i]).toFixed(1)}`).join("");
@@ -141,8 +142,13 @@
         if (s.dots) svg.append(make("circle", { cx: px(x), cy: py(s.y[i]), r: 3.4, fill: s.colour }));
       });
       if (s.name) {
-        const before = px(s.x[0]) > WIDTH * 0.62;
-        svg.append(make("text", { x: px(s.x[0]) + (before ? -7 : 7), y: py(s.y[0]) - 6, "text-anchor": before ? "end" : "start" }, s.name));
+        const before = px(s.x[0]) > WIDTH * 0.62, x = px(s.x[0]) + (before ? -7 : 7), y = py(s.y[0]) - 6;
+        const width = s.name.length * 5.5, from = before ? x - width : x;
+        // A name that would run into another one is left to the tip.
+        if (!named.some((other) => from < other.to && other.from < from + width && Math.abs(other.y - y) < 12)) {
+          named.push({ from, to: from + width, y });
+          svg.append(make("text", { x, y, "text-anchor": before ? "end" : "start" }, s.name));
+        }
       }
     }
     const marker = make("line", { class: "axis", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
