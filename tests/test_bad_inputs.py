@@ -7,8 +7,10 @@ import gzip
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
+import signal
 import sys
 import zipfile
 from collections.abc import Callable
@@ -47,6 +49,7 @@ def run(command: str, *arguments: str) -> int:
     """Runs a command in this process; returns its exit code."""
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
     argv, sys.argv = sys.argv, [command, *arguments]
+    environment, on_sigterm = dict(os.environ), signal.getsignal(signal.SIGTERM)
     Folders.sweep = Folders.run = None
     try:
         MAINS[command]()
@@ -54,6 +57,9 @@ def run(command: str, *arguments: str) -> int:
         return int(done.code or 0)
     finally:
         sys.argv = argv
+        os.environ.clear()
+        os.environ.update(environment)
+        signal.signal(signal.SIGTERM, on_sigterm)
         logging.getLogger().handlers[:], logging.getLogger().level = handlers, level
     return 0
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -206,7 +205,7 @@ def test_usage_errors(vae_train: Command, arguments: list[str], message: str) ->
         (["trainer=gpu"], 2, "trainer.accelerator=gpu: there is no GPU here; use trainer=cpu"),
         (["trainer.precision=17"], 2, "trainer.precision=17: must be one of 32-true, bf16-mixed, 16-mixed"),
         (["model.optimizer.lr=1", "+model.optimizer.eps=-1"], 2, "model.optimizer: Invalid epsilon value: -1"),
-        (["trainer.devices=2"], 2, "trainer.devices=2: must be one of 1"),
+        (["trainer.devices=0"], 2, "trainer.devices=0: must be a whole number of at least 1"),
         (["-m", "seed=1,1"], 2, "seed=1,1: 1 stands there 2 times"),
         (["data=glyphs", "seed=1,2", "model.latent_dim=0", "-m"], 2, "seed-2: model.latent_dim=0: must be"),
         (
@@ -269,7 +268,8 @@ def test_events_survive_a_crash(tmp_path: Path) -> None:
 def test_a_training_that_diverges_has_failed(vae_train: Command, tmp_path: Path) -> None:
     done = vae_train(*TINY, "model.optimizer.lr=1e30", "hydra.run.dir=run")
     assert done.returncode == 1
-    assert "not finite; a lower model.optimizer.lr may help" in done.stderr
+    assert "step 2: loss is nan" in done.stderr
+    assert "a lower model.optimizer.lr may help" in done.stderr
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
@@ -284,19 +284,6 @@ def test_a_sweep_without_callbacks_and_loggers_still_has_a_table(vae_train: Comm
     assert sorted(path.name for path in (tmp_path / "made" / "report").iterdir()) == ["index.html", "metrics.csv"]
     contents = ".hydra config.yaml environment.json metrics.json train.log"
     assert sorted(path.name for path in (tmp_path / "made" / "seed-0").iterdir()) == contents.split()
-
-
-@pytest.mark.slow
-def test_jobs_side_by_side_give_the_same_comparison(
-    sweep: tuple[Path, str], vae_train: Command, tmp_path: Path
-) -> None:
-    options = ["model.latent_dim=2,3", "seed=0,1", "hydra.sweep.dir=made", "hydra/launcher=parallel"]
-    done = vae_train("experiment=latent_sweep", *TINY, *options)
-    assert done.returncode == 0, done.stderr
-    tables = [pd.read_csv(folder / "report" / "metrics.csv") for folder in (sweep[0], tmp_path / "made")]
-    timing = ["seconds_training", "images_per_second"]
-    one, other = (table.sort_values("run").drop(columns=timing).reset_index(drop=True) for table in tables)
-    pd.testing.assert_frame_equal(one, other, rtol=1e-4)
 
 
 def test_a_failed_job_leaves_no_model_behind() -> None:

@@ -257,6 +257,7 @@ def test_a_page_of_what_is_there(sweep: Path, tmp_path: Path) -> None:
     first.metrics_file.unlink()
     first.error_file.write_text("Traceback …\nRuntimeError: it broke")
     shutil.rmtree(second.tensorboard)
+    second.curves_file.unlink()
     third.explorer_file.write_bytes(b"nothing")
     shutil.rmtree(fourth.figures)
     text = html(folder)

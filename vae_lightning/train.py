@@ -393,9 +393,10 @@ def _hyperparameters(config: DictConfig) -> dict[str, Any]:
 
 
 def _quiet() -> None:
-    """Silences what Lightning says that nobody here can act on."""
+    """Silences what libraries say that nobody here can act on."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)
     for text in [
         ".*does not have many workers.*",
         ".*smaller than the logging interval.*",
