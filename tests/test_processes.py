@@ -158,6 +158,46 @@ def test_under_torchrun(alone: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["sweep"]
 
 
+TASK = """
+import sys
+from pathlib import Path
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from vae_lightning import train
+from vae_lightning.runs import Run
+
+with initialize_config_dir(str(train.CONFIGURATION), version_base="1.3"):
+    composed = compose("train", overrides=sys.argv[1:], return_hydra_config=True)
+HydraConfig.instance().set_config(composed)
+config = OmegaConf.create({key: composed._get_node(key) for key in composed if key != "hydra"})
+train.train(config, Run(Path("run")))
+"""
+
+
+@pytest.mark.slow
+def test_tasks_of_a_slurm_step(alone: Path, tmp_path: Path) -> None:
+    """Two processes that have composed the same job themselves, and the variables by which SLURM tells them apart."""
+    (tmp_path / "run").mkdir()
+    step = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_NAME": "x", "SLURM_JOB_ID": "77"}
+    step |= {"SLURM_NODEID": "0", "SLURM_NODELIST": "localhost", "SLURM_NNODES": "1", "OMP_NUM_THREADS": "1"}
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, "-c", TASK, *TINY, *ODD, *TWO],
+            cwd=tmp_path,
+            env={**os.environ, **step, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [task.communicate(timeout=120)[1] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], errors
+    found, expected = Run(tmp_path / "run").metrics, Run(alone / "latent_dim-2").metrics
+    assert found["test/elbo"] == pytest.approx(expected["test/elbo"], abs=0.01)
+    assert found.keys() == expected.keys()
+
+
 def started(folder: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "vae_lightning.train", *TINY, *ODD, *TWO, "logger=none", *options]
     process = subprocess.Popen(

@@ -286,6 +286,7 @@ def build(config: DictConfig, steps_taken: int = 0) -> "tuple[VAE, ImageDataModu
     from hydra.utils import instantiate
     from pytorch_lightning.callbacks import Checkpoint
     from pytorch_lightning.plugins import TorchSyncBatchNorm
+    from pytorch_lightning.plugins.environments import SLURMEnvironment
 
     from .callbacks import Stopwatch
     from .checkpoints import AtomicCheckpointIO
@@ -302,13 +303,16 @@ def build(config: DictConfig, steps_taken: int = 0) -> "tuple[VAE, ImageDataModu
         raise UsageError(f"model.optimizer: {error}") from error
     data = instantiate(config.data, _convert_="all")
     on_gpus = accelerator != "cpu" and torch.cuda.is_available()
+    plugins: list[Any] = [AtomicCheckpointIO(), TorchSyncBatchNorm() if on_gpus else SharedBatchNorms()]
+    if SLURMEnvironment.detect():  # submitit queues jobs again
+        plugins.append(SLURMEnvironment(auto_requeue=False))
     stopwatch = Stopwatch()
     callbacks = [stopwatch, *instantiate(config.callbacks, _convert_="all").values()]
     trainer = instantiate(
         config.trainer,
         _convert_="all",
         logger=[_make_logger(node, steps_taken) for node in config.logger.values()],
-        plugins=[AtomicCheckpointIO(), TorchSyncBatchNorm() if on_gpus else SharedBatchNorms()],
+        plugins=plugins,
         use_distributed_sampler=False,  # the data module shares batches out itself
         callbacks=callbacks,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
