@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from vae_lightning import LoadError, load_run
+from vae_lightning.generate import main
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -31,8 +33,22 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def generate(tmp_path: Path) -> Command:
-    return lambda *arguments: run_command("vae_lightning.generate", *map(str, arguments), cwd=tmp_path)
+def generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """`vae-generate` in a folder of its own: its `main()`, in this process, which has PyTorch already."""
+
+    def run(*arguments: object) -> CompletedProcess[str]:
+        command = ["vae-generate", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        capfd.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as done:
+            code = int(done.code or 0)
+        return CompletedProcess(command, code, *capfd.readouterr())
+
+    monkeypatch.chdir(tmp_path)
+    return run
 
 
 @pytest.fixture

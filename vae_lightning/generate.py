@@ -59,7 +59,8 @@ def main() -> None:
         print(f"vae-generate {options.verb}: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"vae-generate {options.verb}: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = error.filename or options.output or options.verb
+        print(f"vae-generate {options.verb}: {where}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
 
 
