@@ -135,7 +135,9 @@ class VAE(LightningModule):
         self._account()
         if not all(parameter.isfinite().all() for parameter in self.parameters()):
             raise DivergenceError("weights: not finite; a lower model.optimizer.lr may help")
-        checkpoint["random_state"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        # The same on every process of a training, whichever its device: all draw the noise of the whole batch.
+        device = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        checkpoint["random_state"] = {"cpu": torch.get_rng_state(), "device": device}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._random_state = checkpoint.get("random_state")
@@ -143,7 +145,8 @@ class VAE(LightningModule):
     def on_train_start(self) -> None:
         if self._random_state is not None:
             torch.set_rng_state(self._random_state["cpu"])
-            torch.cuda.set_rng_state_all(self._random_state["cuda"])
+            if self._random_state["device"] is not None:
+                torch.cuda.set_rng_state(self._random_state["device"], self.device)
             self._random_state = None
         if self._can_capture():
             make_capturable(self._lightning_optimizer().optimizer)
