@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from vae_lightning.architectures.conv import ConvDecoder, SpreadPixel
-from vae_lightning.architectures.posterior import GaussianHead
+from vae_lightning.posteriors import GaussianHead
 from vae_lightning.train import CONFIGURATION
 
 ARCHITECTURES = sorted(path.stem for path in (CONFIGURATION / "model").glob("[!_]*.yaml"))

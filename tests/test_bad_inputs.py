@@ -27,9 +27,9 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from vae_lightning import generate, train
+from vae_lightning.config.sweeps import Folders
 from vae_lightning.data.sources import DataError, TestImagesOnly
 from vae_lightning.report import __main__ as report
-from vae_lightning.report.sweep import Folders
 from vae_lightning.runs import NEEDED, Run
 
 Change = Callable[[Path], object]

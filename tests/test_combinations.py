@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning import Trainer
 
-from vae_lightning.errors import exit_code, explain
+from vae_lightning.config.messages import exit_code, explain
 from vae_lightning.objectives import Annealed
 from vae_lightning.train import CONFIGURATION
 from vae_lightning.vae import VAE

@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy
 
 from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.data.glyphs import FORMS, Glyphs
-from vae_lightning.data.resident import EpochShuffle, ResidentLoader
+from vae_lightning.data.loaders import EpochShuffle, ResidentLoader
 from vae_lightning.data.sources import DataError, Split, TestImagesOnly, TorchvisionMNIST, data_folder
 
 

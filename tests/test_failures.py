@@ -11,9 +11,9 @@ import pytest
 import torch
 from conftest import TINY, run_command
 
-from vae_lightning.errors import explain_failure
-from vae_lightning.resuming import steps_taken_at
+from vae_lightning.config.messages import explain_failure
 from vae_lightning.runs import Run
+from vae_lightning.runs.resuming import steps_taken_at
 
 LONG = [*TINY, "trainer.max_epochs=4", "callbacks.grids.every_n_batches=50", "callbacks.measurements.tsne=false"]
 

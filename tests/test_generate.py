@@ -202,7 +202,7 @@ def refused(run: Path, message: str, trust: tuple[str, ...] = ()) -> None:
 def test_hostile_targets_are_refused_before_anything_is_made(
     foreign: Path, place: str, target: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vae_lightning.loading.instantiate", lambda *_, **__: pytest.fail("something was made"))
+    monkeypatch.setattr("vae_lightning.runs.loading.instantiate", lambda *_, **__: pytest.fail("something was made"))
     config = OmegaConf.to_container(OmegaConf.load(foreign / "config.yaml"))
     node = config["model"] if place == "model" else config["model"][place]
     node["_target_"] = target

@@ -9,9 +9,9 @@ import torch
 from conftest import TINY, compose_config
 from pytorch_lightning import seed_everything
 
+from vae_lightning.callbacks.measurements import Reference, reference
 from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.evaluation.bounds import importance_weighted_bound
-from vae_lightning.measurements import Reference, reference
 from vae_lightning.report.claims import chapter_claims
 from vae_lightning.report.metrics import METRICS
 from vae_lightning.runs import NEEDED, Run

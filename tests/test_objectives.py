@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
-from vae_lightning.architectures.posterior import GaussianHead
 from vae_lightning.evaluation.bounds import importance_weighted_bound
 from vae_lightning.likelihoods import Bernoulli as BernoulliLikelihood
 from vae_lightning.likelihoods import Gaussian
@@ -24,6 +23,7 @@ from vae_lightning.objectives import (
     Terms,
     _squared_mmd,
 )
+from vae_lightning.posteriors import GaussianHead
 from vae_lightning.priors import Prior, StandardNormal, VampPrior
 
 D, PIXELS = 3, 6

@@ -17,8 +17,8 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.multiprocessing import start_processes
 
-from vae_lightning.data.resident import Batches, EpochShuffle
-from vae_lightning.parts import Part, SharedBatchNorm, SharedBatchNorms, bounds, rand, whole_batch
+from vae_lightning.data.loaders import Batches, EpochShuffle
+from vae_lightning.engine.shards import Part, SharedBatchNorm, SharedBatchNorms, bounds, rand, whole_batch
 from vae_lightning.runs import Run
 
 # Plain gradient descent: Adam would take the rounding errors of gradients that are zero for whole steps.

@@ -16,11 +16,11 @@ import torch
 from conftest import TINY, compose_config, run_command
 from pytorch_lightning import Callback, seed_everything
 
-from vae_lightning.checkpoints import Checkpoints, stoppable
-from vae_lightning.errors import Interrupted
+from vae_lightning.callbacks.checkpoints import Checkpoints, stoppable
+from vae_lightning.engine.signals import Interrupted
 from vae_lightning.report.picture import learning_curves
-from vae_lightning.resuming import steps_taken_at
 from vae_lightning.runs import Run
+from vae_lightning.runs.resuming import steps_taken_at
 from vae_lightning.train import build
 
 SETTINGS = ["data.source.train_size=90", "data.batch_size=12", "trainer.log_every_n_steps=2"]

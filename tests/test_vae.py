@@ -15,8 +15,8 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from vae_lightning.callbacks import FinalFigures, LossLines, SampleGrids, drawing
-from vae_lightning.capture import CapturedStep
 from vae_lightning.data.datamodule import ImageDataModule
+from vae_lightning.engine.graphs import CapturedStep
 from vae_lightning.objectives import ELBO, AsPrinted
 from vae_lightning.report.picture import learning_curves
 from vae_lightning.runs import Run

@@ -10,7 +10,7 @@ A trained run is put to use by `load_run`:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .loading import LoadedRun, LoadError, load_run
+    from .runs.loading import LoadedRun, LoadError, load_run
 
 __all__ = ["LoadError", "LoadedRun", "load_run"]
 __version__ = "0.1.0"
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     # Only now, because the commands answer before PyTorch is imported.
     if name in __all__:
-        from . import loading
+        from .runs import loading
 
         return getattr(loading, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,12 +27,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from .errors import Interrupted, UsageError, exit_code, explain, explain_failure
-from .processes import Processes, is_connection_loss, is_member, join_jobs, no_more_jobs
-from .report.sweep import Folders
-from .resuming import check_same, steps_taken_at
+from .config.messages import exit_code, explain, explain_failure
+from .config.schema import check, check_calls, register
+from .config.sweeps import Folders
+from .engine.processes import Processes, is_connection_loss, is_member, join_jobs, no_more_jobs
+from .engine.signals import Interrupted
+from .errors import UsageError
 from .runs import Run, forget_paths, short_names, short_path, sweep_runs, swept_keys, write_file, write_json
-from .schema import check, check_calls, register
+from .runs.resuming import check_same, steps_taken_at
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -259,7 +261,7 @@ def _fit_and_test(
 ) -> dict[str, Any]:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from .checkpoints import stoppable
+    from .callbacks.checkpoints import stoppable
     from .vae import DivergenceError
 
     # On a terminal, log lines go above the progress bar instead of through it.
@@ -289,8 +291,8 @@ def build(config: DictConfig, steps_taken: int = 0) -> "tuple[VAE, ImageDataModu
     from pytorch_lightning.plugins.environments import SLURMEnvironment
 
     from .callbacks import Stopwatch
-    from .checkpoints import AtomicCheckpointIO
-    from .parts import SharedBatchNorms
+    from .callbacks.checkpoints import AtomicCheckpointIO
+    from .engine.shards import SharedBatchNorms
 
     check_calls(config)
     accelerator = config.trainer.accelerator

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.optim import Optimizer
 
-from .capture import CapturedStep, make_capturable
+from .engine.graphs import CapturedStep, make_capturable
+from .engine.shards import Part, whole_batch
 from .objectives import ELBO, Terms
-from .parts import Part, whole_batch
 from .priors import Prior
 
 __all__ = ["VAE", "DivergenceError"]

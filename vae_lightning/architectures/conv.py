@@ -7,7 +7,7 @@ from math import prod
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from .posterior import GaussianHead
+from ..posteriors import GaussianHead
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 

@@ -10,8 +10,8 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..parts import Part, rand, whole_batch
-from .resident import Batches, Chosen, EpochShuffle, ResidentLoader, take
+from ..engine.shards import Part, rand, whole_batch
+from .loaders import Batches, Chosen, EpochShuffle, ResidentLoader, take
 from .sources import DataError, Source, Split, data_folder
 
 __all__ = ["ImageDataModule"]

@@ -26,9 +26,9 @@ def compare(sweep: Path) -> list[Run]:
         FileNotFoundError: if there is no run in the folder.
     """
     # Imported here, because the command line imports this package before it knows whether there is anything to compare.
+    from ..config.search import best_first, is_search
     from .claims import chapter_claims
     from .page import write_page
-    from .search import best_first, is_search
     from .table import metrics_table, print_table
 
     runs = sweep_runs(sweep)

@@ -17,9 +17,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
-from .callbacks import drawing, tested_batches
-from .evaluation import bounds, codes, probes, quality
-from .vae import VAE
+from ..evaluation import bounds, codes, probes, quality
+from ..vae import VAE
+from . import drawing, tested_batches
 
 __all__ = ["Measurements", "Reference", "reference"]
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import UsageError
-from .runs import plain_cell
+from ..errors import UsageError
+from ..runs import plain_cell
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .loading import LoadedRun
+    from ..runs.loading import LoadedRun
 
 __all__ = ["main"]
 
@@ -45,8 +45,8 @@ def main() -> None:
     options = _parser().parse_args()
     try:
         output = _output(options)
-        from .data.sources import DataError
-        from .loading import LoadError, load_run
+        from ..data.sources import DataError
+        from ..runs.loading import LoadError, load_run
 
         try:
             run = load_run(options.run, options.device, options.trust)
@@ -240,7 +240,7 @@ def _great_circle(start: "Tensor", end: "Tensor", shares: "Tensor") -> "Tensor":
 def _traverse(run: "LoadedRun", options: argparse.Namespace, output: Path) -> None:
     import torch
 
-    from .evaluation.codes import traverse
+    from ..evaluation.codes import traverse
     from .image_files import pixels, write_gif, write_images
 
     latent_dim = run.model.latent_dim
@@ -255,7 +255,7 @@ def _traverse(run: "LoadedRun", options: argparse.Namespace, output: Path) -> No
         f"pictures: dimensions {', '.join(str(i + 1) for i in chosen)} from {-options.extent:g} to {options.extent:g}"
     )
     if output.suffix == ".gif":
-        from .plots import tile
+        from ..plots import tile
 
         columns = math.ceil(len(chosen) ** 0.5)
         frames = torch.stack([pixels(tile(frame / 255, columns)) for frame in rows.transpose(0, 1)])
@@ -291,7 +291,7 @@ def _most_used(run: "LoadedRun") -> list[int]:
 def _lattice(run: "LoadedRun", options: argparse.Namespace, output: Path) -> None:
     import torch
 
-    from .evaluation.codes import normal_lattice, square_lattice
+    from ..evaluation.codes import normal_lattice, square_lattice
     from .image_files import pixels, write_images
 
     dimension = run.model.latent_dim

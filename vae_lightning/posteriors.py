@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from ..parts import SharedNormal
+from .engine.shards import SharedNormal
 
 __all__ = ["GaussianHead"]
 

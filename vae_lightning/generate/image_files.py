@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image, to_tensor
 
-from .errors import UsageError
-from .plots import tile
+from ..errors import UsageError
+from ..plots import tile
 
 __all__ = ["pixels", "read_image", "write_gif", "write_images"]
 

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from .errors import explain
-from .runs import Run
+from .run import Run
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from .data.datamodule import ImageDataModule
-    from .vae import VAE
+    from ..data.datamodule import ImageDataModule
+    from ..vae import VAE
 
 __all__ = ["LoadError", "LoadedRun", "load_run"]
 
@@ -133,7 +132,7 @@ def _make(node: Mapping[str, Any], key: str, run: Run) -> Any:
     try:
         return instantiate(OmegaConf.create(dict(node)), _convert_="all")
     except Exception as error:
-        raise LoadError(f"{run.config_file}: {key}: {explain(error).splitlines()[0]}") from error
+        raise LoadError(f"{run.config_file}: {key}: {_reason(error)}") from error
 
 
 def _vet(node: Any, key: str, trust: tuple[str, ...]) -> None:
@@ -167,7 +166,7 @@ def _vet_target(target: Any, place: str, trust: tuple[str, ...]) -> None:
         return any(module == package or module.startswith(package + ".") for package in packages)
 
     module, _, name = str(target).rpartition(".")
-    package = __package__ or "vae_lightning"
+    package = "vae_lightning"
     # What is not in these packages is not even imported, and nothing is reached through a module's attributes.
     if not within(module, package, "torch.nn", "torch.optim", *trust):
         hint = f"; if you trust it: --trust {module.split('.')[0]}" if module else ""
@@ -184,3 +183,9 @@ def _vet_target(target: Any, place: str, trust: tuple[str, ...]) -> None:
         raise LoadError(
             f"{place}._target_={target}: is not a class of this package, nor a layer or optimizer of PyTorch"
         )
+
+
+def _reason(error: Exception) -> str:
+    """What the failed constructor said, in a line; Hydra's own account of it takes several."""
+    lines = str(error.__cause__ or error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

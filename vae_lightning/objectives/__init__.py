@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from .priors import Prior
+from ..priors import Prior
 
 __all__ = ["ELBO", "IWAE", "MMD", "TC", "Annealed", "AsPrinted", "Beta", "FreeBits", "Model", "Terms", "factors"]
 

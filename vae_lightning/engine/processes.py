@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
-from .runs import Run
+from ..runs import Run
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -77,7 +77,7 @@ class Processes:
             shared = {"OMP_NUM_THREADS": threads, **os.environ, **address, MEMBER: str(run.folder.resolve())}
             for rank in range(1, trainer.world_size):
                 said = tempfile.TemporaryFile()  # noqa: SIM115 -- it lives as long as the process
-                command = [sys.executable, "-m", f"{__package__}.train"]
+                command = [sys.executable, "-m", "vae_lightning.train"]
                 settings = {**shared, "LOCAL_RANK": str(rank)}
                 process = subprocess.Popen(command, env=settings, stdout=subprocess.DEVNULL, stderr=said)
                 self.others.append((process, said))

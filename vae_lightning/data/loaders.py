@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from ..parts import Part, bounds
+from ..engine.shards import Part, bounds
 from .sources import Split
 
 __all__ = ["Batches", "Chosen", "EpochShuffle", "ResidentLoader", "take"]

@@ -24,8 +24,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from . import plots
-from .evaluation.codes import (
+from .. import plots
+from ..engine.shards import Part
+from ..evaluation.codes import (
     box_lattice,
     coordinate_plane,
     encode_all,
@@ -34,9 +35,8 @@ from .evaluation.codes import (
     square_lattice,
     traverse,
 )
-from .parts import Part
-from .runs import Run
-from .vae import VAE
+from ..runs import Run
+from ..vae import VAE
 
 __all__ = [
     "FinalFigures",

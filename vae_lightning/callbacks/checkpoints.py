@@ -14,9 +14,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from .callbacks import batches_done
-from .errors import Interrupted
-from .runs import Run, write_file
+from ..engine.signals import Interrupted
+from ..runs import Run, write_file
+from . import batches_done
 
 __all__ = ["AtomicCheckpointIO", "Checkpoints", "stoppable"]
 

@@ -16,8 +16,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
-from .errors import UsageError, unknown_option
-from .runs import run_name
+from ..errors import UsageError
+from ..runs import run_name
+from .messages import unknown_option
 
 __all__ = ["Config", "check", "check_calls", "register"]
 

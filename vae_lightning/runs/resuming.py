@@ -6,8 +6,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from .errors import UsageError
-from .runs import Run, short_path
+from ..errors import UsageError
+from .names import short_path
+from .run import Run
 
 __all__ = ["check_same", "steps_taken_at"]
 

@@ -1,0 +1,8 @@
+"""`python -m vae_lightning.generate VERB RUN`."""
+
+from . import main
+
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    main()
