@@ -15,23 +15,21 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["Part", "SharedBatchNorm", "SharedBatchNorms", "SharedNormal", "bounds", "rand", "whole_batch"]
+__all__ = ["Shard", "SharedBatchNorm", "SharedBatchNorms", "SharedNormal", "bounds", "rand", "whole_batch"]
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class Part(NamedTuple):
-    """This process's part of a batch.
+class Shard(NamedTuple):
+    """This process's share of a batch.
 
     Attributes:
-        images: `(B, C, H, W)`; B may be 0.
-        labels: `(B,)`.
-        start: position of the first of them in the whole batch.
-        total: images in the whole batch.
+        batch: whatever the model is trained on; it may be empty.
+        start: position of its first image in the whole batch.
+        total: number of images in the whole batch.
     """
 
-    images: Tensor
-    labels: Tensor
+    batch: Any
     start: int
     total: int
 
@@ -45,14 +43,14 @@ def bounds(total: int, rank: int, processes: int) -> tuple[int, int]:
     return total * rank // processes, total * (rank + 1) // processes
 
 
-_part: Part | None = None
+_part: Shard | None = None
 
 
 @contextmanager
 def whole_batch(batch: Sequence[object]) -> Iterator[None]:
-    """Inside it, noise is drawn for the whole batch of which `batch` is a `Part`; nothing changes for other batches."""
+    """Inside it, noise is drawn for the whole batch of which `batch` is a `Shard`; nothing changes for other batches."""
     global _part
-    _part = batch if isinstance(batch, Part) and batch.total > 1 else None
+    _part = batch if isinstance(batch, Shard) and batch.total > 1 else None
     try:
         yield
     finally:
@@ -63,11 +61,11 @@ class SharedNormal(Normal):
     """A normal distribution of a batch `(B, …)` that draws by `whole_batch`."""
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        if _part is None or self.batch_shape[:1] != (len(_part.images),):
+        if _part is None or self.batch_shape[:1] != (len(_part.batch[0]),):
             return super().rsample(torch.Size(sample_shape))
         shape = (*sample_shape, _part.total, *self.batch_shape[1:])
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        return self.loc + self.scale * noise.narrow(len(sample_shape), _part.start, len(_part.images))
+        return self.loc + self.scale * noise.narrow(len(sample_shape), _part.start, len(_part.batch[0]))
 
 
 def rand(images: Tensor) -> Tensor:
