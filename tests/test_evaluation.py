@@ -6,33 +6,34 @@ import torch
 from scipy import linalg
 from sklearn.datasets import make_swiss_roll
 from torch import Tensor
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal, kl_divergence
-
-from vae_lightning.evaluation import probes, quality
-from vae_lightning.evaluation.bounds import squared_error
-from vae_lightning.evaluation.codes import (
-    AggregatePosterior,
-    active_units,
-    encode_all,
-    normal_lattice,
-    path_unevenness,
-    principal_plane,
-    prior_moments,
-    square_lattice,
-    traverse,
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    kl_divergence,
 )
+
+from vae_lightning.data.batch import Batch
+from vae_lightning.evaluation import probes, quality
+from vae_lightning.evaluation.bounds import importance_weighted_bound, squared_error
+from vae_lightning.evaluation.codes import Aggregate, active_units, encode_all
+from vae_lightning.evaluation.geometry import box_lattice, normal_lattice, path_unevenness, square_lattice
+from vae_lightning.latent_spaces import Euclidean
 from vae_lightning.priors import StandardNormal
 
 
 def test_principal_plane_is_that_of_the_singular_value_decomposition() -> None:
     points = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 5, 0.1, 3, 0.2, 1])
-    plane = principal_plane(points)
+    plane = Euclidean(6).chart(points)
     centred = points.numpy() - points.numpy().mean(0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     np.testing.assert_allclose(plane.coordinates.abs().numpy(), np.abs(u[:, :2] * s[:2]), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(plane.explained, s[:2] ** 2 / (s**2).sum(), rtol=1e-4)
     torch.testing.assert_close(plane.axes @ plane.axes.T, torch.eye(2))
-    torch.testing.assert_close(principal_plane(points.flip(0)).axes, plane.axes)
+    torch.testing.assert_close(Euclidean(6).chart(points.flip(0)).axes, plane.axes)
 
 
 def test_lattices() -> None:
@@ -44,33 +45,52 @@ def test_lattices() -> None:
     # A fifth of a normal's mass lies between the steps of a lattice with five cells.
     steps = normal_lattice(5)[0, :, 0]
     torch.testing.assert_close(torch.special.ndtr(steps), torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9]))
+    box = torch.tensor([[-1.0, 0.0], [1.0, 4.0]])
+    assert box_lattice(box, 3, 2).tolist() == [[[-1, 4], [0, 4], [1, 4]], [[-1, 0], [0, 0], [1, 0]]]
+    assert box_lattice(box, 2, 1).tolist() == [[[-1, 2], [1, 2]]]
 
 
 def test_traverse_changes_one_dimension_a_row() -> None:
-    codes = traverse(torch.arange(4.0), torch.tensor([2, 0]), torch.tensor([-1.0, 9.0]))
+    codes = Euclidean(4).traverse(torch.arange(4.0), torch.tensor([2, 0]), torch.tensor([-1.0, 9.0]))
     assert codes.tolist() == [[[0, 1, -1, 3], [0, 1, 9, 3]], [[-1, 1, 2, 3], [9, 1, 2, 3]]]
 
 
 def test_rates_of_the_dimensions_add_up_over_unequal_batches(tiny_model) -> None:
     images, labels = torch.rand(10, 1, 28, 28), torch.arange(10)
-    batches = [(images[:7], labels[:7]), (images[7:], labels[7:])]
+    batches = [Batch(images[:7], labels[:7]), Batch(images[7:], labels[7:])]
     model = tiny_model.eval()
     codes = encode_all(model, batches)
     posterior = model.encode(images)
     rate = kl_divergence(posterior, model.prior.distribution()).mean().item()
     assert codes.rates.sum().item() == pytest.approx(rate, rel=1e-4)
-    torch.testing.assert_close(codes.means, posterior.mean.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(codes.points, posterior.mean.detach(), rtol=1e-4, atol=1e-5)
     assert codes.labels.tolist() == list(range(10))
+    unlabelled = encode_all(model, [Batch(batch.images) for batch in batches])
+    assert unlabelled.labels is None
+    assert torch.equal(unlabelled.points, codes.points)
+    assert encode_all(model, [batches[0], Batch(images[7:])]).labels is None
 
 
 def test_the_aggregate_posterior_has_the_moments_of_its_samples() -> None:
     torch.manual_seed(0)
     means, deviations = torch.randn(300, 3).double() @ torch.randn(3, 3).double(), torch.rand(300, 3).double() + 0.1
-    aggregate = AggregatePosterior()
+    aggregate = Aggregate()
     for part in (slice(0, 200), slice(200, 300)):
         aggregate.update(Independent(Normal(means[part], deviations[part]), 1))
     z = (means + deviations * torch.randn(4000, 300, 3).double()).reshape(-1, 3)
     assert aggregate.count == 300
+    torch.testing.assert_close(aggregate.mean, z.mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(aggregate.covariance, z.T.cov(), atol=0.02, rtol=0.01)
+    torch.testing.assert_close(aggregate.covariance_of_means, means.T.cov(correction=0))
+
+
+def test_the_aggregate_of_posteriors_with_dependent_dimensions() -> None:
+    torch.manual_seed(0)
+    means, factors = torch.randn(300, 3).double(), torch.randn(300, 3, 3).double().tril() + torch.eye(3)
+    posterior = MultivariateNormal(means, scale_tril=factors)
+    aggregate = Aggregate()
+    aggregate.update(posterior)
+    z = posterior.sample((4000,)).reshape(-1, 3)
     torch.testing.assert_close(aggregate.mean, z.mean(0), atol=0.02, rtol=0)
     torch.testing.assert_close(aggregate.covariance, z.T.cov(), atol=0.02, rtol=0.01)
     torch.testing.assert_close(aggregate.covariance_of_means, means.T.cov(correction=0))
@@ -82,11 +102,18 @@ def test_active_units_vary_with_the_image() -> None:
 
 def test_moments_of_priors() -> None:
     torch.manual_seed(0)
-    mean, covariance = prior_moments(StandardNormal(3).distribution())
+
+    def moments_of(prior: Distribution) -> tuple[Tensor, Tensor]:
+        aggregate = Aggregate()
+        aggregate.update(prior)
+        assert aggregate.count == 1
+        return aggregate.mean, aggregate.covariance
+
+    mean, covariance = moments_of(StandardNormal(3).distribution())
     torch.testing.assert_close(covariance, torch.eye(3).double())
     assert mean.tolist() == [0, 0, 0]
     parts = Independent(Normal(torch.tensor([[-2.0, 0.0], [2.0, 1.0]]), torch.full((2, 2), 0.5)), 1)
-    mean, covariance = prior_moments(MixtureSameFamily(Categorical(logits=torch.zeros(2)), parts))
+    mean, covariance = moments_of(MixtureSameFamily(Categorical(logits=torch.zeros(2)), parts))
     torch.testing.assert_close(mean, torch.tensor([0.0, 0.5]).double(), atol=0.05, rtol=0)
     expected = torch.tensor([[4.25, 1.0], [1.0, 0.5]]).double()
     torch.testing.assert_close(covariance, expected, atol=0.1, rtol=0)
@@ -107,7 +134,7 @@ def test_rates_of_the_dimensions_under_a_mixture_are_against_its_marginals(tiny_
     expected = kl_divergence(model.encode(images[:1]).base_dist, Normal(0.0, 1.0))[0]
     del model.prior
     model.prior = Mixture()
-    rates = encode_all(model, [(images, torch.zeros(4000))]).rates
+    rates = encode_all(model, [Batch(images)]).rates
     assert rates[0].item() == pytest.approx(expected[0].item(), abs=0.05)
     posterior = model.encode(images[:1]).base_dist
     z = torch.linspace(-12, 12, 20_001).view(-1, 1)
@@ -122,6 +149,38 @@ def test_even_paths_and_jumps() -> None:
     jump = (even > 0.6).float()
     torch.testing.assert_close(path_unevenness(torch.cat([even, jump])), torch.tensor([0.25, 1.0]))
     assert path_unevenness(torch.zeros(1, 4, 1, 2, 2)).tolist() == [0]
+
+
+class Conditional:
+    """p(x|z, y) = N(z + y, 1), p(z|y) = N(y, 1) and their exact posterior, in one dimension; y must be known."""
+
+    latent_dim = 1
+
+    def prior_distribution(self, labels: Tensor | None = None) -> Distribution:
+        assert labels is not None
+        return Independent(Normal(labels.double().unsqueeze(-1), 1.0), 1)
+
+    def encode(self, x: Tensor, labels: Tensor | None = None) -> Distribution:
+        assert labels is not None
+        # From x = 2y + noise of variance 2: z|x,y has the mean y + (x − 2y)/2 and half the variance.
+        return Independent(Normal(x.flatten(1) / 2, 0.5**0.5), 1)
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Distribution:
+        assert labels is not None
+        return Independent(Normal((z + labels.unsqueeze(-1)).unflatten(-1, (1, 1, 1)), 1.0), 3)
+
+
+def test_labels_reach_the_bound_and_the_rates() -> None:
+    torch.manual_seed(0)
+    x, labels = torch.randn(6, 1, 1, 1).double(), torch.arange(6) % 3
+    batch = Batch(x, labels)
+    exact = Normal(2.0 * labels, 2**0.5).log_prob(x.flatten())
+    # With the exact posterior, every weight is p(x|y).
+    torch.testing.assert_close(importance_weighted_bound(Conditional(), batch, 5), exact)
+    codes = encode_all(Conditional(), [Batch(x[:4], labels[:4]), Batch(x[4:], labels[4:])])
+    prior = Conditional().prior_distribution(labels)
+    expected = kl_divergence(Conditional().encode(x, labels), prior).mean()
+    torch.testing.assert_close(codes.rates.sum(), expected)
 
 
 def test_squared_error_is_a_mean_over_pixels() -> None:
@@ -174,7 +233,7 @@ def test_trustworthiness_of_a_known_manifold() -> None:
     points = torch.from_numpy(roll)
     itself = probes.faithfulness(points, points)
     assert itself == (1, 1)
-    flat = probes.faithfulness(points, principal_plane(points.float()).coordinates)
+    flat = probes.faithfulness(points, Euclidean(3).chart(points.float()).coordinates)
     good = probes.faithfulness(points, unrolled)
     # A projection lays turns of the roll over each other: neighbours in the picture are none in truth.
     assert flat.trustworthiness < good.trustworthiness

@@ -2,20 +2,38 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import TINY, compose_config
-from pytorch_lightning import seed_everything
+from hydra.utils import instantiate
+from pytorch_lightning import LightningDataModule, Trainer, seed_everything
+from torch import Tensor, nn
+from torch.distributions import (
+    AffineTransform,
+    Distribution,
+    Independent,
+    MultivariateNormal,
+    Normal,
+    TransformedDistribution,
+)
+from torch.distributions.transforms import TanhTransform
 
-from vae_lightning.callbacks.measurements import Reference, reference
+from vae_lightning.callbacks.measurements import Measurements
+from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.evaluation.bounds import importance_weighted_bound
+from vae_lightning.evaluation.reference import Reference, reference
+from vae_lightning.data.sources import Split
+from vae_lightning.priors import StandardNormal
 from vae_lightning.report.claims import chapter_claims
 from vae_lightning.report.metrics import METRICS
 from vae_lightning.runs import NEEDED, Run
 from vae_lightning.train import build
+from vae_lightning.vae import VAE
 
 
 def trained(folder: Path, *overrides: str) -> tuple[dict[str, torch.Tensor], dict[str, float], ImageDataModule]:
@@ -73,9 +91,9 @@ def test_the_bound_is_that_of_all_test_images(tmp_path: Path) -> None:
     config.run_dir = str(tmp_path)
     model, *_ = build(config)
     model.load_state_dict(weights)
-    images, _ = data.examples("test", 1000)
-    assert len(images) == 40
-    bound = importance_weighted_bound(model.eval(), images, 200)
+    batch = data.examples("test", 1000)
+    assert len(batch.images) == 40
+    bound = importance_weighted_bound(model.eval(), batch, 200)
     assert metrics["test/iw_bound"] == pytest.approx(bound.mean().item(), abs=0.3)
     assert metrics["test/iw_bound_stderr"] == pytest.approx(bound.std().item() / 40**0.5, rel=0.05)
 
@@ -86,8 +104,181 @@ def test_bits_per_dimension_where_grey_levels_have_probabilities(tmp_path: Path)
     assert "test/distortion_above_floor" not in metrics
 
 
+BY_CLASS = {
+    "knn_accuracy", "probe_accuracy", "knn_accuracy_plane", "classifier_accuracy", "chance_accuracy",
+    "knn_accuracy_pixels", "probe_accuracy_pixels", "frechet_samples", "kernel_samples", "frechet_reconstructions",
+    "kernel_reconstructions", "frechet_floor", "kernel_floor",
+}  # fmt: skip
+
+
+def measured(model: VAE, data: LightningDataModule, **options: Any) -> dict[str, float]:
+    """The test metrics of an untrained model."""
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
+    callback = Measurements(**{"bound_samples": 3, "plane_points": 30} | options)
+    trainer = Trainer(accelerator="cpu", callbacks=[callback], **quiet)
+    (metrics,) = trainer.test(model, datamodule=data, verbose=False)
+    return {name.removeprefix("test/"): value for name, value in metrics.items()}
+
+
+def built(*overrides: str) -> tuple[VAE, ImageDataModule]:
+    config = compose_config(*TINY, *overrides)
+    torch.manual_seed(0)
+    return instantiate(config.model, _convert_="all"), instantiate(config.data, _convert_="all")
+
+
+def test_without_labels_the_rest_is_measured_and_one_line_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    model, data = built("model.latent_dim=3")
+    labelled = measured(model, data)
+    _, data = built()
+    source = data.source
+    data.source = SimpleNamespace(
+        class_names=(), prepare=source.prepare, load=lambda root, train: Split(source.load(root, train).images)
+    )
+    with caplog.at_level("INFO"):
+        unlabelled = measured(model, data)
+    assert data.class_names == ()
+    assert set(labelled) - set(unlabelled) == BY_CLASS
+    lines = [record.getMessage() for record in caplog.records if "labels" in record.getMessage()]
+    assert lines == ["measured   no labels in glyphs: class accuracies and Fréchet distances are left out"]
+    for name in (
+        "mse",
+        "iw_bound",
+        "active_units",
+        "trustworthiness",
+        "trustworthiness_images_tsne",
+        "path_unevenness",
+    ):
+        assert unlabelled[name] == labelled[name]
+
+
+class FullCovariance(nn.Module):
+    """Makes the dimensions of an encoder's posterior depend on each other."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Distribution:
+        normal = self.encoder(x)
+        factor = torch.diag_embed(normal.stddev) + 0.1 * torch.ones(3, 3).tril(-1)
+        return MultivariateNormal(normal.mean, scale_tril=factor)
+
+
+class Flow(FullCovariance):
+    """Bends the posterior of an encoder."""
+
+    def forward(self, x: Tensor) -> Distribution:
+        return TransformedDistribution(self.encoder(x), [AffineTransform(0.1, 0.7, event_dim=1), TanhTransform()])
+
+
+class Bare(FullCovariance):
+    """A posterior that has nothing but `rsample` and `log_prob`."""
+
+    def forward(self, x: Tensor) -> Distribution:
+        return BareDistribution(self.encoder(x))
+
+
+class BareDistribution(Distribution):
+    def __init__(self, base: Distribution) -> None:
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+        self.base = base
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        return self.base.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.base.log_prob(value)
+
+
+class FlowPrior(StandardNormal):
+    def distribution(self) -> Distribution:
+        return TransformedDistribution(super().distribution(), [AffineTransform(0.5, 2.0, event_dim=1)])
+
+
+@pytest.mark.parametrize("flow_prior", [False, True])
+@pytest.mark.parametrize("posterior", [FullCovariance, Flow, Bare])
+def test_any_posterior_and_any_prior_are_measured(posterior: type[FullCovariance], flow_prior: bool) -> None:
+    model, data = built("model.latent_dim=3")
+    usual = measured(model, data, probe_images=0)
+    model.encoder = posterior(model.encoder)
+    if flow_prior:
+        model.prior = FlowPrior(3)
+    metrics = measured(model, data, probe_images=0)
+    assert set(metrics) == set(usual)
+    assert all(np.isfinite(value) for value in metrics.values())
+    # The moments of a prior without closed form are those of samples.
+    if posterior is Bare and flow_prior:
+        assert metrics["posterior_mean_gap"] == pytest.approx(0.5, abs=0.3)
+        assert metrics["mse"] == pytest.approx(usual["mse"], rel=0.05)
+
+
+class ConditionalEncoder(FullCovariance):
+    """An encoder that cannot do without labels."""
+
+    conditional = True
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Distribution:
+        assert labels is not None
+        assert len(labels) == len(x)
+        return self.encoder(x)
+
+
+class ConditionalDecoder(FullCovariance):
+    conditional = True
+
+    def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        assert labels is not None
+        return self.encoder(z + 0.1 * labels.unsqueeze(-1).expand(z.shape[:-1] + (1,)))
+
+
+class ConditionalPrior(StandardNormal):
+    conditional = True
+
+    def distribution(self, labels: Tensor | None = None) -> Independent:
+        assert labels is not None
+        return Independent(Normal(labels.float().unsqueeze(-1).expand(-1, 3), 1.0), 1)
+
+
+def test_labels_reach_a_conditional_model() -> None:
+    model, data = built("model.latent_dim=3")
+    model.encoder, model.decoder = ConditionalEncoder(model.encoder), ConditionalDecoder(model.decoder)
+    model.prior = ConditionalPrior(3)
+    metrics = measured(model, data)
+    assert set(metrics) >= BY_CLASS
+    # The prior of all images together has the moments of ten classes, 0 to 9, each with variance 1.
+    assert metrics["posterior_mean_gap"] == pytest.approx(4.5, abs=0.2)
+    assert metrics["posterior_covariance_gap"] == pytest.approx(((8.25 * 3) ** 2 + 0) ** 0.5 / 3**0.5, rel=0.1)
+
+
+class OwnData(LightningDataModule):
+    """A data module from elsewhere, with labels that no name is known of, and no more than is asked of one."""
+
+    name = "own"
+    class_names = ()
+    image_shape = (1, 28, 28)
+
+    def examples(self, name: str, count: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(len(name))
+        return torch.rand(50, 1, 28, 28, generator=generator)[:count], (torch.arange(50) % 4)[:count]
+
+    def test_dataloader(self) -> list[Batch]:
+        return [Batch(*self.examples("test", 50))]
+
+
+def test_a_data_module_from_elsewhere_is_measured(tmp_path: Path) -> None:
+    model, _ = built()
+    metrics = measured(model, OwnData(), cache=str(tmp_path))
+    assert metrics["chance_accuracy"] == pytest.approx(13 / 50)
+    assert BY_CLASS - {"knn_accuracy_plane"} <= set(metrics)
+
+
 class TestReference:
-    """The classifier of a data set is made once, and kept by the images' digest."""
+    """The classifier of a data set is made once, and kept under the images' digest."""
 
     @pytest.fixture
     def data(self, tmp_path: Path) -> ImageDataModule:
@@ -121,6 +312,18 @@ class TestReference:
     def test_does_without_a_folder(self, data: ImageDataModule, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         assert self.make(data, tmp_path / "file" / "cache").metrics == self.make(data, tmp_path).metrics
+
+    def test_needs_labels(self, data: ImageDataModule, tmp_path: Path) -> None:
+        data.splits["test"].labels = None
+        with pytest.raises(ValueError, match="labels"):
+            self.make(data, tmp_path)
+
+    def test_leaves_the_random_state_as_it_was(self, data: ImageDataModule, tmp_path: Path) -> None:
+        for _ in range(2):  # made, and read
+            self.make(data, tmp_path)
+            after = torch.rand(1)
+            torch.manual_seed(1)
+            assert torch.equal(after, torch.rand(1))
 
     def make(self, data: ImageDataModule, folder: Path) -> Reference:
         torch.manual_seed(1)
