@@ -14,8 +14,7 @@ import pytest
 import torch
 from conftest import TINY, run_command
 
-from vae_lightning.config.search import best_first
-from vae_lightning.runs import run_name, sweep_runs, swept_keys
+from vae_lightning.runs import best_first, run_name, sweep_runs, swept_keys
 
 SWEEP = [*TINY, "callbacks.measurements.tsne=false", "model.latent_dim=2,3", "-m", "hydra.sweep.dir=sweep"]
 
