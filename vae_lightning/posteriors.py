@@ -1,12 +1,33 @@
-"""The diagonal Gaussian posterior that the encoders end in."""
+"""Posteriors q(z|x): the head that the encoders end in, and what is asked of any posterior beyond `torch.distributions`.
+
+Each function here has a default, which needs no more than `rsample` and `log_prob`, and better answers for some types of
+distribution. A type from elsewhere can give its own:
+
+>>> from torch.distributions import LogNormal
+>>> @point.register
+... def _(posterior: LogNormal):
+...     return posterior.mode
+>>> point(LogNormal(torch.zeros(3), torch.ones(3)))
+tensor([0.3679, 0.3679, 0.3679])
+"""
+
+from functools import singledispatch
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent
+from torch.distributions import (
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    TransformedDistribution,
+    kl_divergence,
+)
 
-from .engine.shards import SharedNormal
+__all__ = ["GaussianHead", "marginal_log_prob", "moments", "point", "rate", "rates", "spread"]
 
-__all__ = ["GaussianHead"]
+SAMPLES = 256  # of a posterior whose moments have no closed form
 
 
 class GaussianHead(nn.Module):
@@ -30,5 +51,110 @@ class GaussianHead(nn.Module):
             for output in (self.mean(features), self.log_variance(features))
         )
         # Validating the arguments would read them back from the device in every step.
-        normal = SharedNormal(mean, (0.5 * log_variance).exp(), validate_args=False)
-        return Independent(normal, 1, validate_args=False)
+        return Independent(Normal(mean, (0.5 * log_variance).exp(), validate_args=False), 1, validate_args=False)
+
+
+@singledispatch
+def point(posterior: Distribution) -> Tensor:
+    """Returns the code `(B, latent_dim)` that stands for an image: its posterior mean where that has a closed form.
+
+    Of a transformed distribution (a flow) it is the image of the base distribution's point, otherwise the mean of
+    samples.
+    """
+    mean = _closed_form(posterior, "mean")
+    return posterior.sample((SAMPLES,)).mean(0) if mean is None else mean
+
+
+@point.register
+def _(posterior: TransformedDistribution) -> Tensor:
+    code = point(posterior.base_dist)
+    for transform in posterior.transforms:
+        code = transform(code)
+    return code
+
+
+@singledispatch
+def spread(posterior: Distribution) -> Tensor:
+    """Returns the standard deviation of each dimension, `(B, latent_dim)`; that of samples without a closed form."""
+    deviation = _closed_form(posterior, "stddev")
+    return posterior.sample((SAMPLES,)).std(0) if deviation is None else deviation
+
+
+@singledispatch
+def moments(posterior: Distribution) -> tuple[Tensor, Tensor]:
+    """Returns the mean `(…, latent_dim)` and the covariance `(…, latent_dim, latent_dim)`, those of samples by default.
+
+    Samples are drawn from torch's random state.
+    """
+    z = posterior.sample((20_000,) if not posterior.batch_shape else (SAMPLES,))
+    mean = z.mean(0)
+    centred = (z - mean).movedim(0, -1)
+    return mean, centred @ centred.mT / (len(z) - 1)
+
+
+@moments.register
+def _(posterior: Independent) -> tuple[Tensor, Tensor]:
+    return posterior.mean, torch.diag_embed(posterior.variance)
+
+
+@moments.register
+def _(posterior: MultivariateNormal) -> tuple[Tensor, Tensor]:
+    return posterior.mean, posterior.covariance_matrix
+
+
+def rate(posterior: Distribution, prior: Distribution, z: Tensor) -> Tensor:
+    """Returns KL(q(z|x) ‖ p(z)), `(B,)`, in nats; estimated by a sample z `(B, latent_dim)` where it has no closed form."""
+    try:
+        return kl_divergence(posterior, prior)
+    except NotImplementedError:  # PyTorch's word for a pair without closed form
+        return posterior.log_prob(z) - prior.log_prob(z)
+
+
+def rates(posterior: Distribution, prior: Distribution) -> Tensor:
+    """Returns the rate of each latent dimension, KL(q(z_j|x) ‖ p(z_j)), in nats, `(B, latent_dim)`.
+
+    Estimated by one sample where it has no closed form. Under a prior with dependent dimensions they do not add up to
+    the rate. Where a distribution does not tell its marginals, the whole rate, `(B, 1)`.
+    """
+    if isinstance(posterior, Independent) and isinstance(prior, Independent):
+        try:
+            return kl_divergence(posterior.base_dist, prior.base_dist)
+        except NotImplementedError:
+            pass
+    z = posterior.sample()
+    of_posterior, of_prior = marginal_log_prob(posterior, z), marginal_log_prob(prior, z)
+    if of_posterior is None or of_prior is None:
+        return rate(posterior, prior, z).unsqueeze(-1)
+    return of_posterior - of_prior
+
+
+@singledispatch
+def marginal_log_prob(distribution: Distribution, z: Tensor) -> Tensor | None:
+    """Returns log q(z_j) of codes `(…, latent_dim)`, in the same shape; None where marginals are not known."""
+    return None
+
+
+@marginal_log_prob.register
+def _(distribution: Independent, z: Tensor) -> Tensor:
+    return distribution.base_dist.log_prob(z)
+
+
+@marginal_log_prob.register
+def _(distribution: MultivariateNormal, z: Tensor) -> Tensor:
+    return Normal(distribution.mean, distribution.stddev, validate_args=False).log_prob(z)
+
+
+@marginal_log_prob.register
+def _(distribution: MixtureSameFamily, z: Tensor) -> Tensor | None:
+    of_components = marginal_log_prob(distribution.component_distribution, z.unsqueeze(-2))
+    if of_components is None:
+        return None
+    weights = distribution.mixture_distribution.logits.log_softmax(-1)
+    return (of_components + weights.unsqueeze(-1)).logsumexp(-2)
+
+
+def _closed_form(distribution: Distribution, name: str) -> Tensor | None:
+    try:
+        return getattr(distribution, name)
+    except NotImplementedError:
+        return None

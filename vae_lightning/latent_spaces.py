@@ -1,0 +1,122 @@
+"""The latent space of a model: what a path, a traversal and a picture of codes mean in it.
+
+A prior says which one it lives on, with an attribute `latent_space`, a class called with the latent dimension; the
+default is `Euclidean`.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["Chart", "Euclidean", "LatentSpace", "great_circle"]
+
+
+class Chart(NamedTuple):
+    """Two coordinates in which codes are shown.
+
+    Attributes:
+        origin: `(D,)`.
+        axes: orthonormal directions `(2, D)`.
+        coordinates: of the points `(N, 2)`.
+        explained: share of the points' total variance along each axis `(2,)`.
+        names: of the axes.
+        exact: whether these are the codes' own coordinates; otherwise the chart is a reduction.
+    """
+
+    origin: Tensor
+    axes: Tensor
+    coordinates: Tensor
+    explained: Tensor
+    names: tuple[str, str]
+    exact: bool
+
+    def project(self, points: Tensor) -> Tensor:
+        """Coordinates `(N, 2)` of points `(N, D)`."""
+        return (points - self.origin) @ self.axes.T
+
+    def lift(self, coordinates: Tensor) -> Tensor:
+        """Points `(…, D)` at coordinates `(…, 2)`."""
+        return self.origin + coordinates @ self.axes
+
+
+class LatentSpace(Protocol):
+    """What is asked of a latent space."""
+
+    axes: int
+
+    def interpolate(self, start: Tensor, end: Tensor, steps: int) -> Tensor: ...
+
+    def traverse(self, code: Tensor, dimensions: Tensor, values: Tensor) -> Tensor: ...
+
+    def chart(self, points: Tensor) -> Chart: ...
+
+
+class Euclidean:
+    """R^d: paths are straight lines, and more than two dimensions are shown in the plane of two principal components.
+
+    Args:
+        latent_dim: d.
+
+    Attributes:
+        axes: how many axes a lattice over the whole space has; 0 where it has too many to be drawn.
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        self.latent_dim = latent_dim
+        self.axes = latent_dim if latent_dim <= 2 else 0
+
+    def interpolate(self, start: Tensor, end: Tensor, steps: int) -> Tensor:
+        """Returns codes `(…, steps, D)` at equal steps from one code `(…, D)` to another, ends included."""
+        shares = torch.linspace(0, 1, steps, device=start.device).unsqueeze(1)
+        return torch.lerp(start.unsqueeze(-2), end.unsqueeze(-2), shares)
+
+    def traverse(self, code: Tensor, dimensions: Tensor, values: Tensor) -> Tensor:
+        """Returns copies of a code `(D,)` with one dimension at a time set to each value: `(dimensions, values, D)`."""
+        codes = code.expand(len(dimensions), len(values), -1).clone()
+        for row, dimension in enumerate(dimensions.tolist()):
+            codes[row, :, dimension] = values
+        return codes
+
+    def chart(self, points: Tensor) -> Chart:
+        """Returns the chart of codes `(N, D)`: of one dimension, the second coordinate is 0."""
+        return _coordinates(points) if self.axes else _principal_plane(points)
+
+
+def great_circle(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """Returns codes `(steps, D)` that turn evenly from one code `(D,)` to another; their length changes evenly as well.
+
+    A straight line where the two lie on a line through the origin, and no great circle is the shortest.
+
+    Source: Shoemake (1985), https://doi.org/10.1145/325165.325242.
+    """
+    shares = torch.linspace(0, 1, steps, device=start.device).unsqueeze(1)
+    lengths = torch.lerp(start.norm(), end.norm(), shares)
+    one, other = start / start.norm().clamp(min=1e-12), end / end.norm().clamp(min=1e-12)
+    angle = (one @ other).clamp(-1, 1).acos()
+    if angle.sin().abs() < 1e-6:
+        return torch.lerp(start, end, shares)
+    return lengths * (((1 - shares) * angle).sin() * one + (shares * angle).sin() * other) / angle.sin()
+
+
+def _coordinates(points: Tensor) -> Chart:
+    dimension = points.shape[1]
+    axes = torch.eye(2, dimension).to(points)
+    variances = points.var(0, correction=0)
+    explained = torch.zeros(2).to(points)
+    explained[:dimension] = variances / variances.sum().clamp(min=torch.finfo(points.dtype).tiny)
+    names = ("$z_1$", "$z_2$" if dimension > 1 else "")
+    return Chart(torch.zeros(dimension).to(points), axes, points @ axes.T, explained, names, True)
+
+
+def _principal_plane(points: Tensor) -> Chart:
+    origin = points.mean(0)
+    covariance = (points - origin).T.double().cov(correction=0)
+    variances, directions = torch.linalg.eigh(covariance)
+    axes = directions[:, [-1, -2]].T.to(points)
+    # An eigenvector's sign is arbitrary: let its largest component be positive, so that pictures are repeatable.
+    largest = axes.abs().argmax(1, keepdim=True)
+    axes = axes * axes.gather(1, largest).sign()
+    explained = variances[[-1, -2]].clamp(min=0) / variances.sum().clamp(min=torch.finfo(torch.double).tiny)
+    names = tuple(f"principal component {i + 1} ({share:.0%})" for i, share in enumerate(explained))
+    return Chart(origin, axes, (points - origin) @ axes.T, explained.to(points), names, False)  # type: ignore[arg-type]
