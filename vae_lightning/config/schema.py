@@ -118,7 +118,10 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "engine.channels_last": _SWITCH,
     "engine.compile": _SWITCH,
     "trainer.max_epochs": _AT_LEAST_1,
-    "trainer.max_steps": (lambda value: value == -1 or _whole(1)(value), "a whole number of at least 1, or -1: no limit"),
+    "trainer.max_steps": (
+        lambda value: value == -1 or _whole(1)(value),
+        "a whole number of at least 1, or -1: no limit",
+    ),
     "trainer.accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.devices": (
         lambda value: value in ("auto", -1) or _whole(1)(value),
