@@ -77,7 +77,7 @@ def test_when_no_mirror_has_it_the_message_says_all(tmp_path: Path, source: Torc
         source.prepare(tmp_path / "data")
     message = str(caught.value)
     assert f"tried {mirror.address('absent')}train-images-idx3-ubyte.gz: HTTP 404" in message
-    assert f"tried {mirror.address('corrupt')}train-images-idx3-ubyte.gz: the file that came" in message
+    assert f"tried {mirror.address('corrupt')}train-images-idx3-ubyte.gz: the downloaded file" in message
     assert str(tmp_path / "data" / "KMNIST" / "raw") in message
     assert all(name in message for name in mirror.files)
     assert "data.root=FOLDER" in message

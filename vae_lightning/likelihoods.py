@@ -2,11 +2,11 @@
 
 A likelihood is a module that maps raw parameters `(…, C, H, W)` to a `torch.distributions` object with batch
 shape `(…)` and the image as its event. Its `mean` is the picture that is shown. Parameters of its own (a
-learned scale, say) belong to it, not to the decoder.
-
-Where `discrete` is true, `log_prob` is the log-probability of an image's grey levels: bits per dimension make sense.
+learned scale, say) belong to it, not to the decoder. `Likelihood` is the contract.
 """
 
+import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -20,6 +20,7 @@ __all__ = [
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "Gaussian",
+    "Likelihood",
     "PixelLogistic",
     "TruncatedExponential",
 ]
@@ -27,24 +28,47 @@ __all__ = [
 Shape = torch.Size | list[int] | tuple[int, ...]
 
 
-class Bernoulli(nn.Module):
+class Likelihood(nn.Module):
+    """From raw parameters to p(x|z). One of your own overrides `forward`, and `metrics` where it has some to report."""
+
+    def forward(self, raw: Tensor) -> Distribution:
+        """Returns p(x|z): batch `(…)`, event `(C, H, W)`, its `mean` the picture to show.
+
+        Args:
+            raw: output of the decoder, `(…, C, H, W)`, with at least 32 bits.
+        """
+        raise NotImplementedError
+
+    def metrics(self, x: Tensor, distortion: Tensor, rate: Tensor) -> Mapping[str, Tensor]:
+        """Returns what else to report of an evaluation, by name, each `(B,)`.
+
+        Args:
+            x: images `(B, C, H, W)`.
+            distortion: of each image, in nats.
+            rate: of each image, in nats.
+        """
+        return {}
+
+
+class Bernoulli(Likelihood):
     """Independent Bernoulli pixels; the raw parameters are logits.
 
     On images of zeros and ones, `log_prob` is a log-likelihood. On grey images, as in the chapter, it is the
     negative binary cross entropy: a loss with the entropy of the pixels as its floor, but no likelihood.
     """
 
-    discrete = False
-
     def forward(self, raw: Tensor) -> Independent:
         return Independent(PixelBernoulli(logits=raw, validate_args=False), 3, validate_args=False)
 
+    def metrics(self, x: Tensor, distortion: Tensor, rate: Tensor) -> Mapping[str, Tensor]:
+        return {"distortion_above_floor": distortion - self.floor(x)}
+
     def floor(self, x: Tensor) -> Tensor:
-        """The least distortion that images `(B, C, H, W)` can have, their pixels' entropy: `(B,)`, 0 if binary."""
+        """Returns the least distortion of images `(B, C, H, W)`, their pixels' entropy: `(B,)`, 0 if binary."""
         return -(torch.xlogy(x, x) + torch.xlogy(1 - x, 1 - x)).flatten(1).sum(1)
 
 
-class ContinuousBernoulli(nn.Module):
+class ContinuousBernoulli(Likelihood):
     """Independent pixels with density proportional to λ^x (1 − λ)^(1 − x) on [0, 1]; the raw parameters are λ's logits.
 
     It is what binary cross entropy lacks to be a likelihood of grey images: a normaliser. With the logit η the density
@@ -53,13 +77,11 @@ class ContinuousBernoulli(nn.Module):
     Source: Loaiza-Ganem and Cunningham (2019), https://arxiv.org/abs/1907.06845.
     """
 
-    discrete = False
-
     def forward(self, raw: Tensor) -> Independent:
         return Independent(TruncatedExponential(raw), 3, validate_args=False)
 
 
-class Gaussian(nn.Module):
+class Gaussian(Likelihood):
     """Independent normal pixels around the raw parameters, with one standard deviation for all, which is learned.
 
     Learned, it is the root mean square error of the reconstructions, so that the two terms of the bound are weighed
@@ -71,8 +93,6 @@ class Gaussian(nn.Module):
     Source: Rybkin, Daniilidis and Levine (2021), https://arxiv.org/abs/2006.13202.
     """
 
-    discrete = False
-
     def __init__(self, scale: float = 0.25) -> None:
         super().__init__()
         self.log_scale = _ScaleParameter(scale)
@@ -83,7 +103,7 @@ class Gaussian(nn.Module):
         )
 
 
-class DiscretizedLogistic(nn.Module):
+class DiscretizedLogistic(Likelihood):
     """Independent grey levels: logistic variables around the raw parameters, rounded, the ends taking the tails.
 
     Args:
@@ -94,8 +114,6 @@ class DiscretizedLogistic(nn.Module):
     Source: Salimans et al. (2017), equation 2, https://arxiv.org/abs/1701.05517; Kingma et al. (2016), appendix.
     """
 
-    discrete = True
-
     def __init__(self, levels: int = 256, pixel_scale: float = 255.0, scale: float = 0.1) -> None:
         super().__init__()
         self.width = 1 / pixel_scale
@@ -104,6 +122,9 @@ class DiscretizedLogistic(nn.Module):
 
     def forward(self, raw: Tensor) -> Independent:
         return Independent(PixelLogistic(raw, self.log_scale().exp(), self.width, self.highest), 3, validate_args=False)
+
+    def metrics(self, x: Tensor, distortion: Tensor, rate: Tensor) -> Mapping[str, Tensor]:
+        return {"bits_per_dim": (distortion + rate) / (x.shape[1:].numel() * math.log(2))}
 
 
 class _ScaleParameter(nn.Module):

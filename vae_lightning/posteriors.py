@@ -1,7 +1,7 @@
-"""Posteriors q(z|x): the head that the encoders end in, and what is asked of any posterior beyond `torch.distributions`.
+"""Posteriors q(z|x): the head that the encoders end in, and what else is asked of any posterior.
 
-Each function here has a default, which needs no more than `rsample` and `log_prob`, and better answers for some types of
-distribution. A type from elsewhere can give its own:
+Each function here has a default, which needs no more than `rsample` and `log_prob`, and better answers for some types
+of distribution. A type from elsewhere can give its own:
 
 >>> from torch.distributions import LogNormal
 >>> @point.register
@@ -103,7 +103,7 @@ def _(posterior: MultivariateNormal) -> tuple[Tensor, Tensor]:
 
 
 def rate(posterior: Distribution, prior: Distribution, z: Tensor) -> Tensor:
-    """Returns KL(q(z|x) ‖ p(z)), `(B,)`, in nats; estimated by a sample z `(B, latent_dim)` where it has no closed form."""
+    """Returns KL(q(z|x) ‖ p(z)), `(B,)`, in nats; estimated by a sample z `(B, latent_dim)` without a closed form."""
     try:
         return kl_divergence(posterior, prior)
     except NotImplementedError:  # PyTorch's word for a pair without closed form

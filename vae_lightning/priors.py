@@ -1,26 +1,40 @@
-"""Priors p(z): modules whose `distribution()` has batch shape `()` and event shape `(latent_dim,)`.
+"""Priors p(z): modules that give a distribution over codes. `Prior` is their contract."""
 
-A prior that is made of the posterior has a method `attach(encoder)` as well, which the model calls once.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
+from .latent_spaces import Euclidean, LatentSpace
+
 __all__ = ["Prior", "StandardNormal", "VampPrior"]
 
 
-class Prior(Protocol):
-    """What is asked of a prior."""
+class Prior(nn.Module):
+    """The contract of a prior, which may be learned, a flow, or share weights with the model.
 
-    def distribution(self) -> Distribution: ...
+    Attributes:
+        conditional: whether `distribution` takes labels.
+        latent_space: class of the space that codes live in, called with the latent dimension.
+    """
+
+    conditional = False
+    latent_space: Callable[[int], LatentSpace] = Euclidean
+
+    def distribution(self) -> Distribution:
+        """Returns p(z): batch `()`, event `(latent_dim,)`, with `sample` and `log_prob`.
+
+        A conditional prior is called with labels `(B,)` and returns p(z|y) with batch `(B,)`; with None, p(z).
+        """
+        raise NotImplementedError
+
+    def attach(self, encoder: nn.Module) -> None:
+        """Is called once with the model's encoder, for priors that are made of the posterior."""
 
 
-class StandardNormal(nn.Module):
+class StandardNormal(Prior):
     """N(0, I), without parameters.
 
     Args:
@@ -39,7 +53,7 @@ class StandardNormal(nn.Module):
         return Independent(Normal(self.zeros, self.ones, validate_args=False), 1, validate_args=False)
 
 
-class VampPrior(nn.Module):
+class VampPrior(Prior):
     """The posterior's own mixture over learned pseudo-inputs u_k: p(z) = 1/K Σ_k q(z|u_k).
 
     Pseudo-inputs pass through the encoder with batch norm's running statistics, in training as in evaluation: their

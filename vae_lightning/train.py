@@ -1,202 +1,90 @@
-"""Training from the command line: compose → build everything → fit → test → metrics.json.
+"""Trains and tests one model and leaves a finished run on disk: build everything → fit → test → metrics.json."""
 
-`vae-train` and `python -m vae_lightning.train`. Until a job is to be trained this module imports neither torch nor
-Lightning, so that help, `--cfg` and mistakes in the command are answered at once.
-"""
-
-import gc
 import logging
 import math
 import os
 import platform
-import shlex
-import signal
 import sys
-import threading
-import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.plugins import TorchSyncBatchNorm
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from .config.messages import exit_code, explain, explain_failure
-from .config.schema import check, check_calls, register
-from .config.sweeps import Folders
-from .engine.processes import Processes, is_connection_loss, is_member, join_jobs, no_more_jobs
-from .engine.signals import Interrupted
+from .callbacks import Checkpoints, Curves, Stopwatch
+from .callbacks.checkpoints import AtomicCheckpointIO
+from .callbacks.curves import DivergenceError, refuse_divergence
+from .config import check, check_calls, make
+from .data.datamodule import ImageDataModule
+from .engine.batch_norm import SharedBatchNorms
+from .engine.options import Options, fused, settle
+from .engine.processes import Processes
+from .engine.random_state import RandomState
+from .engine.signals import Interrupted, Interruption
+from .engine.strategies import OneDevice, SeveralDevices
 from .errors import UsageError
-from .runs import Run, forget_paths, short_names, short_path, sweep_runs, swept_keys, write_file, write_json
+from .runs import Run, forget_paths, short_names, short_path, write_file, write_json
+from .runs.loading import LoadedRun, load_run
 from .runs.resuming import check_same, steps_taken_at
+from .vae import VAE
 
-if TYPE_CHECKING:
-    from pytorch_lightning import Trainer
-    from pytorch_lightning.loggers import Logger
-
-    from .callbacks import Stopwatch
-    from .data.datamodule import ImageDataModule
-    from .vae import VAE
-
-__all__ = ["JobError", "build", "main", "train"]
+__all__ = ["Built", "build", "execute", "train"]
 
 log = logging.getLogger(__name__)
 
-PACKAGE = Path(__file__).parent
-# In a checkout the configuration stands beside the package, in a wheel inside it.
-CONFIGURATION = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
 
-WANTS_TRACEBACK = "VAE_WANTS_TRACEBACK"
-
-register()
-
-
-class JobError(RuntimeError):
-    """A job of a sweep failed, and has said why; the other jobs go on.
+def train(config: DictConfig, folder: str | Path | None = None, progress: bool | None = None) -> LoadedRun:
+    """Trains and tests a model, and returns the finished run.
 
     Args:
-        run: name of the job's run.
-        code: what the process is to exit with.
+        config: as `compose` returns it.
+        folder: where the run goes; by default a new one in `outputs/`. One that holds a run already is refused, unless
+            `config.resume` is true: then the run is resumed.
+        progress: whether a progress bar is shown; by default on a terminal and in a notebook.
+
+    Raises:
+        UsageError: if an option is wrong.
+        DivergenceError: if a term of the loss, a weight or a test metric is NaN or infinite.
+        KeyboardInterrupt: if the training was interrupted; it can be resumed.
+
+    >>> from vae_lightning import compose
+    >>> run = train(compose("data=glyphs", "model.latent_dim=8"))  # doctest: +SKIP
+    >>> run.metrics["test/elbo"], run.model.sample(16).shape  # doctest: +SKIP
     """
-
-    def __init__(self, run: str, code: int) -> None:
-        super().__init__(run, code)
-        self.code = code
-
-
-def main() -> None:
-    """Runs one training or a sweep, as the command line says; exits with 0, 1 for a failure, 2 for wrong usage."""
-    if is_member():
-        sys.exit(_take_part())
-    try:
-        sys.exit(_lead())
-    finally:
-        no_more_jobs()
-
-
-def _quiet_about_files(otherwise: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda thread: None if isinstance(thread.exc_value, OSError) else otherwise(thread)
+    started = datetime.now()
+    run = Run(Path(folder or Path("outputs", f"{started:%Y-%m-%d_%H-%M-%S}_{config.study}_{os.urandom(3).hex()}")))
+    if run.config_file.exists() and not config.resume:
+        raise UsageError(f"folder={run.folder}: already holds a run; resume=true resumes it")
+    check(config)
+    shown = progress if progress is not None else sys.stdout.isatty() or "ipykernel" in sys.modules
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with _printing():
+        try:
+            execute(config, run, progress=shown)
+        except Interrupted as stop:
+            raise KeyboardInterrupt(f"{short_path(run.folder)}: interrupted; its state is kept") from stop
+    return load_run(run.folder, trust=_modules(config))
 
 
-def _take_part() -> int:
-    """Trains what the first process of the training says, and leaves files and console to it."""
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    try:
-        join_jobs(lambda run: train(OmegaConf.create(run.config), run))
-    except Exception as error:
-        if not is_connection_loss(error):
-            print(explain(error), file=sys.stderr)
-        return 1
-    return 0
-
-
-def _lead() -> int:
-    # Hydra would print its own account of an error and exit with 1; with this variable it raises. What the user has
-    # set it to is kept for the jobs, which may run in other processes.
-    os.environ.setdefault(WANTS_TRACEBACK, os.environ.get("HYDRA_FULL_ERROR", "0"))
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    # A log that cannot be written is no reason for tracebacks; nor are events, which a thread writes.
-    logging.raiseExceptions = False
-    threading.excepthook = _quiet_about_files(threading.excepthook)
-    # Hydra takes flags before overrides only; this one is easily thought of last.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
-    signal.signal(signal.SIGTERM, _terminate)
-    code = 0
-    try:
-        _job()
-    except JobError as error:
-        code = error.code
-    except (Interrupted, KeyboardInterrupt) as stop:
-        print(_how_to_go_on(), file=sys.stderr)
-        return stop.code if isinstance(stop, Interrupted) else 130  # type: ignore[return-value]
-    except Exception as error:
-        # No job has been started, or it would have said what is wrong itself.
-        code = max(exit_code(error), 1 if isinstance(error, OSError) else 2)
-        if os.environ[WANTS_TRACEBACK] == "1":
-            traceback.print_exc()
-        elif isinstance(error, OSError) and code == 1:
-            hint = "Name another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep."
-            print(f"cannot write the output folder: {explain(error)}\n{hint}", file=sys.stderr)
-        else:
-            print(explain(error), file=sys.stderr)
-    if Folders.sweep is not None:
-        with suppress(OSError):
-            forget_paths(Folders.sweep / "multirun.yaml")
-    if Folders.sweep is not None and sweep_runs(Folders.sweep):
-        from .report import compare
-
-        code = max(code, 1 if compare(Folders.sweep) else 0)
-    return code
-
-
-def _terminate(number: int, frame: Any) -> None:
-    """What SIGTERM does while this process is not training, as when a sweep's jobs run elsewhere."""
-    raise Interrupted(128 + number)
-
-
-def _how_to_go_on() -> str:
-    if Folders.sweep or Folders.run:
-        option = "hydra.sweep.dir" if Folders.sweep else "hydra.run.dir"
-        own = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")
-        arguments = [argument for argument in sys.argv[1:] if not argument.startswith(own)]
-        folder = short_path(Folders.sweep or Folders.run or Path())
-        return f"To go on:  vae-train {shlex.join([*arguments, f'{option}={folder}', 'resume=true'])}"
-    return "interrupted"
-
-
-@hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name="train")
-def _job(config: DictConfig) -> float:
-    run = Run(Path(HydraConfig.get().runtime.output_dir))
-    sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
-    try:
-        check(config)
-        # In a sweep only a job that has been queued again finds its folder in use.
-        config.resume = config.resume or (sweeps and run.config_file.is_file())
-        metrics = train(config, run)
-        return metrics.get("val/elbo", metrics["test/elbo"])
-    except Interrupted:
-        kept = "its state is kept" if run.checkpoint_file.is_file() else "it had no checkpoint yet"
-        log.error("interrupted %s: %s", run.name, kept)
-        raise
-    except Exception as error:
-        code, message = exit_code(error), explain_failure(error, short_path(run.folder), config.data.get("batch_size"))
-        log.error("%s", f"{run.name}: {message}" if sweeps else message)
-        with suppress(OSError):  # the disk may be full
-            run.error_file.write_text(f"{traceback.format_exc()}\n{message.splitlines()[0]}\n")
-            if code == 1 and not type(error).__module__.startswith(__package__):
-                log.error("The traceback is in %s", short_path(run.error_file))
-        if code == 1 and run.checkpoint_file.is_file():
-            log.error("The last good state is in %s; resume=true goes on from there", short_path(run.checkpoint_file))
-        if os.environ.get(WANTS_TRACEBACK) == "1":
-            traceback.print_exc()
-    finally:
-        _free_memory()
-    # Outside the handler: an error that Hydra keeps must not keep the frames of the job with its model and data. And
-    # SystemExit is not an Exception, so that Hydra adds nothing to what has been said.
-    raise JobError(run.name, code) if sweeps else SystemExit(code)
-
-
-def _free_memory() -> None:
-    """Leaves the next job of a sweep the memory of this one, on the device as well."""
-    if torch := sys.modules.get("torch"):
-        gc.collect()
-        torch.compiler.reset()  # what is compiled counts towards a limit, beyond which nothing is
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def train(config: DictConfig, run: Run) -> dict[str, Any]:
-    """Trains and tests one model and leaves a finished run on disk.
+def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: bool | None = None) -> dict[str, Any]:
+    """Trains and tests one model and leaves a finished run on disk; what both Python and the command line call.
 
     Args:
-        config: as composed from `conf/train.yaml`.
+        config: as composed from `conf/train.yaml`; its `run_dir` is set.
         run: where to.
+        swept: keys that tell the run apart from others of its sweep.
+        progress: whether a progress bar is shown; by default on a terminal.
 
     Returns:
         The content of `metrics.json`: the test metrics, per image in nats, and `epochs`, `steps`, `parameters`,
@@ -204,49 +92,41 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
 
     Raises:
         UsageError: if an option is wrong.
-        DivergenceError: if a weight or a test metric is not finite.
+        DivergenceError: if a term of the loss, a weight or a test metric is NaN or infinite.
     """
-    from pytorch_lightning import seed_everything
-
     config.run_dir = str(run.folder)
-    if config.resume and run.config_file.is_file():
-        check_same(config, run)
-        if run.finished:
-            log.info("finished   %s already\n", short_path(run.folder))
-            return dict(run.metrics)
-    _quiet()
-    seed_everything(config.seed, verbose=False)
-    os.environ.pop("PL_GLOBAL_SEED")  # with several processes, Lightning would seed once more, after the model is built
+    extends = config.resume and run.config_file.is_file() and check_same(config, run)
+    if config.resume and run.finished and not extends:
+        log.info("finished   %s already\n", short_path(run.folder))
+        return dict(run.metrics)
     checkpoint = run.checkpoint_file if config.resume and run.checkpoint_file.is_file() else None
-    with Processes(config.trainer) as processes:
-        model, data, trainer, stopwatch = build(config, steps_taken_at(checkpoint))
+    with _quiet(), Processes(config.trainer) as processes:
+        seed_everything(config.seed, verbose=False)
+        os.environ.pop("PL_GLOBAL_SEED")  # with several processes Lightning would seed again, after the model is built
+        built = build(config, steps_taken_at(checkpoint), progress)
+        trainer = built.trainer
         if trainer.is_global_zero:
             run.error_file.unlink(missing_ok=True)
-            _describe(config, run, model, trainer)
+            run.metrics_file.unlink(missing_ok=True)
+            _describe(config, run, built)
         else:
             logging.getLogger().setLevel(logging.ERROR)
-        processes.start(trainer, run)
-        metrics = _fit_and_test(model, data, trainer, stopwatch, checkpoint)
-    if not trainer.is_global_zero:
+        processes.start(trainer, run.folder)
+        metrics = _fit_and_test(built, run, checkpoint)
+    if not trainer.is_global_zero or trainer.fast_dev_run:
         return metrics
+    stopwatch = built.stopwatch
     metrics |= {
-        "latent_dim": model.latent_dim,
+        "latent_dim": built.model.latent_dim,
         "seed": config.seed,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in built.model.parameters()),
         "seconds_training": round(stopwatch.seconds, 3),
         "images_per_second": round(stopwatch.images / stopwatch.seconds, 1),
     }
-    from .report.picture import keep_curves
-
-    hyperparameters = _hyperparameters(config)
-    for logger in trainer.loggers:
-        outcome = {name: value for name, value in metrics.items() if name not in hyperparameters}
-        logger.log_hyperparams(hyperparameters, outcome)
-        logger.finalize("success")
-    keep_curves(run)
     write_json(run.metrics_file, metrics)
+    _report_to_loggers(trainer, _hyperparameters(config, swept), metrics)
     for stage, title in [("val", "validated"), ("test", "tested")]:
         if f"{stage}/elbo" in metrics:
             terms = (metrics[f"{stage}/{name}"] for name in ("elbo", "distortion", "rate"))
@@ -256,103 +136,167 @@ def train(config: DictConfig, run: Run) -> dict[str, Any]:
     return metrics
 
 
-def _fit_and_test(
-    model: "VAE", data: "ImageDataModule", trainer: "Trainer", stopwatch: "Stopwatch", checkpoint: Path | None
-) -> dict[str, Any]:
-    from tqdm.contrib.logging import logging_redirect_tqdm
+class Built(NamedTuple):
+    """Everything that a run is made of."""
 
-    from .callbacks.checkpoints import stoppable
-    from .vae import DivergenceError
-
-    # On a terminal, log lines go above the progress bar instead of through it.
-    with logging_redirect_tqdm() if trainer.progress_bar_callback else nullcontext(), stoppable(trainer):
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        if not all(parameter.isfinite().all() for parameter in model.parameters()):
-            raise DivergenceError("weights: not finite; a lower model.optimizer.lr may help")
-        trainer.test(model, datamodule=data, verbose=False, weights_only=True)
-    trainer.strategy.barrier()
-    metrics = stopwatch.validated | {name: value.item() for name, value in trainer.callback_metrics.items()}
-    if diverged := [name for name, value in metrics.items() if not math.isfinite(value)]:
-        raise DivergenceError(f"{', '.join(diverged)}: not finite; a lower model.optimizer.lr may help")
-    return metrics
+    model: VAE
+    data: ImageDataModule
+    trainer: Trainer
+    stopwatch: Stopwatch
 
 
-def build(config: DictConfig, steps_taken: int = 0) -> "tuple[VAE, ImageDataModule, Trainer, Stopwatch]":
+def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None) -> Built:
     """Makes every object of the run, so that all mistakes in the configuration are found before data is read.
 
     Args:
         config: as composed from `conf/train.yaml`, with `run_dir`.
-        steps_taken: optimizer steps after which the training goes on; what was logged later is forgotten.
+        steps_taken: optimizer steps after which the training is resumed; what was logged later is forgotten.
+        progress: see `execute`.
     """
-    import torch
-    from hydra.utils import instantiate
-    from pytorch_lightning.callbacks import Checkpoint
-    from pytorch_lightning.plugins import TorchSyncBatchNorm
-    from pytorch_lightning.plugins.environments import SLURMEnvironment
-
-    from .callbacks import Stopwatch
-    from .callbacks.checkpoints import AtomicCheckpointIO
-    from .engine.shards import SharedBatchNorms
-
     check_calls(config)
-    accelerator = config.trainer.accelerator
-    if accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
-        raise UsageError(f"trainer.accelerator={accelerator}: there is no GPU here; use trainer=cpu or trainer=default")
-    model = instantiate(config.model, _convert_="all")
+    device = _device(config.trainer.accelerator)
+    data = make(config.data)
+    model = make(config.model)
+    if not config.trainer.get("gradient_clip_val"):  # Lightning refuses to clip before a fused step
+        model.make_optimizer = fused(model.make_optimizer)
     try:
-        model.configure_optimizers()  # it is made again when the training starts
+        optimizers = model.configure_optimizers()  # they are made again when the training starts
     except (TypeError, ValueError) as error:
         raise UsageError(f"model.optimizer: {error}") from error
-    data = instantiate(config.data, _convert_="all")
-    on_gpus = accelerator != "cpu" and torch.cuda.is_available()
-    plugins: list[Any] = [AtomicCheckpointIO(), TorchSyncBatchNorm() if on_gpus else SharedBatchNorms()]
+    stopwatch = Stopwatch()
+    callbacks = [stopwatch, Curves(), RandomState(), *make(config.callbacks).values()]
+    options = Options(**config.engine)
+    several = config.trainer.get("devices", 1) != 1 or config.trainer.get("strategy", "auto") == "ddp"
+    strategy = SeveralDevices() if several else OneDevice(device, options)
+    plugins: list[Any] = [AtomicCheckpointIO(), TorchSyncBatchNorm() if device.type == "cuda" else SharedBatchNorms()]
     if SLURMEnvironment.detect():  # submitit queues jobs again
         plugins.append(SLURMEnvironment(auto_requeue=False))
-    stopwatch = Stopwatch()
-    callbacks = [stopwatch, *instantiate(config.callbacks, _convert_="all").values()]
-    trainer = instantiate(
+    trainer = make(
         config.trainer,
-        _convert_="all",
+        accelerator=device.type,
+        strategy=strategy,
         logger=[_make_logger(node, steps_taken) for node in config.logger.values()],
         plugins=plugins,
-        use_distributed_sampler=False,  # the data module shares batches out itself
+        use_distributed_sampler=False,  # the data module hands out shards itself
         callbacks=callbacks,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         default_root_dir=config.run_dir,
-        enable_progress_bar=bool(config.trainer.enable_progress_bar and sys.stdout.isatty()),
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
+        enable_progress_bar=bool(
+            config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress)
+        ),
     )
-    _share_calls(model, data, trainer)
-    return model, data, trainer, stopwatch
+    _settle(options, strategy, model, data, trainer, optimizers)
+    return Built(model, data, trainer, stopwatch)
 
 
-def _make_logger(node: DictConfig, steps_taken: int) -> "Logger":
-    from hydra.utils import instantiate
+def _settle(
+    options: Options,
+    strategy: OneDevice | SeveralDevices,
+    model: VAE,
+    data: ImageDataModule,
+    trainer: Trainer,
+    optimizers: list[Any],
+) -> None:
+    """Settles how many steps a call of Lightning's loop takes, and refuses what several optimizers cannot do."""
+    if len(model.minimised) > 1:
+        terms = ", ".join(model.minimised)
+        if isinstance(strategy, SeveralDevices):
+            raise UsageError(
+                f"trainer.devices: {terms} have an optimizer each, which needs a single device; use trainer=default"
+            )
+        if trainer.accumulate_grad_batches != 1:
+            raise UsageError(f"trainer.accumulate_grad_batches: must be 1, because {terms} have an optimizer each")
+    if isinstance(strategy, SeveralDevices):
+        if options.compile:
+            raise UsageError("engine.compile=true: needs a single device; use trainer=default or engine.compile=false")
+        return
+    schedules = [optimizer["lr_scheduler"] for optimizer in optimizers if isinstance(optimizer, dict)]
+    strategy.options, reason = settle(options, trainer, schedules)
+    if hasattr(data, "batches_per_call"):
+        data.batches_per_call = strategy.options.steps_per_call
+    elif strategy.options.steps_per_call > 1:
+        strategy.options, reason = settle(Options(compile=options.compile), trainer, schedules)
+    if reason and options.steps_per_call > 1:
+        log.info("steps      one for each call of Lightning's loop, because of %s", reason)
 
+
+def _device(accelerator: str) -> torch.device:
+    """The device of a training on one, and the kind of them on several."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps", 0)
+    if accelerator in ("auto", "cpu"):
+        return torch.device("cpu")
+    raise UsageError(f"trainer.accelerator={accelerator}: there is no GPU here; use trainer=cpu or trainer=default")
+
+
+def _make_logger(node: DictConfig, steps_taken: int) -> Logger:
     if steps_taken and str(node["_target_"]).endswith(".TensorBoardLogger"):
-        return instantiate(node, _convert_="all", purge_step=steps_taken + 1)
-    return instantiate(node, _convert_="all")
+        return make(node, purge_step=steps_taken + 1)
+    return make(node)
 
 
-def _share_calls(model: "VAE", data: "ImageDataModule", trainer: "Trainer") -> None:
-    """Settles how many steps a call of Lightning's loop takes: as many as nothing that counts batches could notice."""
-    if trainer.gradient_clip_val or trainer.accumulate_grad_batches != 1 or trainer.world_size > 1:
-        model.steps_per_call, model.cuda_graph = 1, False
-    if not hasattr(data, "steps_per_call"):  # a data module from elsewhere
-        model.steps_per_call = 1
-    counts = [getattr(callback, "every_n_batches", 0) for callback in trainer.callbacks]  # type: ignore[attr-defined]
-    limit = trainer.limit_train_batches
-    counts += [limit if isinstance(limit, int) else 0, max(trainer.max_steps, 0)]
-    data.steps_per_call = model.steps_per_call = math.gcd(model.steps_per_call, *counts)
-    if isinstance(limit, int):
-        trainer.limit_train_batches = limit // model.steps_per_call
+def _fit_and_test(built: Built, run: Run, checkpoint: Path | None) -> dict[str, Any]:
+    model, data, trainer, stopwatch = built
+    keepers = [callback for callback in trainer.callbacks if isinstance(callback, Checkpoints)]  # type: ignore[attr-defined]
+    # On a terminal, log lines go above the progress bar instead of through it.
+    with (
+        logging_redirect_tqdm() if trainer.progress_bar_callback else nullcontext(),
+        Interruption(trainer, keeps_state=bool(keepers)) as interruption,
+    ):
+        for keeper in keepers:
+            keeper.interruption = interruption
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        refuse_divergence(model)
+        best = _take_best(model, trainer, run)
+        trainer.test(model, datamodule=data, verbose=False, weights_only=True)
+    trainer.strategy.barrier()
+    metrics = stopwatch.validated | {name: value.item() for name, value in trainer.callback_metrics.items()} | best
+    if diverged := [name for name, value in metrics.items() if not math.isfinite(value)]:
+        raise DivergenceError(f"{', '.join(diverged)}: NaN or infinite; a lower model.optimizer.lr may help")
+    if trainer.fast_dev_run:
+        log.info("tried      one batch of training, validation and test (trainer.fast_dev_run): no result is kept\n")
+    return metrics
 
 
-def _describe(config: DictConfig, run: Run, model: "VAE", trainer: "Trainer") -> None:
+def _take_best(model: VAE, trainer: Trainer, run: Run) -> dict[str, float]:
+    """Puts the best weights into the model where a callback chose them by a metric, and keeps them with the run."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
+            file = Path(callback.best_model_path)
+            found = torch.load(file, map_location="cpu", weights_only=True)
+            model.load_state_dict(found["state_dict"])
+            if trainer.is_global_zero:
+                write_file(run.best_file, file.read_bytes())
+            log.info(
+                "best       %s %.2f, after step %d", callback.monitor, callback.best_model_score, found["global_step"]
+            )
+            return {"best_step": found["global_step"]}
+    if trainer.is_global_zero:
+        run.best_file.unlink(missing_ok=True)
+    return {}
+
+
+def _report_to_loggers(trainer: Trainer, hyperparameters: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """Tells every logger what came out; the run is finished whatever becomes of that."""
+    outcome = {name: value for name, value in metrics.items() if name not in hyperparameters}
+    for logger in trainer.loggers:
+        try:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(hyperparameters, outcome)
+            else:
+                logger.log_hyperparams(hyperparameters)
+                logger.log_metrics(outcome, trainer.global_step)
+            logger.save()
+            logger.finalize("success")
+        except Exception as error:  # loggers are other people's code, and may need a network
+            log.warning("%s did not take the result: %s", type(logger).__name__, str(error).splitlines()[:1])
+
+
+def _describe(config: DictConfig, run: Run, built: Built) -> None:
     """Says what is about to run, and keeps it with the run."""
-    import torch
-
+    model, _, trainer, _ = built
     device = trainer.strategy.root_device
     hardware = (
         torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
@@ -375,49 +319,83 @@ def _describe(config: DictConfig, run: Run, model: "VAE", trainer: "Trainer") ->
     }
     write_json(run.environment_file, environment)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    choices = HydraConfig.get().runtime.choices
     log.info("run        %s", short_path(run.folder))
     log.info(
         "model      %s, latent dimension %d, objective %s, %s parameters",
-        choices.get("model"),
+        config.choices.get("model"),
         model.latent_dim,
-        choices.get("model/objective"),
+        config.choices.get("model/objective"),
         f"{parameters:,}",
     )
     devices = f"{trainer.world_size} × {device.type}" if trainer.world_size > 1 else str(device)
     log.info("device     %s, precision %s, seed %d", devices, trainer.precision, config.seed)
 
 
-def _hyperparameters(config: DictConfig) -> dict[str, Any]:
-    """What TensorBoard's HParams tab lists: what tells the runs of a sweep apart; of a single run, the usual few."""
-    hydra_config = HydraConfig.get()
-    keys = swept_keys(Path(hydra_config.sweep.dir)) if hydra_config.mode == RunMode.MULTIRUN else []
-    keys = keys or ["data", "model", "model/objective", "model.latent_dim", "seed"]
-    names = short_names(keys)
-    choices = hydra_config.runtime.choices
+def _hyperparameters(config: DictConfig, swept: Sequence[str]) -> dict[str, Any]:
+    """What loggers list as hyperparameters: what tells the runs of a sweep apart; of a single run, the usual few."""
+    keys = list(swept) or ["data", "model", "model/objective", "model.latent_dim", "seed"]
+    names, choices = short_names(keys), config.choices
     return {names[key]: choices[key] if key in choices else OmegaConf.select(config, key) for key in keys}
 
 
-def _quiet() -> None:
+def _modules(config: DictConfig) -> list[str]:
+    """The modules that the configuration of one's own training names, which need no further trust."""
+    found = set()
+    nodes = [config.model, config.data]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, DictConfig):
+            nodes += [node[name] for name in node]
+            if "_target_" in node:
+                found.add(str(node["_target_"]).rpartition(".")[0])
+    return sorted(found)
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Log lines on standard output, where nobody has configured logging, as in a notebook."""
+    ours = logging.getLogger(__package__)
+    if ours.hasHandlers():
+        yield
+        return
+    handler, level = logging.StreamHandler(sys.stdout), ours.level
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.setLevel(level)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Silences what libraries say that nobody here can act on."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    logging.getLogger("tensorboard").setLevel(logging.WARNING)
-    for text in [
-        ".*does not have many workers.*",
-        ".*smaller than the logging interval.*",
-        ".*isinstance.treespec.*",
-        ".*Total length of `list`.*",
-        ".*your dataloader is not resumable.*",
-        ".*will save all extracted features in buffer.*",
-        ".*Grad strides do not match bucket view strides.*",
-        ".*sync_dist=True.*when logging on epoch level.*",
-    ]:
-        warnings.filterwarnings("ignore", text)
+    names = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric", "tensorboard")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for text in [
+                ".*does not have many workers.*",
+                ".*smaller than the logging interval.*",
+                ".*isinstance.treespec.*",
+                ".*Total length of `list`.*",
+                ".*your dataloader is not resumable.*",
+                ".*will save all extracted features in buffer.*",
+                ".*Grad strides do not match bucket view strides.*",
+                ".*sync_dist=True.*when logging on epoch level.*",
+            ]:
+                warnings.filterwarnings("ignore", text)
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 if __name__ == "__main__":
-    # Not this module's own: what is sent to other processes must be found there by its name.
-    from vae_lightning.train import main as installed
+    from vae_lightning.cli import main
 
-    installed()
+    main()

@@ -1,45 +1,51 @@
-"""What is measured of the tested model beside the bound: a callback that hands the test set to `evaluation`.
+"""Measures the tested model beyond the bound: a callback that hands the test set to `evaluation`.
 
 Measuring leaves no trace on the training, and its memory does not grow with the test set: what needs many images at
-once takes a sample of them, the same in every run.
+once takes a sample of them, the same in every run. What needs labels is left out where there are none.
 """
 
-import hashlib
 import logging
-import os
 import time
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
-from filelock import FileLock
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
+from tqdm import tqdm
 
-from ..evaluation import bounds, codes, probes, quality
+from ..data.batch import Batch
+from ..evaluation import bounds, codes, geometry, probes, quality
+from ..evaluation.reference import reference
+from ..posteriors import point
 from ..vae import VAE
 from . import drawing, tested_batches
 
-__all__ = ["Measurements", "Reference", "reference"]
+__all__ = ["Measurements"]
 
 log = logging.getLogger(__name__)
 
 Metrics = dict[str, float]
-Examples = tuple[Tensor, Tensor]
 
 
 class Measurements(Callback):
     """Adds to the test metrics; the README's table says what each of them is.
 
+    Of the data module it needs `name`, `class_names` and `examples(name, count)`.
+
     Args:
-        bound_samples: samples an image for the importance-weighted bound; 0 leaves it out.
-        probe_images: training and test images, at most, whose codes are to tell their classes; 0 leaves it out.
-        quality_images: images, at most, between which Fréchet and kernel distances are taken; 0 leaves them out.
-        plane_points: codes, at most, of which a picture's faithfulness is measured; 0 leaves it out.
-        tsne: whether it is measured of a t-SNE picture as well, where the latent dimension is greater than 2.
-        cache: folder of the classifiers that distances are taken with, one for each data set; null is
+        bound_samples: samples per image for the importance-weighted bound; 0 leaves it out.
+        probe_images: training and test images, at most, whose codes are probed for their classes; 0 leaves it out.
+        quality_images: images, at most, between which Fréchet and kernel distances are measured; 0 leaves them out,
+            and the unevenness of paths between images.
+        plane_points: codes, at most, whose picture's faithfulness is measured; 0 leaves it out.
+        tsne: whether it is measured of a t-SNE picture as well, where codes cannot be shown by their own coordinates.
+        cache: folder of the classifiers that distances are measured with, one for each data set; null is
             `$VAE_CACHE_DIR`, else `vae_lightning` in the user's cache folder.
+
+    Raises:
+        ValueError: for a negative number.
     """
 
     def __init__(
@@ -77,175 +83,138 @@ class Measurements(Callback):
             metrics = self._measure(trainer, pl_module)
         values = {f"test/{name}": torch.tensor(value).double() for name, value in metrics.items()}
         pl_module.log_dict(values, rank_zero_only=True)
-        log.info("measured   %d figures in %.1f s", len(metrics), time.perf_counter() - started)
+        log.info("measured   %d metrics in %.1f s", len(metrics), time.perf_counter() - started)
 
     def _measure(self, trainer: Trainer, model: VAE) -> Metrics:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         metrics = self._of_all_images(trainer, model)
-        if self.probe_images:
-            train, test = (_encoded(model, data.examples(name, self.probe_images)) for name in ("train", "test"))
-            metrics["knn_accuracy"], metrics["probe_accuracy"] = probes.class_accuracies(train, test)
-            if model.latent_dim > 2:
-                plane = codes.principal_plane(train[0])
-                in_plane = [(plane.project(points), labels) for points, labels in (train, test)]
-                metrics["knn_accuracy_plane"] = probes.knn_accuracy(in_plane[0], in_plane[1])
         if self.probe_images or self.quality_images:
-            known = reference(data, model.device, self.probe_images or 5000, self.cache)
-            metrics |= known.metrics
+            if _is_labelled(data):
+                metrics |= self._by_class(model, data)
+            else:
+                log.info("measured   no labels in %s: class accuracies and Fréchet distances are left out", data.name)
         if self.quality_images:
-            metrics |= self._quality(model, data, known.classifier)
+            metrics |= self._paths(model, data)
         if self.plane_points:
             metrics |= self._faithfulness(model, data)
         return metrics
 
     def _of_all_images(self, trainer: Trainer, model: VAE) -> Metrics:
-        aggregate = codes.AggregatePosterior()
-        count, error, bound, squares = 0, 0.0, 0.0, 0.0
-        for x, _ in tested_batches(trainer):
-            posterior = model.encode(x)
-            aggregate.update(posterior)
-            count += len(x)
-            error += bounds.squared_error(x, model.decode(posterior.mean).mean).double().sum().item()
+        posteriors, priors = codes.Aggregate(), codes.Aggregate()
+        error, bound, squares = 0.0, 0.0, 0.0
+        for batch in _progress(trainer):
+            images, labels = batch
+            posterior, prior = model.encode(images, labels), model.prior_distribution(labels)
+            posteriors.update(posterior)
+            if prior.batch_shape:  # it depends on the labels
+                priors.update(prior)
+            reconstruction = model.decode(point(posterior), labels).mean
+            error += bounds.squared_error(images, reconstruction).double().sum().item()
             if self.bound_samples:
-                values = bounds.importance_weighted_bound(model, x, self.bound_samples).double()
+                values = bounds.importance_weighted_bound(model, batch, self.bound_samples).double()
                 bound += values.sum().item()
                 squares += values.square().sum().item()
-        mean, covariance = codes.prior_moments(model.prior.distribution())
+        if not priors.count:
+            priors.update(prior)
+        count = posteriors.count
         metrics = {
             "mse": error / count,
-            "active_units": float(codes.active_units(aggregate.covariance_of_means)),
-            "posterior_mean_gap": (aggregate.mean - mean).square().mean().sqrt().item(),
-            "posterior_covariance_gap": (aggregate.covariance - covariance).norm().item() / model.latent_dim**0.5,
+            "active_units": float(codes.active_units(posteriors.covariance_of_means)),
+            "posterior_mean_gap": (posteriors.mean - priors.mean).square().mean().sqrt().item(),
+            "posterior_covariance_gap": (posteriors.covariance - priors.covariance).norm().item()
+            / model.latent_dim**0.5,
         }
         if self.bound_samples:
             variance = max(0.0, squares / count - (bound / count) ** 2)
             metrics |= {"iw_bound": bound / count, "iw_bound_stderr": (variance / count) ** 0.5}
         return metrics
 
-    def _quality(self, model: VAE, data: Any, classifier: quality.Classifier) -> Metrics:
-        real, train = (data.examples(name, self.quality_images)[0].to(model.device) for name in ("test", "train"))
-        if min(len(real), len(train)) < 2:
+    def _by_class(self, model: VAE, data: Any) -> Metrics:
+        metrics = self._accuracies(model, data) if self.probe_images else {}
+        known = reference(data, model.device, self.probe_images or 5000, self.cache)
+        metrics |= known.metrics
+        if self.quality_images:
+            metrics |= self._distances(model, data, known.classifier)
+        return metrics
+
+    def _accuracies(self, model: VAE, data: Any) -> Metrics:
+        train, test = (_encoded(model, data.examples(name, self.probe_images)) for name in ("train", "test"))
+        nearest, linear = probes.class_accuracies(train, test)
+        metrics = {"knn_accuracy": nearest, "probe_accuracy": linear}
+        chart = model.latent_space.chart(train[0])
+        if not chart.exact:
+            in_plane = [(chart.project(points), labels) for points, labels in (train, test)]
+            metrics["knn_accuracy_plane"] = probes.knn_accuracy(in_plane[0], in_plane[1])
+        return metrics
+
+    def _distances(self, model: VAE, data: Any, classifier: quality.Classifier) -> Metrics:
+        real, train = (_on_device(model, data.examples(name, self.quality_images)) for name in ("test", "train"))
+        if min(len(real.images), len(train.images)) < 2:
             return {}
+        parts = list(_parts(real))
         made = {
-            "samples": torch.cat([model.sample(len(part)) for part in real.split(1000)]),
-            "reconstructions": torch.cat([model.reconstruct(part) for part in real.split(1000)]),
-            "floor": train[: len(real)],
+            "samples": torch.cat([model.sample(len(images), labels) for images, labels in parts]),
+            "reconstructions": torch.cat([model.reconstruct(*part) for part in parts]),
+            "floor": train.images[: len(real.images)],
         }
-        features = classifier.features(real)
+        features = classifier.features(real.images)
         metrics: Metrics = {}
         for name, images in made.items():
             # What a likelihood calls its mean may leave the range of pixels.
             found = quality.distances(features, classifier.features(images.clamp(0, 1)))
             metrics |= {f"frechet_{name}": found.frechet, f"kernel_{name}": found.kernel}
-        ends = model.encode(real[:200]).mean
-        paths = torch.lerp(ends[:-1, None], ends[1:, None], torch.linspace(0, 1, 16, device=ends.device)[:, None])
-        metrics["path_unevenness"] = codes.path_unevenness(model.decode(paths).mean).mean().item()
         return metrics
 
+    def _paths(self, model: VAE, data: Any, steps: int = 16) -> Metrics:
+        images, labels = _on_device(model, data.examples("test", min(self.quality_images, 200)))
+        if len(images) < 2:
+            return {}
+        ends = point(model.encode(images, labels))
+        paths = torch.cat([model.latent_space.interpolate(*pair, steps) for pair in pairwise(ends)])
+        classes = None if labels is None else labels[:-1].repeat_interleave(steps)
+        pictures = model.decode(paths, classes).mean.unflatten(0, (-1, steps))
+        return {"path_unevenness": geometry.path_unevenness(pictures).mean().item()}
+
     def _faithfulness(self, model: VAE, data: Any) -> Metrics:
-        images, _ = examples = data.examples("test", self.plane_points)
+        examples = Batch(*data.examples("test", self.plane_points))
         points, _ = _encoded(model, examples)
         if len(points) < 3:
             return {}
-        pictures = {"": points}
-        if model.latent_dim > 2:
-            pictures = {"": codes.principal_plane(points).coordinates}
-            if self.tsne:
-                pictures["_tsne"] = probes.tsne(points)
+        chart = model.latent_space.chart(points)
+        pictures = {"": chart.coordinates}
+        if self.tsne and not chart.exact:
+            pictures["_tsne"] = probes.tsne(points)
         metrics: Metrics = {}
         for name, picture in pictures.items():
-            of_codes, of_images = probes.faithfulness(points, picture), probes.faithfulness(images, picture)
-            metrics |= {f"trustworthiness{name}": of_codes.trustworthiness, f"continuity{name}": of_codes.continuity}
-            metrics |= {
-                f"trustworthiness_images{name}": of_images.trustworthiness,
-                f"continuity_images{name}": of_images.continuity,
-            }
+            for truth, kind in ((points, ""), (examples.images, "_images")):
+                found = probes.faithfulness(truth, picture)
+                metrics[f"trustworthiness{kind}{name}"] = found.trustworthiness
+                metrics[f"continuity{kind}{name}"] = found.continuity
         return metrics
 
 
-def _encoded(model: VAE, examples: Examples) -> Examples:
-    images, labels = examples
-    means = [model.encode(part.to(model.device)).mean.cpu() for part in images.split(1000)]
-    return torch.cat(means), labels
+def _progress(trainer: Trainer) -> Iterator[Batch]:
+    """The test batches, with a progress bar on a terminal."""
+    total = int(trainer.num_test_batches[0])
+    return iter(tqdm(tested_batches(trainer), "measuring", total, unit="batch", leave=False, disable=None))
 
 
-class Reference:
-    """What is known of a data set's own images, by which models are judged.
-
-    Args:
-        classifier: trained on the training images.
-        metrics: `classifier_accuracy`, `chance_accuracy` (of the most frequent class), `knn_accuracy_pixels` and
-            `probe_accuracy_pixels`, on test images.
-    """
-
-    version = 1  # of how it is made: part of the name of its file
-
-    def __init__(self, classifier: quality.Classifier, metrics: Metrics) -> None:
-        self.classifier = classifier
-        self.metrics = metrics
+def _is_labelled(data: Any) -> bool:
+    return all(Batch(*data.examples(name, 1)).labels is not None for name in ("train", "test"))
 
 
-@torch.inference_mode(False)  # Lightning tests in that mode, in which nothing can be trained
-def reference(data: Any, device: torch.device, probe_images: int, cache: str | None = None) -> Reference:
-    """The reference of a data module's images: made once, then read from the cache folder, by a digest of the images.
-
-    Several processes may ask at the same time. A damaged file is made again; where the folder cannot be written, the
-    reference is made every time.
-    """
-    train, test = data.examples("train", 20_000), data.examples("test", 20_000)
-    classes = len(data.class_names)
-    digest = hashlib.sha256(f"{Reference.version} {probe_images} {classes}".encode())
-    for tensor in (*train, *test):
-        digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.numpy())
-    file = _cache_folder(cache) / f"{digest.hexdigest()[:24]}.pt"
-    classifier = quality.Classifier(data.image_shape, classes)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock"):
-            metrics = _read(file, classifier)
-            if metrics is None:
-                classifier, metrics = _judge(data.name, train, test, classes, probe_images, device)
-                partial = file.with_suffix(".partial")
-                torch.save({"classifier": classifier.cpu().state_dict(), "metrics": metrics}, partial)
-                partial.replace(file)
-    except OSError as error:
-        log.warning("cannot keep the classifier: %s: %s", error.filename or file, error.strerror)
-        classifier, metrics = _judge(data.name, train, test, classes, probe_images, device)
-    return Reference(classifier.to(device).eval(), metrics)
+def _on_device(model: VAE, examples: Sequence[Any]) -> Batch:
+    images, labels = Batch(*examples)
+    return Batch(images.to(model.device), None if labels is None else labels.to(model.device))
 
 
-def _read(file: Path, classifier: quality.Classifier) -> Metrics | None:
-    try:
-        found = torch.load(file, weights_only=True)
-        classifier.load_state_dict(found["classifier"])
-        return {str(name): float(value) for name, value in found["metrics"].items()}
-    except FileNotFoundError:
-        return None
-    except Exception:  # whatever a damaged file leads to
-        log.warning("%s is damaged and made again", file)
-        return None
+def _parts(batch: Batch, size: int = 1000) -> Iterator[Batch]:
+    for start in range(0, len(batch.images), size):
+        yield Batch(*(None if tensor is None else tensor[start : start + size] for tensor in batch))
 
 
-def _judge(
-    name: str, train: Examples, test: Examples, classes: int, probe_images: int, device: torch.device
-) -> tuple[quality.Classifier, Metrics]:
-    log.info("reference  a classifier of %s, trained once, and what its pixels tell of the classes …", name)
-    with isolate_rng():  # what is measured afterwards must not depend on whether this was there already
-        torch.manual_seed(0)
-        classifier = quality.train_classifier(train[0].to(device), train[1].to(device), classes)
-    accuracy = quality.accuracy(classifier, test[0].to(device), test[1].to(device))
-    few_train, few_test = ((images[:probe_images], labels[:probe_images]) for images, labels in (train, test))
-    knn, linear = probes.class_accuracies(few_train, few_test)
-    return classifier, {
-        "classifier_accuracy": accuracy,
-        "chance_accuracy": test[1].bincount().max().item() / len(test[1]),
-        "knn_accuracy_pixels": knn,
-        "probe_accuracy_pixels": linear,
-    }
-
-
-def _cache_folder(cache: str | None) -> Path:
-    if cache or (cache := os.environ.get("VAE_CACHE_DIR")):
-        return Path(cache).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vae_lightning"
+def _encoded(model: VAE, examples: Sequence[Any]) -> tuple[Tensor, Any]:
+    """Codes `(N, latent_dim)` and labels of images, on the CPU."""
+    batch = Batch(*examples)
+    found = [point(model.encode(*_on_device(model, part))).cpu() for part in _parts(batch)]
+    return torch.cat(found), batch.labels

@@ -42,7 +42,9 @@ class Config:
         trainer: Lightning's trainer.
         callbacks: Lightning callbacks, by name.
         logger: Lightning loggers, by name.
-        run_dir: the run's folder; set to Hydra's output folder when the run starts.
+        engine: how steps are taken, options of `vae_lightning.engine.options.Options`.
+        run_dir: the run's folder, set when the run starts.
+        choices: what was chosen of each group, set when the configuration has been composed.
     """
 
     study: str = MISSING
@@ -53,7 +55,9 @@ class Config:
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
+    engine: dict[str, Any] = field(default_factory=dict)
     run_dir: str = MISSING
+    choices: dict[str, str] = field(default_factory=dict)
 
 
 def register() -> None:

@@ -3,16 +3,16 @@
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from ..engine.shards import Part, rand, whole_batch
-from .loaders import Batches, Chosen, EpochShuffle, ResidentLoader, take
-from .sources import DataError, Source, Split, data_folder
+from .batch import Batch
+from .images import FetchedImages, StoredImages, images_of
+from .loaders import Batches, EpochShuffle, ResidentLoader, SourceOrder, worker_loader
+from .sources import DataError, Source, data_folder
 
 __all__ = ["ImageDataModule"]
 
@@ -22,31 +22,35 @@ log = logging.getLogger(__name__)
 class ImageDataModule(LightningDataModule):
     """Training, validation and test batches of a source.
 
-    A batch is a pair of images `(B, C, H, W)`, float32 in [0, 1], and labels `(B,)`, int64. Images are kept and
-    moved as uint8 and scaled on the device.
+    A loader yields a `Batch`, or in a training with several processes a `Shard` of one. Images are kept and moved as
+    uint8; `on_after_batch_transfer` scales them on the device to float32 in [0, 1].
 
     Args:
-        name: what the data set is called in figures and tables.
+        name: of the data set, in figures and tables.
         source: where the images come from; the contract is in `vae_lightning.data`.
         image_shape: `(C, H, W)` that the model is built for; the source's images must have it.
         batch_size: training images in a batch, on all devices together; the last, shorter batch of an epoch is kept.
-        eval_batch_size: likewise in validation and testing. Beside speed and memory it determines which noise the one
-            posterior sample of an image gets.
-        scale: what pixel values are divided by. (The chapter divides by 256.)
-        validation_size: training images held out for validation.
+        eval_batch_size: likewise in validation and testing. Besides speed and memory, it determines which noise the
+            one posterior sample of an image gets.
+        scale: pixel values are divided by it. (The chapter divides by 256.)
+        validation_size: number of training images held out for validation.
         validation_seed: chooses them, so that runs with different `seed` share them.
-        resident: whether the images stay on the training device; `auto` keeps them there if they take at most
-            half of its free memory.
-        num_workers: processes that load batches where images are not resident; null for one to every four
+        resident: whether the images stay on the training device. With `auto` they do if they are in memory and take at
+            most half of the device's free memory; with true, those of a data set are read into memory first.
+        num_workers: number of processes that load batches where images are not resident; null for one to every four
             cores, two at most: on fewer cores they would take time from the training.
-        seed: with the epoch, determines the order of the training images.
+        seed: determines, with the epoch, the order of the training images. With the trainer's `overfit_batches` it is
+            the source's order in every epoch.
         binarize: `dynamic` draws each pixel as 0 or 1 with its grey value as the probability of 1: training images
             anew in every epoch, validation and test images once and for all. `none` keeps grey values.
         root: folder of all data sets; see `vae_lightning.data.sources.data_folder`.
 
     Attributes:
-        steps_per_call: training batches that are handed to Lightning's loop together, as a list of so many pairs;
-            with 1, a pair.
+        class_names: in the order of the labels, `()` without labels. Labels of images in memory that the source has no
+            name for are called by their number.
+        splits: the images of `train`, `test` and, where some are held out, `val`; filled by `setup`.
+        batches_per_call: number of training batches that are handed to Lightning's loop together, as a list; with 1,
+            one batch.
 
     Raises:
         ValueError: for an option out of range.
@@ -81,10 +85,15 @@ class ImageDataModule(LightningDataModule):
         ]:
             if value < least:
                 raise ValueError(f"{option}: must be a whole number of at least {least}, got {value}")
+        known = getattr(source, "image_shape", None)
+        if known is not None and tuple(known) != tuple(image_shape):
+            raise ValueError(
+                f"image_shape: must be {list(known)}, as the images of {name} are, got {list(image_shape)}"
+            )
         self.name = name
         self.source = source
         self.image_shape = tuple(image_shape)
-        self.class_names = tuple(source.class_names)
+        self.class_names = tuple(getattr(source, "class_names", ()))
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.scale = scale
@@ -95,8 +104,8 @@ class ImageDataModule(LightningDataModule):
         self.seed = seed
         self.binarize = binarize
         self.root = root
-        self.steps_per_call = 1
-        self.splits: dict[str, Split] = {}
+        self.batches_per_call = 1
+        self.splits: dict[str, StoredImages | FetchedImages] = {}
 
     def prepare_data(self) -> None:
         self.source.prepare(data_folder(self.root))
@@ -105,64 +114,82 @@ class ImageDataModule(LightningDataModule):
         """Reads the images, once.
 
         Raises:
-            DataError: when they do not have `image_shape`, or none would be left to train on.
+            DataError: for images of another shape than `image_shape`, or none left to train on.
         """
         if self.splits:
             return
-        train, test = (self.source.load(data_folder(self.root), train) for train in (True, False))
-        for split in (train, test):
-            if split.images.shape[1:] != self.image_shape:
-                found = tuple(split.images.shape[1:])
-                raise DataError(f"data.image_shape={list(self.image_shape)}, but the images are {list(found)}")
-        held_out = self.validation_size
-        short = (len(train.images) - held_out) % self.batch_size or self.batch_size
-        if self.trainer and short < self.trainer.world_size:
-            raise DataError(
-                f"data.batch_size={self.batch_size}: leaves a batch of {short} for {self.trainer.world_size} devices"
-            )
-        if held_out >= len(train.images):
-            raise DataError(f"data.validation_size={held_out}: must be less than the {len(train.images)} images")
-        if held_out:
+        train, test = self._load(train=True), self._load(train=False)
+        self._check(len(train))
+        self.class_names = self._names(train, test)
+        if self.validation_size:
             generator = torch.Generator().manual_seed(self.validation_seed)
-            order = torch.randperm(len(train.images), generator=generator)
-            # Sorted, so that what is left keeps the source's order.
-            chosen, rest = order[:held_out].sort().values, order[held_out:].sort().values
-            self.splits["val"] = Split(train.images[chosen], train.labels[chosen])
-            train = Split(train.images[rest], train.labels[rest])
+            order = torch.randperm(len(train), generator=generator)
+            # Sorted, so that both parts keep the source's order.
+            chosen, rest = (part.sort().values for part in order.tensor_split([self.validation_size]))
+            self.splits["val"], train = train.subset(chosen), train.subset(rest)
         self.splits |= {"train": train, "test": test}
         if self.binarize == "dynamic":
             for name in {"val", "test"} & self.splits.keys():
-                self.splits[name] = self._binarized(self.splits[name])
+                self.splits[name] = self.splits[name].binarized(self.scale)
 
-    def _binarized(self, split: Split) -> Split:
-        generator = torch.Generator().manual_seed(0)
-        drawn = [(part / self.scale).bernoulli(generator=generator).byte() for part in split.images.split(10_000)]
-        return Split(torch.cat(drawn), split.labels)
+    def _load(self, train: bool) -> StoredImages | FetchedImages:
+        images = images_of(self.source.load(data_folder(self.root), train))
+        if images.shape != self.image_shape:
+            raise DataError(f"data.image_shape={list(self.image_shape)}, but the images are {list(images.shape)}")
+        if self.resident is True and isinstance(images, FetchedImages):
+            return images.stored()
+        return images
 
-    def examples(self, name: Literal["train", "val", "test"], count: int) -> tuple[Tensor, Tensor]:
-        """At most so many images `(N, C, H, W)`, as a model gets them, and labels of a split: always the same ones."""
-        images, labels = self.splits[name]
+    def _check(self, size: int) -> None:
+        """Raises a `DataError` where a process would be left without training images."""
+        if self.validation_size >= size:
+            raise DataError(f"data.validation_size={self.validation_size}: must be less than the {size} images")
+        shortest = (size - self.validation_size) % self.batch_size or self.batch_size
+        if self.trainer and shortest < self.trainer.world_size:
+            devices = self.trainer.world_size
+            raise DataError(f"data.batch_size={self.batch_size}: leaves a batch of {shortest} for {devices} devices")
+
+    def _names(self, *splits: StoredImages | FetchedImages) -> tuple[str, ...]:
+        if not any(images.labelled for images in splits):
+            return ()
+        labels = [images.labels for images in splits if isinstance(images, StoredImages) and len(images)]
+        classes = max((int(found.max()) + 1 for found in labels if found is not None), default=0)
+        return self.class_names + tuple(str(label) for label in range(len(self.class_names), classes))
+
+    def examples(self, name: Literal["train", "val", "test"], count: int) -> Batch:
+        """Returns at most so many images of a split, as a model gets them, on the CPU: always the same ones.
+
+        Args:
+            name: of the split.
+            count: number of images.
+
+        Returns:
+            Images `(N, C, H, W)`, float32 in [0, 1], and their labels `(N,)`, or None.
+        """
+        images = self.splits[name]
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        chosen = order[:count].sort().values
-        split = Split(images[chosen], labels[chosen])
-        if self.binarize == "dynamic":
-            binary = split if name != "train" else self._binarized(split)
-            return binary.images.float(), binary.labels
-        return split.images.float() / self.scale, split.labels
+        chosen = images.subset(order[:count].sort().values)
+        if self.binarize == "dynamic" and name == "train":
+            chosen = chosen.binarized(self.scale)
+        found = chosen.take(torch.arange(len(chosen)))
+        scale = self.scale if self.binarize == "none" else 1.0
+        return found._replace(images=found.images.float() / scale)
 
     @property
     def training_batches(self) -> int:
-        """Batches in an epoch."""
-        return -(-len(self.splits["train"].images) // self.batch_size)
+        """Number of batches in an epoch."""
+        return -(-len(self.splits["train"]) // self.batch_size)
 
     def train_dataloader(self) -> ResidentLoader | DataLoader:
-        sampler = EpochShuffle(len(self.splits["train"].images), self.seed)
-        images_per_call = self.batch_size * self.steps_per_call
+        size = len(self.splits["train"])
+        images_per_call = self.batch_size * self.batches_per_call
+        overfit = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
+        sampler = SourceOrder(size) if overfit else EpochShuffle(size, self.seed)
         if self.trainer:
-            # Where a training goes on, the rest of the epoch in which it was interrupted.
+            # A resumed training starts with the rest of the epoch in which it was interrupted.
             calls = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
             sampler.set_epoch(self.trainer.current_epoch)
-            sampler.done = calls * images_per_call if calls * images_per_call < sampler.size else 0
+            sampler.done = calls * images_per_call if calls * images_per_call < size else 0
         return self._loader("train", images_per_call, sampler)
 
     def val_dataloader(self) -> ResidentLoader | DataLoader | list[DataLoader]:
@@ -171,66 +198,47 @@ class ImageDataModule(LightningDataModule):
     def test_dataloader(self) -> ResidentLoader | DataLoader:
         return self._loader("test", self.eval_batch_size)
 
-    def on_after_batch_transfer(self, batch: Split | Part, dataloader_idx: int) -> Any:
-        images, labels = batch[0].float() / self.scale, batch[1]
+    def whole_test_batches(self) -> ResidentLoader | DataLoader:
+        """Returns a loader of the test batches that a single process would get."""
+        return self._loader("test", self.eval_batch_size, share=False)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch | list[Batch]:
+        """Scales or binarises the images of a batch, and splits several training batches that came as one."""
+        images, labels = batch.images.float() / self.scale, batch.labels
         training = self.trainer is not None and self.trainer.training
         if self.binarize == "dynamic":
-            with whole_batch(batch):
-                images = (rand(images) < images).float() if training else (images > 0).float()
-        if isinstance(batch, Part):
-            return batch._replace(images=images)
-        if self.steps_per_call == 1 or not training:
-            return images, labels
-        return list(zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True))
-
-    def whole_test_batches(self) -> ResidentLoader | DataLoader:
-        """The test batches that a single process would get."""
-        return self._loader("test", self.eval_batch_size, share=False)
+            images = (torch.rand_like(images) < images if training else images > 0).float()
+        if self.batches_per_call == 1 or not training:
+            return Batch(images, labels)
+        parts = images.split(self.batch_size)
+        return [
+            Batch(*pair)
+            for pair in zip(
+                parts, [None] * len(parts) if labels is None else labels.split(self.batch_size), strict=True
+            )
+        ]
 
     def _loader(
         self, name: str, batch_size: int, sampler: EpochShuffle | None = None, share: bool = True
     ) -> ResidentLoader | DataLoader:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        split = self.splits[name]
-        resident = _fits(split, device) if self.resident == "auto" else self.resident
-        if name == "train":
-            where = f"stay on {device}" if resident else f"are loaded by {self.num_workers} workers"
-            log.info("data       %s: %d images to train on, which %s", self.name, len(split.images), where)
+        images = self.splits[name]
         ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer and share else (0, 1)
-        batches = Batches(len(split.images), batch_size, sampler, *ranks)
-        if resident:
-            return ResidentLoader(Split(*(tensor.to(device) for tensor in split)), batches)
-        return DataLoader(
-            _BatchedDataset(split),
-            batch_sampler=batches,  # type: ignore[arg-type]
-            num_workers=self.num_workers,
-            collate_fn=_as_fetched,
-            pin_memory=device.type == "cuda",
-            persistent_workers=self.num_workers > 0,
-            # Seeds of the workers would else come from the random state of the training.
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+        batches = Batches(batch_size, sampler or SourceOrder(len(images)), *ranks)
+        if isinstance(images, StoredImages) and self._stay(images, device):
+            loader: ResidentLoader | DataLoader = ResidentLoader(images.to(device), batches)
+            where = f"stay on {device}"
+        else:
+            loader = worker_loader(images, batches, self.num_workers, device.type == "cuda", self.seed)
+            where = f"are loaded by {self.num_workers} workers"
+        if name == "train":
+            log.info("data       %s: %d images to train on, which %s", self.name, len(images), where)
+        return loader
 
-
-class _BatchedDataset(Dataset):
-    """Fetches a whole batch by one indexing operation, which `DataLoader` uses where a data set offers it."""
-
-    def __init__(self, split: Split) -> None:
-        self.split = split
-
-    def __len__(self) -> int:
-        return len(self.split.images)
-
-    def __getitems__(self, chosen: Chosen) -> Split | Part:
-        return take(self.split, chosen)
-
-
-def _as_fetched(batch: Any) -> Any:
-    return batch
-
-
-def _fits(split: Split, device: torch.device) -> bool:
-    if device.type != "cuda":  # the images are in host memory already
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return sum(part.nbytes for part in split) <= free / 2
+    def _stay(self, images: StoredImages, device: torch.device) -> bool:
+        if self.resident != "auto":
+            return self.resident
+        if device.type != "cuda":  # the images are in host memory already
+            return True
+        free, _ = torch.cuda.mem_get_info(device)
+        return images.nbytes <= free / 2

@@ -155,6 +155,7 @@ class Glyphs:
                 raise ValueError(f"{option}: must be a whole number of at least {least}, got {value}")
         self.sizes = {True: train_size, False: test_size}
         self.image_size = image_size
+        self.image_shape = (1, image_size, image_size)
         self.seed = seed
 
     def prepare(self, root: Path) -> None:

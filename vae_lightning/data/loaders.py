@@ -1,18 +1,19 @@
-"""Batches from tensors that stay on the training device, and the shuffling that all loaders share."""
+"""The order of the images, and batches of images that stay on the training device or are fetched by workers."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 
-from ..engine.shards import Part, bounds
-from .sources import Split
+from ..engine.shards import Shard, bounds
+from .batch import Batch
+from .images import Images, StoredImages
 
-__all__ = ["Batches", "Chosen", "EpochShuffle", "ResidentLoader", "take"]
+__all__ = ["Batches", "Chosen", "EpochShuffle", "ResidentLoader", "SourceOrder", "worker_loader"]
 
 
 class EpochShuffle(Sampler[int]):
@@ -25,7 +26,7 @@ class EpochShuffle(Sampler[int]):
         seed: at least 0.
 
     Attributes:
-        done: items at the start that the next pass leaves out, once: those that an interrupted epoch has had.
+        done: items at the start that the next pass skips, once: those that an interrupted epoch has had.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -38,14 +39,14 @@ class EpochShuffle(Sampler[int]):
         self.epoch = epoch
 
     def order(self) -> Tensor:
-        """This epoch's permutation of 0 … size − 1."""
+        """Returns this epoch's permutation of 0 … size − 1."""
         # PyTorch's generator takes 32 bits of a seed; this mixes both numbers into them.
         (mixed,) = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1)
         generator = torch.Generator().manual_seed(int(mixed))
         return torch.randperm(self.size, generator=generator)
 
     def remaining(self) -> Tensor:
-        """The order without what is done."""
+        """Returns the order without the items that are done."""
         done, self.done = self.done, 0
         return self.order()[done:]
 
@@ -56,44 +57,54 @@ class EpochShuffle(Sampler[int]):
         return iter(self.remaining().tolist())
 
 
+class SourceOrder(EpochShuffle, SequentialSampler):
+    """The source's order in every epoch. Lightning recognises by the base class that nothing is shuffled.
+
+    Args:
+        size: number of items.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, seed=0)
+
+    def order(self) -> Tensor:
+        """Returns 0 … size − 1."""
+        return torch.arange(self.size)
+
+
 class Chosen(NamedTuple):
-    """What a process gets of a batch.
+    """The images of a batch that a process gets.
 
     Attributes:
-        indices: of its images, `(B,)`.
-        part: where they start in the whole batch, and how many images that has; None for the whole.
+        indices: `(B,)`.
+        shard: where they start in the whole batch, and its number of images; None for the whole batch.
     """
 
     indices: NDArray[np.int64]
-    part: tuple[int, int] | None = None
+    shard: tuple[int, int] | None = None
 
 
 class Batches(Sampler[Chosen]):
-    """The batches of an epoch, or this process's part of each.
+    """The batches of an epoch, or this process's shard of each.
 
     Args:
-        size: number of images.
         batch_size: images in a whole batch; the last one may be shorter.
-        sampler: the order of each epoch; by default that of the images.
+        sampler: the order of the images in each epoch.
         rank: number of this process.
-        processes: that share each batch.
+        processes: number of processes that share each batch.
     """
 
-    def __init__(
-        self, size: int, batch_size: int, sampler: EpochShuffle | None = None, rank: int = 0, processes: int = 1
-    ) -> None:
-        self.size = size
+    def __init__(self, batch_size: int, sampler: EpochShuffle, rank: int = 0, processes: int = 1) -> None:
         self.batch_size = batch_size
         self.sampler = sampler  # Lightning looks for it here, to set its epoch
         self.rank = rank
         self.processes = processes
 
     def __len__(self) -> int:
-        return -(-self.size // self.batch_size)
+        return -(-len(self.sampler) // self.batch_size)
 
     def __iter__(self) -> Iterator[Chosen]:
-        order = torch.arange(self.size) if self.sampler is None else self.sampler.remaining()
-        for whole in order.split(self.batch_size):
+        for whole in self.sampler.remaining().split(self.batch_size):
             if self.processes == 1:
                 yield Chosen(whole.numpy())
             else:
@@ -101,23 +112,16 @@ class Batches(Sampler[Chosen]):
                 yield Chosen(whole[start:end].numpy(), (start, len(whole)))
 
 
-def take(split: Split, chosen: Chosen) -> Split | Part:
-    """The images and labels that were chosen, gathered on the device where they lie."""
-    indices = torch.from_numpy(chosen.indices).to(split.images.device)
-    found = split.images[indices], split.labels[indices]
-    return Split(*found) if chosen.part is None else Part(*found, *chosen.part)
-
-
 class ResidentLoader:
     """Batches gathered on the device where the images lie, so that a step copies nothing from the host.
 
     Args:
-        split: images `(N, C, H, W)` and labels `(N,)`, on the training device.
+        images: in the memory of the training device.
         batches: which images go into each.
     """
 
-    def __init__(self, split: Split, batches: Batches) -> None:
-        self.split = split
+    def __init__(self, images: StoredImages, batches: Batches) -> None:
+        self.images = images
         self.batches = batches
         self.sampler = batches.sampler
         self.batch_sampler = None  # Lightning looks for it wherever there is a sampler
@@ -125,5 +129,48 @@ class ResidentLoader:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Split | Part]:
-        return (take(self.split, chosen) for chosen in self.batches)
+    def __iter__(self) -> Iterator[Batch | Shard]:
+        return (_take(self.images, chosen) for chosen in self.batches)
+
+
+def worker_loader(images: Images, batches: Batches, workers: int, pin_memory: bool, seed: int) -> DataLoader:
+    """Returns a loader that fetches each batch in one piece, in worker processes.
+
+    Args:
+        images: in host memory, or fetched from a data set.
+        batches: which images go into each.
+        workers: number of processes; with 0, batches are fetched when they are asked for.
+        pin_memory: whether batches are put where a GPU can copy them from without waiting.
+        seed: for the workers' random states, which would otherwise come from that of the training.
+    """
+    return DataLoader(
+        _WholeBatches(images),
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=_as_fetched,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+class _WholeBatches(Dataset):
+    """Fetches a whole batch at once, which `DataLoader` asks for where a data set has `__getitems__`."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, chosen: Chosen) -> Batch | Shard:
+        return _take(self.images, chosen)
+
+
+def _take(images: Images, chosen: Chosen) -> Batch | Shard:
+    batch = images.take(torch.from_numpy(chosen.indices))
+    return batch if chosen.shard is None else Shard(batch, *chosen.shard)
+
+
+def _as_fetched(batch: Any) -> Any:
+    return batch

@@ -1,4 +1,4 @@
-"""Data sets in MNIST's file format, as torchvision lists them: found on disk or downloaded, always verified."""
+"""Data sets in MNIST's file format, as torchvision lists them: read from disk or downloaded, always verified."""
 
 import gzip
 import hashlib
@@ -15,38 +15,47 @@ import torch
 import torchvision
 from filelock import FileLock
 from torch import Tensor
+from torch.utils.data import Dataset
 
 __all__ = ["DataError", "Source", "Split", "TestImagesOnly", "TorchvisionMNIST", "data_folder"]
 
 log = logging.getLogger(__name__)
-pooch.get_logger().setLevel(logging.WARNING)  # what is downloaded is said here
+pooch.get_logger().setLevel(logging.WARNING)  # this module logs its downloads itself
 
 TIMEOUT_SECONDS = 30
 
 
 class DataError(RuntimeError):
-    """The data cannot be had or is not what it should be; the message says what to do about it."""
+    """The data is missing, damaged or of the wrong form; the message says what to do about it."""
 
 
 class Split(NamedTuple):
-    """Images `(N, C, H, W)`, uint8, and labels `(N,)`, int64."""
+    """The images of a split in memory.
+
+    Attributes:
+        images: `(N, C, H, W)`, uint8.
+        labels: `(N,)`, int64, or None without labels.
+    """
 
     images: Tensor
-    labels: Tensor
+    labels: Tensor | None = None
 
 
 class Source(Protocol):
-    """See `vae_lightning.data` for the contract."""
+    """See `vae_lightning.data` for the contract. (An optional member, `image_shape`, is not part of the type.)"""
 
     class_names: Sequence[str]
 
     def prepare(self, root: Path) -> None: ...
 
-    def load(self, root: Path, train: bool) -> Split: ...
+    def load(self, root: Path, train: bool) -> Split | Dataset[Any]: ...
 
 
 def data_folder(root: str | os.PathLike[str] | None) -> Path:
-    """The folder of all data sets: `root`, else `$VAE_DATA_DIR`, else `data/` in the checkout or the current folder."""
+    """Returns the folder of all data sets.
+
+    It is `root`, else `$VAE_DATA_DIR`, else `data/` in the checkout, else `data/` in the current folder.
+    """
     if root is None:
         checkout = Path(__file__).parents[2]
         default = checkout if (checkout / "pyproject.toml").is_file() else Path()
@@ -55,11 +64,11 @@ def data_folder(root: str | os.PathLike[str] | None) -> Path:
 
 
 class TorchvisionMNIST:
-    """A torchvision data set of MNIST's kind: MNIST, FashionMNIST, KMNIST.
+    """A torchvision data set in MNIST's format: MNIST, FashionMNIST or KMNIST.
 
-    File names, checksums and the layout `<root>/<dataset>/raw/*.gz` are torchvision's, root being the folder of all
-    data sets. Files that are there are read where they lie (a read-only folder is enough); the others are downloaded,
-    by one process at a time.
+    File names, checksums and the layout `<root>/<dataset>/raw/*.gz` are torchvision's, where root is the folder of all
+    data sets. Existing files are read in place (a read-only folder is enough); missing ones are downloaded, by one
+    process at a time.
 
     Args:
         dataset: the class's name in `torchvision.datasets`.
@@ -69,6 +78,8 @@ class TorchvisionMNIST:
     Raises:
         ValueError: for a data set that torchvision does not have, or has in another format.
     """
+
+    image_shape = (1, 28, 28)
 
     def __init__(
         self,
@@ -85,10 +96,10 @@ class TorchvisionMNIST:
         self.subfolder = Path(dataset, "raw")
 
     def prepare(self, root: Path) -> None:
-        """Downloads what is missing or damaged.
+        """Downloads missing and damaged files.
 
         Raises:
-            DataError: when a file cannot be had.
+            DataError: when a file cannot be downloaded.
         """
         folder = root / self.subfolder
         if all(self._intact(folder / file) for file in self.needed()):
@@ -97,13 +108,13 @@ class TorchvisionMNIST:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".download.lock"):
                 for file in self.needed():
-                    if not self._intact(folder / file):  # another process may have fetched it while this one waited
+                    if not self._intact(folder / file):  # another process may have fetched it meanwhile
                         self._download(folder / file)
         except OSError as error:
             raise DataError(self._explain(folder, [f"to write: {error.strerror or error}"])) from error
 
     def load(self, root: Path, train: bool) -> Split:
-        """The 60,000 training or 10,000 test images.
+        """Returns the 60,000 training or 10,000 test images.
 
         Raises:
             DataError: for a file that is missing, damaged or of another shape than its header says.
@@ -117,7 +128,7 @@ class TorchvisionMNIST:
         return Split(images.unsqueeze(1), labels.long())
 
     def needed(self) -> list[str]:
-        """Names of the files that `load` reads."""
+        """Returns the names of the files that `load` reads."""
         return list(self.checksums)
 
     def _intact(self, path: Path) -> bool:
@@ -125,7 +136,7 @@ class TorchvisionMNIST:
 
     def _download(self, path: Path) -> None:
         if path.exists():
-            log.warning("%s does not match its checksum; downloading it anew", path)
+            log.warning("%s does not match its checksum; downloading it again", path)
         tried = []
         for mirror in self.mirrors:
             address = mirror.rstrip("/") + "/" + path.name
@@ -173,7 +184,7 @@ class TestImagesOnly(TorchvisionMNIST):
 
     Args:
         dataset: see `TorchvisionMNIST`.
-        train_size: how many images are for training.
+        train_size: number of training images.
         class_names: see `TorchvisionMNIST`.
         mirrors: see `TorchvisionMNIST`.
 
@@ -181,7 +192,7 @@ class TestImagesOnly(TorchvisionMNIST):
         ValueError: when no image would be left for training or testing.
     """
 
-    __test__ = False  # not a test case, whatever its name says
+    __test__ = False  # not a test case, despite its name
 
     def __init__(
         self,
@@ -199,8 +210,9 @@ class TestImagesOnly(TorchvisionMNIST):
         return [file for file in self.checksums if file.startswith("t10k")]
 
     def load(self, root: Path, train: bool) -> Split:
-        images, labels = super().load(root, train=False)
         part = slice(None, self.train_size) if train else slice(self.train_size, None)
+        images, labels = super().load(root, train=False)
+        assert labels is not None
         return Split(images[part], labels[part])
 
 
@@ -215,7 +227,7 @@ def _reason(error: Exception) -> str:
         return f"no answer in {TIMEOUT_SECONDS} s"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
-    return "the file that came is not the one expected (another checksum)"
+    return "the downloaded file has another checksum than expected"
 
 
 def _parse_idx(content: bytes, dimensions: int, path: Path) -> Tensor:

@@ -1,6 +1,7 @@
 """Training steps recorded as a CUDA graph: the kernels of a whole step are launched at once instead of one by one."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +17,8 @@ class CapturedStep:
     such as the last, shorter one of an epoch, are never recorded.
 
     Args:
-        step: forward, backward and optimizer step on images `(B, C, H, W)`; returns what it reports. It must neither
-            read anything back from the device nor depend on the batch but by its values.
+        step: forward, backward and optimizer step on a batch, a named tuple of tensors or None; returns what it
+            reports. It must neither read anything back from the device nor depend on the batch but by its values.
 
     Raises:
         RuntimeError: if the step cannot be recorded.
@@ -27,49 +28,55 @@ class CapturedStep:
 
     steps_before = 3  # the first steps allocate the optimizer's state and the libraries' workspaces
 
-    def __init__(self, step: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, step: Callable[[Any], Tensor]) -> None:
         self.step = step
         self.steps = 0
-        self.input: Tensor | None = None
+        self.input: Any = None
         self.output: Tensor | None = None
         self.replay: Callable[[], None] | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, batch: Any) -> Tensor:
         if self.input is None:
-            self.input = x.clone()
-        if x.shape != self.input.shape:
-            return self.step(x)
+            self.input = type(batch)(*(None if part is None else part.clone() for part in batch))
+        if _shapes(batch) != _shapes(self.input):
+            return self.step(batch)
         self.steps += 1
         if self.steps <= self.steps_before:
-            return self.warm_up(x)
-        self.input.copy_(x)
+            return self.warm_up(batch)
+        for kept, part in zip(self.input, batch, strict=True):
+            if kept is not None:
+                kept.copy_(part)
         if self.replay is None:
             self.replay, self.output = self.record(self.input)
         self.replay()
         assert self.output is not None
         return self.output.clone()  # the next replay writes there again
 
-    def warm_up(self, x: Tensor) -> Tensor:
-        """A step on a stream of its own, as recording wants it."""
+    def warm_up(self, batch: Any) -> Tensor:
+        """Takes a step on a stream of its own, as recording wants it."""
         main, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(main)
         with torch.cuda.stream(side):
-            output = self.step(x)
+            output = self.step(batch)
         main.wait_stream(side)
         return output
 
-    def record(self, x: Tensor) -> tuple[Callable[[], None], Tensor]:
-        """Records the step on these images without taking it; returns the way to take it and where it reports."""
+    def record(self, batch: Any) -> tuple[Callable[[], None], Tensor]:
+        """Records the step on this batch without taking it; returns the way to take it and where it reports."""
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
-                output = self.step(x)
+                output = self.step(batch)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise RuntimeError(
-                f"model.cuda_graph=true: the step cannot be recorded ({reason}); set it false"
+                f"engine.cuda_graph=true: the step cannot be recorded ({reason}); set it to false"
             ) from error
         return graph.replay, output
+
+
+def _shapes(batch: Any) -> list[torch.Size | None]:
+    return [None if part is None else part.shape for part in batch]
 
 
 def make_capturable(optimizer: Optimizer) -> None:

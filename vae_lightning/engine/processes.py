@@ -18,15 +18,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
-
-from ..runs import Run
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
     from torch.distributed import TCPStore
 
-__all__ = ["ProcessError", "Processes", "is_member", "join_jobs", "no_more_jobs"]
+__all__ = ["ProcessError", "Processes", "is_connection_loss", "is_member", "join_jobs", "no_more_jobs"]
 
 log = logging.getLogger(__name__)
 
@@ -62,19 +60,19 @@ class Processes:
             os.environ.setdefault(name, value)
         return self
 
-    def start(self, trainer: "Trainer", run: Run) -> None:
-        """Has the others join a run, whose configuration is on disk; does nothing where there is one process only."""
+    def start(self, trainer: "Trainer", folder: Path) -> None:
+        """Has the other processes, if there are any, join the run in a folder, whose configuration is on disk."""
         from lightning_fabric.plugins.environments import LightningEnvironment
 
         environment = trainer.strategy.cluster_environment if trainer.world_size > 1 else None  # type: ignore[attr-defined]
         if environment is None or not trainer.is_global_zero:
             return
         if _under_torchrun():
-            _announce(run)
+            Torchrun.announce(folder)
         elif isinstance(environment, LightningEnvironment):
             address = {"MASTER_ADDR": environment.main_address, "MASTER_PORT": str(environment.main_port)}
             threads = str(max(1, (os.cpu_count() or 1) // trainer.world_size))
-            shared = {"OMP_NUM_THREADS": threads, **os.environ, **address, MEMBER: str(run.folder.resolve())}
+            shared = {"OMP_NUM_THREADS": threads, **os.environ, **address, MEMBER: str(folder.resolve())}
             for rank in range(1, trainer.world_size):
                 said = tempfile.TemporaryFile()  # noqa: SIM115 -- it lives as long as the process
                 command = [sys.executable, "-m", "vae_lightning.train"]
@@ -147,66 +145,74 @@ def is_member() -> bool:
     return MEMBER in os.environ or (_under_torchrun() and os.environ["RANK"] != "0")
 
 
-def join_jobs(train: Callable[[Run], object]) -> None:
-    """Takes part in one job after the other, until there are no more; fails as the first of them that fails does."""
-    for run in _jobs():
-        train(run)
+def join_jobs(train: Callable[[Path], object]) -> None:
+    """Takes part in one job after the other, until there are no more; fails as the first of them that fails does.
+
+    Args:
+        train: what to do with the folder of a job's run.
+    """
+    if folder := os.environ.get(MEMBER):
+        train(Path(folder))
+        return
+    for folder, port in Torchrun.jobs():
+        with _environment(_meeting(port)):
+            train(Path(folder))
 
 
 def no_more_jobs() -> None:
-    """Sends the processes that torchrun has started home; the first process's last deed."""
+    """Sends the processes that torchrun has started home; the first process calls it last."""
     if _under_torchrun() and os.environ["RANK"] == "0" and int(os.environ["WORLD_SIZE"]) > 1:
-        _tell({})
+        Torchrun.tell({})
 
 
 def _under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def _jobs() -> Iterator[Run]:
-    if folder := os.environ.get(MEMBER):
-        yield Run(Path(folder))
-        return
-    store, number = _store(), 0
-    while message := json.loads(store.get(_key(number))):
-        with _meeting_at(message["port"]):
-            yield Run(Path(message["folder"]))
-        number += 1
+class Torchrun:
+    """The messages by which the first process that torchrun has started tells the others what to train.
 
+    torchrun's own store carries them. Each job's processes meet at a port of their own, because what the last
+    job's left in a store would mislead the next.
+    """
 
-# torchrun's own store carries the messages. Each job's processes meet at a port of their own, because what the last
-# job's left in a store would mislead the next.
-_told = 0
-_store_kept: "TCPStore | None" = None
+    told: ClassVar[int] = 0
+    _store: "ClassVar[TCPStore | None]" = None
 
+    @classmethod
+    def store(cls) -> "TCPStore":
+        if cls._store is None:
+            from torch.distributed import TCPStore
 
-def _store() -> "TCPStore":
-    global _store_kept
-    if _store_kept is None:
-        from torch.distributed import TCPStore
+            address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            cls._store = TCPStore(address, port, is_master=False, timeout=timedelta(days=365))
+        return cls._store
 
-        _store_kept = TCPStore(
-            os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(days=365)
-        )
-    return _store_kept
+    @staticmethod
+    def key(number: int) -> str:
+        return f"vae_lightning/{os.environ['TORCHELASTIC_RESTART_COUNT']}/{number}"
 
+    @classmethod
+    def tell(cls, message: dict[str, Any]) -> None:
+        cls.store().set(cls.key(cls.told), json.dumps(message))
+        cls.told += 1
 
-def _key(number: int) -> str:
-    return f"vae_lightning/{os.environ['TORCHELASTIC_RESTART_COUNT']}/{number}"
+    @classmethod
+    def announce(cls, folder: Path) -> None:
+        """Tells the others about the next job, and where its processes meet."""
+        with socket.socket() as free:
+            free.bind(("", 0))
+            port = str(free.getsockname()[1])
+        cls.tell({"folder": str(folder.resolve()), "port": port})
+        os.environ.update(_meeting(port))
 
-
-def _tell(message: dict[str, Any]) -> None:
-    global _told
-    _store().set(_key(_told), json.dumps(message))
-    _told += 1
-
-
-def _announce(run: Run) -> None:
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = str(free.getsockname()[1])
-    _tell({"folder": str(run.folder.resolve()), "port": port})
-    os.environ.update(_meeting(port))
+    @classmethod
+    def jobs(cls) -> Iterator[tuple[str, str]]:
+        """Folders and ports of the jobs, as they are announced."""
+        number = 0
+        while message := json.loads(cls.store().get(cls.key(number))):
+            yield message["folder"], message["port"]
+            number += 1
 
 
 def _meeting(port: str) -> dict[str, str]:
@@ -214,9 +220,9 @@ def _meeting(port: str) -> dict[str, str]:
 
 
 @contextmanager
-def _meeting_at(port: str) -> Iterator[None]:
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     before = dict(os.environ)
-    os.environ.update(_meeting(port))
+    os.environ.update(variables)
     try:
         yield
     finally:

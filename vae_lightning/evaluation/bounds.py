@@ -6,38 +6,40 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ..data.batch import Batch
 from ..objectives import Model
 
 __all__ = ["importance_weighted_bound", "log_weights", "squared_error"]
 
 
-def log_weights(model: Model, x: Tensor, samples: int) -> Tensor:
-    """log p(x|z) + log p(z) − log q(z|x) of images `(B, C, H, W)` for posterior samples z: `(samples, B)`.
+def log_weights(model: Model, batch: Batch, samples: int) -> Tensor:
+    """Returns log p(x|z) + log p(z) − log q(z|x) of B images for posterior samples z: `(samples, B)`.
 
     Each is an unbiased estimate of the ELBO.
     """
-    posterior, prior = model.encode(x), model.prior.distribution()
+    images, labels = batch
+    posterior, prior = model.encode(images, labels), model.prior_distribution(labels)
     z = posterior.sample((samples,))
-    return model.decode(z).log_prob(x) + prior.log_prob(z) - posterior.log_prob(z)
+    return model.decode(z, labels).log_prob(images) + prior.log_prob(z) - posterior.log_prob(z)
 
 
 @torch.no_grad()
-def importance_weighted_bound(model: Model, x: Tensor, samples: int, at_once: int = 1000) -> Tensor:
-    """log (1/K) Σ_k w_k for images `(B, C, H, W)`: a lower bound of log p(x) `(B,)` that rises with K.
+def importance_weighted_bound(model: Model, batch: Batch, samples: int, at_once: int = 1000) -> Tensor:
+    """Returns log (1/K) Σ_k w_k of each image, `(B,)`: a lower bound of log p(x) that rises with K.
 
     In expectation it is the ELBO for K = 1 and tends to log p(x).
 
     Args:
         model: p(x|z), p(z) and q(z|x).
-        x: images.
+        batch: images and labels.
         samples: K.
         at_once: codes, at most, that are decoded at the same time.
 
     Source: Burda, Grosse and Salakhutdinov (2016), equation 8, https://arxiv.org/abs/1509.00519.
     """
-    total = x.new_full((len(x),), -math.inf)
-    for count in _parts(samples, max(1, at_once // len(x))):
-        total = torch.logaddexp(total, log_weights(model, x, count).logsumexp(0))
+    total = batch.images.new_full((len(batch.images),), -math.inf)
+    for count in _parts(samples, max(1, at_once // len(batch.images))):
+        total = torch.logaddexp(total, log_weights(model, batch, count).logsumexp(0))
     return total - math.log(samples)
 
 
@@ -47,5 +49,5 @@ def _parts(total: int, largest: int) -> Iterator[int]:
 
 
 def squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
-    """Mean squared difference of the pixels of two sets of images `(B, C, H, W)`: `(B,)`."""
+    """Returns the mean squared difference of the pixels of two sets of images `(B, C, H, W)`: `(B,)`."""
     return (x - reconstruction).square().flatten(1).mean(1)

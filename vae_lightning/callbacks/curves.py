@@ -1,0 +1,108 @@
+"""The terms of the loss during training: looked at, logged, and kept as curves."""
+
+import io
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ..runs import write_file
+from .drawing import run_of
+
+__all__ = ["Curves", "DivergenceError", "refuse_divergence"]
+
+ADVICE = "a lower model.optimizer.lr may help"
+
+
+class DivergenceError(RuntimeError):
+    """The training ended in NaN or infinite values."""
+
+
+class Curves(Callback):
+    """Logs the terms of the loss at every n-th optimizer step (the trainer's `log_every_n_steps`), and keeps them.
+
+    `figures/curves.npz` holds an array of values for each term, and `<term>_steps`, the optimizer steps that they
+    belong to; it is there with or without a logger. Checkpoints keep the curves as well.
+
+    On a CPU all steps are looked at. On a GPU values are read back only where they are logged, with those of the steps
+    before.
+
+    Raises:
+        DivergenceError: at the first step with a term that is NaN or infinite, and before a checkpoint with such
+            weights is written.
+    """
+
+    every_n_batches = 0
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.values: dict[str, list[float]] = {}
+        self._unseen: list[tuple[int, dict[str, Tensor]]] = []
+        self._step = -1
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
+        terms = {name: value.detach().reshape(-1) for name, value in outputs.items()}
+        terms["loss"] = terms["loss"] * trainer.accumulate_grad_batches  # Lightning has divided it
+        step, steps = trainer.global_step, len(terms["loss"])
+        self._unseen.append((step - steps + 1, terms))
+        logged = range(step - steps + 1, step + 1) if step != self._step else ()  # while gradients accumulate, none
+        self._step = step
+        due = [number for number in logged if trainer.log_every_n_steps and number % trainer.log_every_n_steps == 0]  # type: ignore[attr-defined]
+        if due or pl_module.device.type == "cpu":
+            self._look(trainer, pl_module, due)
+
+    def _look(self, trainer: Trainer, module: LightningModule, due: Iterable[int] = ()) -> None:
+        due = set(due)
+        unseen, self._unseen = self._unseen, []
+        for first, terms in unseen:
+            table = torch.stack(list(terms.values()), 1).tolist()
+            for step, row in enumerate(table, first):
+                found = dict(zip(terms, row, strict=True))
+                if wrong := [f"{name} is {value}" for name, value in found.items() if not math.isfinite(value)]:
+                    raise DivergenceError(f"step {step}: {', '.join(wrong)}; {ADVICE}")
+                if step in due:
+                    self._log(trainer, module, step, found)
+
+    def _log(self, trainer: Trainer, module: LightningModule, step: int, terms: dict[str, float]) -> None:
+        self.steps.append(step)
+        for name, value in terms.items():
+            self.values.setdefault(name, []).append(value)
+        # What goes to the loggers through Lightning's own log stands under the number of calls, not of steps.
+        metrics = {f"train/{name}": value for name, value in terms.items()}
+        module.log_dict(metrics, prog_bar=True, logger=False, batch_size=1)
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics | {"epoch": trainer.current_epoch}, step)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look(trainer, pl_module)
+        if self.steps and trainer.is_global_zero and not trainer.fast_dev_run:
+            arrays: dict[str, Any] = {}
+            for name, values in self.values.items():
+                arrays |= {name: np.array(values), f"{name}_steps": np.array(self.steps)}
+            content = io.BytesIO()
+            np.savez_compressed(content, **arrays)
+            file = run_of(trainer).curves_file
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_file(file, content.getvalue())
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._look(trainer, pl_module)
+        refuse_divergence(pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        values = {name: torch.tensor(values, dtype=torch.float64) for name, values in self.values.items()}
+        return {"steps": torch.tensor(self.steps), "values": values}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.steps = state_dict["steps"].tolist()
+        self.values = {name: values.tolist() for name, values in state_dict["values"].items()}
+
+
+def refuse_divergence(module: LightningModule) -> None:
+    """Raises `DivergenceError` if a weight is NaN or infinite."""
+    if not all(parameter.isfinite().all() for parameter in module.parameters()):
+        raise DivergenceError(f"weights: NaN or infinite; {ADVICE}")

@@ -1,0 +1,104 @@
+"""What callbacks share: drawing without a trace, where pictures go, and which batches there are.
+
+Drawing leaves no trace on the training: it happens in evaluation mode, which is undone, and draws its noise
+outside the training's random state.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from ..data.batch import Batch
+from ..runs import Run
+from ..vae import VAE
+
+__all__ = [
+    "batches_done",
+    "drawing",
+    "grey_values",
+    "model_of",
+    "on_device",
+    "run_of",
+    "save_figure",
+    "tensorboards",
+    "tested_batches",
+]
+
+
+@contextmanager
+def drawing(model: LightningModule) -> Iterator[None]:
+    """Evaluation mode without gradients and with random draws of its own; everything is put back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad(), isolate_rng():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
+    """Renders a figure once, for `figures/` and for TensorBoard."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1)
+    folder = run_of(trainer).figures
+    folder.mkdir(parents=True, exist_ok=True)
+    to_pil_image(picture).save(folder / f"{name.replace(' ', '_')}.png")
+    for logger in tensorboards(trainer):
+        logger.experiment.add_image(name, picture, trainer.global_step)
+
+
+def on_device(model: LightningModule, images: Tensor, labels: Tensor | None) -> Batch:
+    """Returns images and labels as a batch on the model's device."""
+    return Batch(images.to(model.device), None if labels is None else labels.to(model.device))
+
+
+def grey_values(images: Tensor) -> Tensor:
+    """Returns images in [0, 1] as uint8; values beyond are cut off."""
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def tested_batches(trainer: Trainer) -> Iterator[Batch]:
+    """The test batches as a test step receives them, but whole ones, also where each process tests a shard."""
+    loader = trainer.test_dataloaders or ()
+    if trainer.world_size > 1 and hasattr(trainer.datamodule, "whole_test_batches"):  # type: ignore[attr-defined]
+        loader = trainer.datamodule.whole_test_batches()  # type: ignore[attr-defined]
+    for batch in islice(loader, *map(int, trainer.num_test_batches[:1])):
+        yield trainer.strategy.batch_to_device(batch)
+
+
+def batches_done(trainer: Trainer, batch_idx: int) -> int:
+    """Returns how many batches of this epoch are done after a call of Lightning's loop, which may take several."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    per_call = getattr(data, "batches_per_call", 1)
+    return batch_idx + 1 if per_call == 1 else min((batch_idx + 1) * per_call, data.training_batches)
+
+
+def model_of(module: LightningModule) -> VAE:
+    """Returns the module of a hook as the VAE that it must be."""
+    if not isinstance(module, VAE):
+        raise TypeError(f"this callback is for a VAE, not for a {type(module).__name__}")
+    return module
+
+
+def run_of(trainer: Trainer) -> Run:
+    """Returns the run that a trainer writes to."""
+    return Run(Path(trainer.default_root_dir))
+
+
+def tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
+    """Returns the trainer's TensorBoard loggers."""
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]

@@ -1,0 +1,119 @@
+"""Pictures of the tested model."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from .. import plots
+from ..evaluation.codes import Codes, encode_all
+from ..evaluation.geometry import normal_lattice, square_lattice
+from ..vae import VAE
+from .drawing import drawing, grey_values, model_of, run_of, save_figure, tested_batches
+
+__all__ = ["FinalFigures"]
+
+
+class FinalFigures(Callback):
+    """Draws the tested model: its codes, what it makes of them, and its samples.
+
+    What the comparison of a sweep draws again goes to `figures/figures.npz`: `points` `(N, 1)` or `(N, 2)`, the test
+    means or their two principal components; `exact`, whether they are the codes' own coordinates; `explained` `(2,)`,
+    the share of the variance along each; `rates` `(latent_dim,)`; `labels` `(N,)` and `class_names` where the data have
+    them; and, as uint8, `originals`, `reconstructions` and `samples` `(M, C, H, W)`.
+
+    Args:
+        scatter_limit: half the width of the scatter's axes for latent dimension 2; null for the data's own extent.
+        lattice_extent: half the width of the chapter's lattice.
+        lattice_cells: codes along each side of it.
+        quantile_cells: codes along each side of the lattice at normal quantiles.
+        reconstructions: test images shown beside their reconstructions, of the first test batch.
+        samples: samples from the prior.
+        traversed: dimensions that are traversed, the most used ones, for latent dimensions above 2.
+    """
+
+    def __init__(
+        self,
+        scatter_limit: float | None = 4.0,
+        lattice_extent: float = 8.0,
+        lattice_cells: int = 8,
+        quantile_cells: int = 20,
+        reconstructions: int = 20,
+        samples: int = 100,
+        traversed: int = 10,
+    ) -> None:
+        self.scatter_limit = scatter_limit
+        self.lattice_extent = lattice_extent
+        self.lattice_cells = lattice_cells
+        self.quantile_cells = quantile_cells
+        self.reconstructions = reconstructions
+        self.samples = samples
+        self.traversed = traversed
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        model = model_of(pl_module)
+        with drawing(model), plots.style():
+            torch.manual_seed(0)
+            for name, figure in self._figures(trainer, model):
+                save_figure(trainer, name, figure)
+
+    def _figures(self, trainer: Trainer, model: VAE) -> Iterator[tuple[str, Figure]]:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        subject = f"{data.name}, latent dimension {model.latent_dim}"
+
+        codes = encode_all(model, tested_batches(trainer))
+        first = next(tested_batches(trainer))
+        originals, labels = (part if part is None else part[: self.reconstructions] for part in first)
+        reconstructed, samples = model.reconstruct(originals, labels), model.sample(self.samples)
+        yield "reconstructions", plots.reconstructions(originals, reconstructed, f"Test images: {subject}")
+        columns = math.ceil(self.samples**0.5)
+        yield "samples", plots.tiles(samples, columns, f"Samples from the prior: {subject}")
+
+        chart = model.latent_space.chart(codes.points)
+        points = chart.coordinates[:, :1] if model.latent_space.axes == 1 else chart.coordinates
+        title = f"Posterior means of the test images: {subject}"
+        if not chart.exact:
+            title += f"\n{chart.explained.sum():.0%} of their variance is in this plane"
+        limit = self.scatter_limit if model.latent_space.axes == 2 else None
+        scatter = plots.latent_scatter(points, codes.labels, data.class_names, title, chart.names, limit)
+        yield "latent means", scatter
+        yield from self._decoded(model, codes, subject)
+
+        pictures = {"originals": originals, "reconstructions": reconstructed, "samples": samples}
+        arrays: dict[str, Any] = {name: grey_values(images).cpu().numpy() for name, images in pictures.items()}
+        if codes.labels is not None:
+            arrays |= {"labels": codes.labels.numpy(), "class_names": np.array(data.class_names)}
+        arrays |= {
+            "points": points.float().numpy(),
+            "explained": chart.explained.numpy() if not chart.exact else np.ones(2, np.float32),
+            "exact": np.array(chart.exact),
+            "rates": codes.rates.numpy(),
+        }
+        np.savez_compressed(run_of(trainer).arrays_file, **arrays)
+
+    def _decoded(self, model: VAE, codes: Codes, subject: str) -> Iterator[tuple[str, Figure]]:
+        """Lattices over a plane of codes, or traversals where the latent space is no plane."""
+        if model.latent_space.axes == 2:
+            for name, lattice in [
+                ("lattice", square_lattice(self.lattice_extent, self.lattice_cells)),
+                ("lattice of quantiles", normal_lattice(self.quantile_cells)),
+            ]:
+                decoded = model.decode(lattice.to(model.device)).mean
+                yield name, plots.lattice(decoded, lattice, f"Decoded {name}: {subject}")
+        elif model.latent_space.axes == 0:
+            # Rates that are not known by dimension leave the dimensions in their own order.
+            known = len(codes.rates) == model.latent_dim
+            used = codes.rates.argsort(descending=True) if known else torch.arange(model.latent_dim)
+            used = used[: self.traversed]
+            values = torch.linspace(-3, 3, 11)
+            traversed = model.latent_space.traverse(codes.points[0], used, values)
+            decoded = model.decode(traversed.to(model.device)).mean
+            rows = [f"$z_{{{j + 1}}}$" + (f", {codes.rates[j]:.1f} nats" if known else "") for j in used.tolist()]
+            title = f"The most used dimensions, traversed from the first test image: {subject}"
+            yield "traversals", plots.traversals(decoded, rows, values.tolist(), title)

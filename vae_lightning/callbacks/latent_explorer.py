@@ -1,0 +1,86 @@
+"""What the latent explorer of a report shows."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ..evaluation.codes import encode_all
+from ..evaluation.geometry import box_lattice
+from ..vae import VAE
+from .drawing import drawing, grey_values, model_of, on_device, run_of
+
+__all__ = ["LatentExplorer"]
+
+
+class LatentExplorer(Callback):
+    """Decodes the tested model ahead of time, for the explorer of the report: a page cannot run it.
+
+    `figures/explorer.npz` holds, images always as uint8:
+
+    - `codes` `(N, 1)` or `(N, 2)`: posterior means of test images, above two dimensions in the plane of their leading
+      components; `images` `(N, C, H, W)` of them, and `labels` `(N,)` and `class_names` where the data have them;
+      `explained` `(2,)`: the share of their variance along each axis.
+    - `box` `(2, 2)`: lowest and highest value along either axis; `lattice` `(R, S, C, H, W)`: decoded at equal
+      steps of the box, the second coordinate falling from row to row.
+    - `dimensions` `(K,)`: the most used ones; `values` `(V,)` and `slides` `(K, V, C, H, W)`: decoded from the mean
+      code with one dimension at a time set to each value.
+
+    Args:
+        cells: lattice points along each axis.
+        points: test images, at most.
+        dimensions: dimensions, at most, that can be moved one at a time, the most used ones.
+        steps: values that each of them takes, from −3 to 3.
+    """
+
+    def __init__(self, cells: int = 41, points: int = 800, dimensions: int = 8, steps: int = 25) -> None:
+        for option, value in [("cells", cells), ("steps", steps)]:
+            if value < 2:
+                raise ValueError(f"{option}: must be a whole number of at least 2, got {value}")
+        self.cells = cells
+        self.points = points
+        self.dimensions = dimensions
+        self.steps = steps
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        model = model_of(pl_module)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        images, labels = data.examples("test", self.points)
+        with drawing(model):
+            codes = encode_all(model, [on_device(model, images, labels)])
+            chart = model.latent_space.chart(codes.points)
+            low, high = chart.coordinates.amin(0), chart.coordinates.amax(0)
+            margin = 0.08 * (high - low) + 1e-3
+            box = torch.stack([low - margin, high + margin])
+            one = model.latent_space.axes == 1
+            lattice = box_lattice(box, self.cells, 1 if one else self.cells)
+            known = len(codes.rates) == model.latent_dim
+            used = codes.rates.argsort(descending=True) if known else torch.arange(model.latent_dim)
+            used = used[: self.dimensions]
+            values = torch.linspace(-3, 3, self.steps)
+            slides = model.latent_space.traverse(codes.points.mean(0), used, values)
+            arrays = {
+                "codes": chart.coordinates[:, :1] if one else chart.coordinates,
+                "images": grey_values(images),
+                "box": box,
+                "lattice": grey_values(_decoded(model, chart.lift(lattice))),
+                "explained": chart.explained,
+                "dimensions": used,
+                "values": values,
+                "slides": grey_values(_decoded(model, slides)),
+            }
+        numbers: dict[str, Any] = {name: value.cpu().numpy() for name, value in arrays.items()}
+        if labels is not None:
+            numbers |= {"labels": labels.numpy(), "class_names": np.array(data.class_names)}
+        file = run_of(trainer).explorer_file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(file, **numbers)
+
+
+def _decoded(model: VAE, codes: Tensor) -> Tensor:
+    """Means `(R, S, C, H, W)` at codes `(R, S, latent_dim)`, a row at a time."""
+    return torch.stack([model.decode(row.to(model.device)).mean for row in codes])

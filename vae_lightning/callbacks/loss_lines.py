@@ -1,0 +1,34 @@
+"""The terms of the loss, printed during training."""
+
+import logging
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from .drawing import batches_done
+
+__all__ = ["LossLines"]
+
+log = logging.getLogger(__name__)
+
+
+class LossLines(Callback):
+    """Prints the terms of the loss at every n-th batch of each epoch.
+
+    Args:
+        every_n_batches: n.
+    """
+
+    def __init__(self, every_n_batches: int = 50) -> None:
+        self.every_n_batches = every_n_batches
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
+        batches = batches_done(trainer, batch_idx)
+        if batches % self.every_n_batches:
+            return
+        # A call of several steps has a number for each. Lightning divides the loss, and only that, by the number of
+        # batches that it accumulates.
+        terms = {name: value.reshape(-1)[-1].item() for name, value in outputs.items()}
+        terms["loss"] *= trainer.accumulate_grad_batches
+        values = "   ".join(f"{name} {value:7.2f}" for name, value in terms.items())
+        of_epochs, of_batches = trainer.max_epochs, batches_done(trainer, int(trainer.num_training_batches) - 1)
+        log.info("epoch %d/%s  batch %3d/%s   %s", trainer.current_epoch + 1, of_epochs, batches, of_batches, values)

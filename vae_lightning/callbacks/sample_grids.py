@@ -1,0 +1,55 @@
+"""Grids of samples during training, and a figure of how generation comes along."""
+
+import torch
+from PIL import Image
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+
+from .. import plots
+from .drawing import batches_done, drawing, model_of, run_of, save_figure, tensorboards
+
+__all__ = ["SampleGrids"]
+
+
+class SampleGrids(Callback):
+    """A grid of samples from the prior at every n-th batch of each epoch, always from the same noise.
+
+    At the end of training, evenly spaced ones of them, from first to last, are put together in one figure.
+
+    Args:
+        every_n_batches: n.
+        images: samples in a grid.
+        shown: grids in the final figure.
+    """
+
+    def __init__(self, every_n_batches: int = 50, images: int = 64, shown: int = 16) -> None:
+        self.every_n_batches = every_n_batches
+        self.images = images
+        self.shown = shown
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
+        if batches_done(trainer, batch_idx) % self.every_n_batches or not trainer.is_global_zero:
+            return
+        model = model_of(pl_module)
+        with drawing(model):
+            # Noise, not codes, is what stays the same: a learned prior moves.
+            torch.manual_seed(0)
+            samples = model.sample(self.images)
+        grid = (plots.tile(samples, round(self.images**0.5)) * 255).round().to(torch.uint8).cpu()
+        file = run_of(trainer).grid_file(trainer.global_step)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        to_pil_image(grid).save(file)
+        for logger in tensorboards(trainer):
+            logger.experiment.add_image("samples during training", grid, trainer.global_step)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        files = run_of(trainer).grids()
+        if not files or not trainer.is_global_zero:
+            return
+        chosen = plots.evenly_spaced(list(files), self.shown)
+        name = trainer.datamodule.name  # type: ignore[attr-defined]
+        title = f"Samples from the prior over training: {name}, latent dimension {model_of(pl_module).latent_dim}"
+        with plots.style():
+            grids = {step: pil_to_tensor(Image.open(files[step])) for step in chosen}
+            figure = plots.progress(grids, title)
+        save_figure(trainer, "samples over training", figure)

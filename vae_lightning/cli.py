@@ -1,0 +1,185 @@
+"""`vae-train` and `python -m vae_lightning.train`: what surrounds a training, or a sweep of them, on the command line.
+
+Until a job is to be trained this module imports neither torch nor Lightning, so that help, `--cfg` and mistakes in the
+command are answered at once.
+"""
+
+import gc
+import logging
+import os
+import shlex
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from .config import CONFIGURATION, check
+from .config.compose import of_groups, without_hydra
+from .config.messages import exit_code, explain, explain_failure
+from .config.sweeps import Folders
+from .engine.processes import is_connection_loss, is_member, join_jobs, no_more_jobs
+from .engine.signals import Interrupted
+from .runs import Run, forget_paths, short_path, sweep_runs, swept_keys
+
+__all__ = ["JobError", "main"]
+
+log = logging.getLogger(__name__)
+
+WANTS_TRACEBACK = "VAE_WANTS_TRACEBACK"
+
+
+class JobError(RuntimeError):
+    """A job of a sweep failed, and has said why; the other jobs go on.
+
+    Args:
+        run: name of the job's run.
+        code: what the process is to exit with.
+    """
+
+    def __init__(self, run: str, code: int) -> None:
+        super().__init__(run, code)
+        self.code = code
+
+
+def main() -> None:
+    """Runs one training or a sweep, as the command line says; exits with 0, 1 for a failure, 2 for wrong usage."""
+    if is_member():
+        sys.exit(_take_part())
+    try:
+        sys.exit(_lead())
+    finally:
+        no_more_jobs()
+
+
+def _quiet_about_files(otherwise: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda thread: None if isinstance(thread.exc_value, OSError) else otherwise(thread)
+
+
+def _take_part() -> int:
+    """Trains what the first process of the training says, and leaves files and console to it."""
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    try:
+        join_jobs(lambda folder: _execute(OmegaConf.create(Run(folder).config), Run(folder)))
+    except Exception as error:
+        if not is_connection_loss(error):
+            print(explain(error), file=sys.stderr)
+        return 1
+    return 0
+
+
+def _lead() -> int:
+    # Hydra would print its own account of an error and exit with 1; with this variable it raises. What the user has
+    # set it to is kept for the jobs, which may run in other processes.
+    os.environ.setdefault(WANTS_TRACEBACK, os.environ.get("HYDRA_FULL_ERROR", "0"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    # A log that cannot be written is no reason for tracebacks; nor are events, which a thread writes.
+    logging.raiseExceptions = False
+    threading.excepthook = _quiet_about_files(threading.excepthook)
+    # Hydra takes flags before overrides only; this one is easily thought of last.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
+    signal.signal(signal.SIGTERM, _terminate)
+    code = 0
+    try:
+        _job()
+    except JobError as error:
+        code = error.code
+    except (Interrupted, KeyboardInterrupt) as stop:
+        print(_how_to_go_on(), file=sys.stderr)
+        return stop.code if isinstance(stop, Interrupted) else 130  # type: ignore[return-value]
+    except Exception as error:
+        # No job has been started, or it would have said what is wrong itself.
+        code = max(exit_code(error), 1 if isinstance(error, OSError) else 2)
+        if os.environ[WANTS_TRACEBACK] == "1":
+            traceback.print_exc()
+        elif isinstance(error, OSError) and code == 1:
+            hint = "Name another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep."
+            print(f"cannot write the output folder: {explain(error)}\n{hint}", file=sys.stderr)
+        else:
+            print(explain(error), file=sys.stderr)
+    if Folders.sweep is not None:
+        with suppress(OSError):
+            forget_paths(Folders.sweep / "multirun.yaml")
+    if Folders.sweep is not None and sweep_runs(Folders.sweep):
+        from .report import compare
+
+        code = max(code, 1 if compare(Folders.sweep) else 0)
+    return code
+
+
+def _terminate(number: int, frame: Any) -> None:
+    """What SIGTERM does while this process is not training, as when a sweep's jobs run elsewhere."""
+    raise Interrupted(128 + number)
+
+
+def _how_to_go_on() -> str:
+    if Folders.sweep or Folders.run:
+        option = "hydra.sweep.dir" if Folders.sweep else "hydra.run.dir"
+        own = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")
+        arguments = [argument for argument in sys.argv[1:] if not argument.startswith(own)]
+        folder = short_path(Folders.sweep or Folders.run or Path())
+        return f"To go on:  vae-train {shlex.join([*arguments, f'{option}={folder}', 'resume=true'])}"
+    return "interrupted"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name="train")
+def _job(config: DictConfig) -> float:
+    run = Run(Path(HydraConfig.get().runtime.output_dir))
+    sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        config = without_hydra(config, of_groups(HydraConfig.get().runtime.choices))
+        check(config)
+        # In a sweep only a job that has been queued again finds its folder in use.
+        config.resume = config.resume or (sweeps and run.config_file.is_file())
+        metrics = _execute(config, run, swept_keys(Path(HydraConfig.get().sweep.dir)) if sweeps else [])
+        return metrics.get("val/elbo", metrics["test/elbo"])
+    except Interrupted:
+        kept = "its state is kept" if run.checkpoint_file.is_file() else "it had no checkpoint yet"
+        log.error("interrupted %s: %s", run.name, kept)
+        raise
+    except Exception as error:
+        code, message = exit_code(error), explain_failure(error, short_path(run.folder), config.data.get("batch_size"))
+        log.error("%s", f"{run.name}: {message}" if sweeps else message)
+        with suppress(OSError):  # the disk may be full
+            run.error_file.write_text(f"{traceback.format_exc()}\n{message.splitlines()[0]}\n")
+            if code == 1 and not type(error).__module__.startswith(__package__):
+                log.error("The traceback is in %s", short_path(run.error_file))
+        if code == 1 and run.checkpoint_file.is_file():
+            log.error("The last good state is in %s; resume=true goes on from there", short_path(run.checkpoint_file))
+        if os.environ.get(WANTS_TRACEBACK) == "1":
+            traceback.print_exc()
+    finally:
+        _free_memory()
+    # Outside the handler: an error that Hydra keeps must not keep the frames of the job with its model and data. And
+    # SystemExit is not an Exception, so that Hydra adds nothing to what has been said.
+    raise JobError(run.name, code) if sweeps else SystemExit(code)
+
+
+def _free_memory() -> None:
+    """Leaves the next job of a sweep the memory of this one, on the device as well."""
+    if torch := sys.modules.get("torch"):
+        gc.collect()
+        torch.compiler.reset()  # what is compiled counts towards a limit, beyond which nothing is
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _execute(config: DictConfig, run: Run, swept: Sequence[str] = ()) -> dict[str, Any]:
+    from .train import execute
+
+    return execute(config, run, swept)
+
+
+if __name__ == "__main__":
+    # Not this module's own: what is sent to other processes must be found there by its name.
+    from vae_lightning.cli import main as installed
+
+    installed()

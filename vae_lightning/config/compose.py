@@ -1,0 +1,52 @@
+"""The configuration composed in Python as on the command line, without leaving Hydra's global state behind."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as compose_with_hydra
+from hydra import initialize_config_dir
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from .schema import register
+
+__all__ = ["CONFIGURATION", "compose", "of_groups", "without_hydra"]
+
+PACKAGE = Path(__file__).parents[1]
+# In a checkout the configuration stands beside the package, in a wheel inside it.
+CONFIGURATION = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
+
+
+def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig:
+    """Returns the configuration of a run, as `vae-train OVERRIDES` would compose it.
+
+    Args:
+        overrides: `KEY=VALUE` or `GROUP=CHOICE`, as on the command line; no sweeps.
+        config_dir: a folder with groups of your own, as `--config-dir` names it.
+
+    >>> config = compose("data=glyphs", "model=mlp", "model.latent_dim=16")
+    >>> config.model.latent_dim, config.choices["model"]
+    (16, 'mlp')
+    """
+    register()
+    search = [f"hydra.searchpath=[{Path(config_dir).resolve().as_uri()}]"] if config_dir else []
+    with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+        composed = compose_with_hydra("train", overrides=[*overrides, *search], return_hydra_config=True)
+    choices = of_groups(composed.hydra.runtime.choices)
+    return without_hydra(composed, choices)
+
+
+def without_hydra(composed: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
+    """Returns the configuration of a run alone, with the choices that it was composed from."""
+    config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    with open_dict(config):
+        config.choices = dict(choices)
+    OmegaConf.set_struct(config, True)
+    return config
+
+
+def of_groups(choices: Mapping[Any, Any]) -> dict[str, str]:
+    """Returns the choices of a run's own groups, those of Hydra left out."""
+    return {
+        str(group): str(choice) for group, choice in choices.items() if not str(group).startswith("hydra/") and choice
+    }

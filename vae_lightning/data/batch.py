@@ -1,0 +1,19 @@
+"""The batch that a model is trained and evaluated on."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+__all__ = ["Batch"]
+
+
+class Batch(NamedTuple):
+    """Images and, where they are known, their classes.
+
+    Attributes:
+        images: `(B, C, H, W)`, float in [0, 1]; uint8 until the batch is on the training device.
+        labels: `(B,)`, int64, or None without labels.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None

@@ -1,0 +1,207 @@
+"""The images of a split behind one interface, whether they lie in memory or are fetched from a data set."""
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .batch import Batch
+from .sources import DataError, Split
+
+__all__ = ["FetchedImages", "Images", "StoredImages", "images_of"]
+
+
+class Images(Protocol):
+    """The images of a split, numbered from 0.
+
+    Attributes:
+        shape: `(C, H, W)`.
+        labelled: whether they have labels.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def labelled(self) -> bool: ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Tensor) -> Batch:
+        """Returns uint8 images and their labels, in the order of the indices `(B,)`."""
+        ...
+
+    def subset(self, indices: Tensor) -> "Images":
+        """Returns the images with these indices `(N,)`, numbered anew."""
+        ...
+
+    def binarized(self, scale: float) -> "Images":
+        """Returns the images with each pixel drawn as 0 or 1, once and for all; 1 with probability value / scale."""
+        ...
+
+
+class StoredImages:
+    """Images in memory.
+
+    Args:
+        images: `(N, C, H, W)`, uint8.
+        labels: `(N,)`, int64, or None.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor | None = None) -> None:
+        self.images = images
+        self.labels = labels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.images.shape[1:])
+
+    @property
+    def labelled(self) -> bool:
+        return self.labels is not None
+
+    @property
+    def nbytes(self) -> int:
+        return self.images.nbytes + (0 if self.labels is None else self.labels.nbytes)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device) -> "StoredImages":
+        """Returns the images on a device."""
+        return StoredImages(self.images.to(device), None if self.labels is None else self.labels.to(device))
+
+    def take(self, indices: Tensor) -> Batch:
+        """Returns images and labels, gathered on the device where they lie."""
+        indices = indices.to(self.images.device)
+        return Batch(self.images[indices], None if self.labels is None else self.labels[indices])
+
+    def subset(self, indices: Tensor) -> "StoredImages":
+        return StoredImages(*self.take(indices))
+
+    def binarized(self, scale: float) -> "StoredImages":
+        generator = torch.Generator().manual_seed(0)
+        # In parts, because the probabilities take four times the images' memory.
+        drawn = [(part / scale).bernoulli(generator=generator).byte() for part in self.images.split(10_000)]
+        return StoredImages(torch.cat(drawn), self.labels)
+
+
+class FetchedImages:
+    """Images that a map-style data set gives when they are asked for; none is kept.
+
+    Args:
+        dataset: see the contract of a source in `vae_lightning.data`.
+
+    Attributes:
+        chosen: the items `(N,)` of the data set that belong to the split.
+        scale: for binary images, what pixel values are divided by to be the probability of 1; None for grey values.
+
+    Raises:
+        DataError: for a data set without items, or a first item that is not a uint8 image `(C, H, W)`.
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+        self.chosen = torch.arange(len(dataset))  # type: ignore[arg-type]
+        self.scale: float | None = None
+        if not len(self.chosen):
+            raise DataError(f"{type(dataset).__name__}: has no items")
+        image, label = _image_and_label(self._items([0])[0])
+        self._check(image, 0, None)
+        self.shape = tuple(image.shape)
+        self.labelled = label is not None
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def take(self, indices: Tensor) -> Batch:
+        """Fetches images and labels.
+
+        Raises:
+            DataError: for an item that does not keep to the contract.
+        """
+        items = self.chosen[indices].tolist()
+        pairs = [_image_and_label(item) for item in self._items(items)]
+        for item, (image, label) in zip(items, pairs, strict=True):
+            self._check(image, item, self.shape)
+            if (label is not None) != self.labelled or (label is not None and label < 0):
+                expected = "a whole number from 0" if self.labelled else "None, as that of the first item"
+                raise DataError(f"{self._name(item)}: its label must be {expected}, got {label}")
+        images = torch.empty(len(items), *self.shape, dtype=torch.uint8)
+        for row, (item, (image, _)) in enumerate(zip(items, pairs, strict=True)):
+            images[row] = self._pixels(image, item)
+        labels = torch.tensor([label for _, label in pairs], dtype=torch.int64) if self.labelled else None
+        return Batch(images, labels)
+
+    def subset(self, indices: Tensor) -> "FetchedImages":
+        subset = copy(self)
+        subset.chosen = self.chosen[indices]
+        return subset
+
+    def binarized(self, scale: float) -> "FetchedImages":
+        binary = copy(self)
+        binary.scale = scale
+        return binary
+
+    def stored(self) -> StoredImages:
+        """Returns all images in memory."""
+        parts = [self.take(part) for part in torch.arange(len(self)).split(1000)]
+        labels = torch.cat([part.labels for part in parts if part.labels is not None]) if self.labelled else None
+        return StoredImages(torch.cat([part.images for part in parts]), labels)
+
+    def _items(self, items: list[int]) -> Sequence[Any]:
+        if hasattr(self.dataset, "__getitems__"):
+            return self.dataset.__getitems__(items)
+        return [self.dataset[item] for item in items]
+
+    def _pixels(self, image: Tensor, item: int) -> Tensor:
+        if self.scale is None:
+            return image
+        # The noise depends on the item alone, so that every batch and every process has the same image.
+        generator = torch.Generator().manual_seed(item)
+        return (image / self.scale).bernoulli(generator=generator).byte()
+
+    def _name(self, item: int) -> str:
+        return f"item {item} of {type(self.dataset).__name__}"
+
+    def _check(self, image: Tensor, item: int, shape: tuple[int, ...] | None) -> None:
+        if image.dtype == torch.uint8 and image.dim() == 3 and tuple(image.shape) == (shape or tuple(image.shape)):
+            return
+        expected = f"of shape {list(shape)}" if shape else "(C, H, W)"
+        found = f"{str(image.dtype).removeprefix('torch.')} of shape {list(image.shape)}"
+        raise DataError(f"{self._name(item)}: must be a uint8 image {expected}, got {found}")
+
+
+def images_of(loaded: Split | Dataset[Any]) -> StoredImages | FetchedImages:
+    """Returns what a source has loaded behind the common interface.
+
+    Raises:
+        DataError: for images or labels of another type than the contract says.
+    """
+    if not isinstance(loaded, tuple):
+        return FetchedImages(loaded)
+    images, labels = loaded
+    if images.dtype != torch.uint8 or images.dim() != 4:
+        found = f"{str(images.dtype).removeprefix('torch.')} of shape {list(images.shape)}"
+        raise DataError(f"images: must be uint8 (N, C, H, W), got {found}")
+    if labels is None:
+        return StoredImages(images)
+    if labels.shape != images.shape[:1]:
+        raise DataError(f"labels: must be one for each of the {len(images)} images, got shape {list(labels.shape)}")
+    if len(labels) and labels.min() < 0:
+        raise DataError(f"labels: must be whole numbers from 0, got {labels.min().item()}")
+    return StoredImages(images, labels.long())
+
+
+def _image_and_label(item: Any) -> tuple[Tensor, int | None]:
+    image, label = (*item, None)[:2] if isinstance(item, tuple | list) else (item, None)
+    try:
+        return torch.as_tensor(image), None if label is None else int(label)
+    except (RuntimeError, TypeError, ValueError) as error:
+        found = f"{type(image).__name__} and {type(label).__name__}"
+        raise DataError(
+            f"items: must be uint8 tensors (C, H, W), or pairs of one and its label, got {found}"
+        ) from error
