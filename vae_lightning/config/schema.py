@@ -10,11 +10,9 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from ..errors import UsageError
@@ -22,11 +20,7 @@ from ..runs import run_name
 from .messages import unknown_option
 from .targets import parameters
 
-__all__ = ["CONFIGURATION", "Config", "check", "check_calls", "register"]
-
-PACKAGE = Path(__file__).parents[1]
-# In a checkout the configuration stands beside the package, in a wheel inside it.
-CONFIGURATION = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
+__all__ = ["Config", "check", "check_calls", "register"]
 
 
 @dataclass
@@ -186,23 +180,12 @@ def check(config: DictConfig) -> None:
 
 
 def _check_groups(config: DictConfig) -> None:
-    for group, node in _groups().items():
-        value = OmegaConf.select(config, node, throw_on_missing=False)
+    for choice in config.get("choices") or {}:
+        group, _, package = str(choice).partition("@")
+        key = package or group.replace("/", ".")
+        value = OmegaConf.select(config, key, throw_on_missing=False)
         if value is not None and not isinstance(value, DictConfig):
-            raise UsageError(f"{node}={value}: is a group of options; choose with {group}={value}")
-
-
-def _groups() -> dict[str, str]:
-    """The configuration's groups, as `model/objective`, and the key of each one's node, as `model.objective`."""
-    groups = {path.parent.relative_to(CONFIGURATION).as_posix() for path in CONFIGURATION.glob("*/**/*.yaml")}
-    if HydraConfig.initialized():  # knows the groups of --config-dir as well
-        groups |= set(HydraConfig.get().runtime.choices)
-    found = {}
-    for name in sorted(map(str, groups)):
-        group, _, package = name.partition("@")
-        if not group.startswith("hydra/"):
-            found[group] = package or group.replace("/", ".")
-    return found
+            raise UsageError(f"{key}={value}: is a group of options; choose with {group}={value}")
 
 
 def _check_monitors(config: DictConfig) -> None:

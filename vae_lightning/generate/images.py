@@ -53,7 +53,8 @@ def sample(model: "VAE", count: int, temperature: float = 1.0, labels: Tensor | 
     parts, start = [], 0
     for size in _sizes(count):
         part = None if labels is None else labels[start : start + size].to(model.device)
-        codes = model.prior_distribution(part).sample((size,) if part is None else ())
+        prior = model.prior_distribution(part)
+        codes = prior.sample(() if prior.batch_shape else (size,))  # a conditional prior's batch is the labels'
         parts.append(pixels(model.decode(codes if temperature == 1 else temperature * codes, part).mean))
         start += size
     return torch.cat(parts)

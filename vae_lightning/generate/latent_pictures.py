@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..evaluation.codes import normal_lattice, square_lattice
+from ..evaluation.geometry import normal_lattice, square_lattice
 from ..latent_spaces import great_circle
 from ..plots import tile
 from ..runs.loading import LoadedRun
