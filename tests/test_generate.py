@@ -31,7 +31,7 @@ Command = Callable[..., CompletedProcess[str]]
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     options = ["--multirun", "model.latent_dim=1,2,3", "hydra.sweep.dir=sweep", "callbacks.grids.every_n_batches=50"]
-    done = run_command("vae_lightning.train", *TINY, *options, cwd=folder)
+    done = run_command("vae_lightning.cli", *TINY, *options, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "sweep"
 
@@ -124,7 +124,7 @@ def test_exported_models_run_elsewhere(generate: Command, tmp_path: Path, likeli
     import onnxruntime
 
     options = ["hydra.run.dir=run", f"model/likelihood={likelihood}", "model/prior=vamp", "model.prior.components=4"]
-    assert run_command("vae_lightning.train", *TINY, *options, cwd=tmp_path).returncode == 0
+    assert run_command("vae_lightning.cli", *TINY, *options, cwd=tmp_path).returncode == 0
     done = generate("export", "run", "-o", "model.onnx")
     assert done.returncode == 0, done.stderr
     assert "images to mean and stddev" in done.stdout

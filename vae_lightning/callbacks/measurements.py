@@ -20,7 +20,7 @@ from ..evaluation import bounds, codes, geometry, probes, quality
 from ..evaluation.reference import reference
 from ..posteriors import point
 from ..vae import VAE
-from . import drawing, tested_batches
+from .drawing import drawing, tested_batches
 
 __all__ = ["Measurements"]
 
