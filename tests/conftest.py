@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from vae_lightning.config import CONFIGURATION
+from vae_lightning.config import compose
 from vae_lightning.vae import VAE
 
 # A model and a data set that are as small as they can be while every part of the code still has work to do.
@@ -40,9 +39,7 @@ torch.set_num_threads(1)  # the test processes share the cores
 
 def compose_config(*overrides: str, folders: Sequence[Path] = ()) -> DictConfig:
     """The configuration that `vae-train` would compose."""
-    search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
-    with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
-        return compose("train", overrides=[*overrides, *search])
+    return compose(*overrides, config_dir=folders[0] if folders else None)
 
 
 def run_command(module: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,8 +10,9 @@ from hydra.utils import instantiate
 from torch import nn
 
 from vae_lightning.architectures.conv import ConvDecoder, SpreadPixel
-from vae_lightning.posteriors import GaussianHead
 from vae_lightning.config import CONFIGURATION
+from vae_lightning.data.batch import Batch
+from vae_lightning.posteriors import GaussianHead
 
 ARCHITECTURES = sorted(path.stem for path in (CONFIGURATION / "model").glob("[!_]*.yaml"))
 SHAPES = [(channels, side, side) for channels in (1, 3) for side in (28, 32, 64)]
@@ -35,9 +36,9 @@ def test_contract(architecture: str, shape: tuple[int, ...], tmp_path: Path) -> 
     assert model.decoder(posterior.mean).shape == (3, *shape)
     assert model.decoder(torch.randn(4, 2, 5)).shape == (4, 2, *shape)
 
-    terms = model.objective(model, images)
-    assert {term.shape for term in terms} == {torch.Size([3])}
-    terms.loss.mean().backward()
+    terms = model.objective(model, Batch(images))
+    assert {term.shape for term in terms.values()} == {torch.Size([3])}
+    terms["loss"].mean().backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
 

@@ -10,9 +10,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning import Trainer
 
-from vae_lightning.config.messages import exit_code, explain
-from vae_lightning.objectives import Annealed
 from vae_lightning.config import CONFIGURATION
+from vae_lightning.config.messages import exit_code, explain
+from vae_lightning.data.batch import Batch
+from vae_lightning.objectives import Annealed
 from vae_lightning.vae import VAE
 
 
@@ -41,11 +42,11 @@ def test_a_step_moves_every_parameter(likelihood: str, objective: str, prior: st
     model = instantiate(config.model, _convert_="all")
     images = (torch.rand(6, 1, 28, 28) * 255).round() / 255
     for _ in range(2):  # where annealing starts, the rate has no weight
-        terms = model.objective(model, images)
-        assert all(term.shape == (6,) and term.isfinite().all() for term in terms)
-        optimizer = model.configure_optimizers()
+        terms = model.objective(model, Batch(images))
+        assert all(term.shape == (6,) and term.isfinite().all() for term in terms.values())
+        (optimizer,) = model.configure_optimizers()
         optimizer.zero_grad()
-        terms.loss.mean().backward()
+        terms["loss"].mean().backward()
         without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
         optimizer.step()
     assert without == []

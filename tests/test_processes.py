@@ -17,8 +17,10 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.multiprocessing import start_processes
 
+from vae_lightning.data.batch import Batch
 from vae_lightning.data.loaders import Batches, EpochShuffle
-from vae_lightning.engine.shards import Part, SharedBatchNorm, SharedBatchNorms, bounds, rand, whole_batch
+from vae_lightning.engine.batch_norm import SharedBatchNorm, SharedBatchNorms
+from vae_lightning.engine.shards import Shard, batch_means, bounds, sharded
 from vae_lightning.runs import Run
 
 # Plain gradient descent: Adam would take the rounding errors of gradients that are zero for whole steps.
@@ -51,15 +53,16 @@ def step_in_parts(rank: int, processes: int, options: list[str], folder: Path) -
     assert any(isinstance(layer, SharedBatchNorm) for layer in model.modules())
     images = torch.rand(13, 1, 28, 28, dtype=torch.float64)
     start, end = bounds(13, rank, processes)
-    part = Part(images[start:end], torch.zeros(end - start), start, 13)
-    with whole_batch(part):
-        drawn = (rand(part.images) < part.images).double()
-        terms = model.objective(model, drawn)
-    (terms.loss.sum() / 13).backward()
-    found = [torch.stack([term.sum() for term in terms]).detach()]
-    found += [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    mine = images[start:end]
+    with sharded(Shard(Batch(mine), start, 13)):
+        drawn = (torch.rand_like(mine) < mine).double()
+        means, total = batch_means(model.objective(model, Batch(drawn)))
+        means["loss"].backward()
+    assert total == 13
+    found = [parameter.grad / processes for parameter in model.parameters() if parameter.grad is not None]
     for tensor in found:
         dist.all_reduce(tensor)
+    found.append(torch.stack(list(means.values())).detach())
     SharedBatchNorms().revert(model)
     assert not any(isinstance(layer, SharedBatchNorm) for layer in model.modules())
     if rank == 0:
@@ -161,17 +164,11 @@ def test_under_torchrun(alone: Path, tmp_path: Path) -> None:
 TASK = """
 import sys
 from pathlib import Path
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
-from vae_lightning import train
+from vae_lightning import compose
 from vae_lightning.runs import Run
+from vae_lightning.train import execute
 
-with initialize_config_dir(str(train.CONFIGURATION), version_base="1.3"):
-    composed = compose("train", overrides=sys.argv[1:], return_hydra_config=True)
-HydraConfig.instance().set_config(composed)
-config = OmegaConf.create({key: composed._get_node(key) for key in composed if key != "hydra"})
-train.train(config, Run(Path("run")))
+execute(compose(*sys.argv[1:]), Run(Path("run")))
 """
 
 

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ import torch
 from conftest import TINY, compose_config, run_command
 from pytorch_lightning import Callback, seed_everything
 
-from vae_lightning.callbacks.checkpoints import Checkpoints, stoppable
-from vae_lightning.engine.signals import Interrupted
+from vae_lightning.callbacks import Checkpoints
+from vae_lightning.engine.signals import Interrupted, Interruption
 from vae_lightning.report.picture import learning_curves
 from vae_lightning.runs import Run
 from vae_lightning.runs.resuming import steps_taken_at
@@ -34,8 +36,18 @@ class StopAfter(Callback):
         self.step = step
 
     def on_train_batch_start(self, trainer: Any, *_: object) -> None:
-        if trainer.global_step < self.step <= trainer.global_step + trainer.lightning_module.steps_per_call:
-            Checkpoints.stop_signal = signal.SIGTERM
+        if trainer.global_step < self.step <= trainer.global_step + trainer.datamodule.batches_per_call:
+            (keeper,) = (callback for callback in trainer.callbacks if isinstance(callback, Checkpoints))
+            keeper.interruption.number = signal.SIGTERM
+
+
+@contextmanager
+def interruption(trainer: Any) -> Iterator[None]:
+    with Interruption(trainer, keeps_state=True) as found:
+        for callback in trainer.callbacks:
+            if isinstance(callback, Checkpoints):
+                callback.interruption = found
+        yield
 
 
 def train(folder: Path, *options: str, stop_after: int = 0) -> dict[str, Any] | None:
@@ -48,7 +60,7 @@ def train(folder: Path, *options: str, stop_after: int = 0) -> dict[str, Any] | 
     model, data, trainer, stopwatch = build(config, steps_taken_at(checkpoint))
     if stop_after:
         trainer.callbacks.insert(0, StopAfter(stop_after))
-    with stoppable(trainer):
+    with interruption(trainer):
         try:
             trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except Interrupted:
@@ -105,7 +117,7 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "options",
     [
-        ["model.steps_per_call=4"],
+        ["engine.steps_per_call=4"],
         ["data.resident=false", "data.num_workers=1"],
         ["data.validation_size=20", "trainer.precision=bf16-mixed"],
         ["model/objective=annealed", "model.objective.steps=12", "model/prior=vamp", "model.prior.components=3"],
@@ -185,7 +197,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     config.run_dir = str(tmp_path)
     model, data, trainer, _ = build(config)
     trainer.callbacks.insert(0, impatient := Impatient())
-    with stoppable(trainer), pytest.raises(Interrupted) as stop:
+    with interruption(trainer), pytest.raises(Interrupted) as stop:
         trainer.fit(model, datamodule=data)
     assert stop.value.code == 130
     assert not impatient.reached

@@ -20,25 +20,21 @@ from vae_lightning.engine.graphs import CapturedStep
 from vae_lightning.objectives import ELBO, AsPrinted
 from vae_lightning.report.picture import learning_curves
 from vae_lightning.runs import Run
-from vae_lightning.train import build
 from vae_lightning.vae import VAE
 
 
-def fit(folder: Path, *overrides: str, callbacks: list[Callback] | None = None) -> tuple[VAE, ImageDataModule, Trainer]:
-    config = compose_config(*TINY, *overrides)
+def built(folder: Path, *overrides: str, callbacks: list[Callback] | None = None) -> Built:
+    """A run's parts as the command makes them, with these callbacks alone."""
+    config = compose_config(*TINY, "logger=none", *overrides)
+    config.callbacks, config.run_dir = {}, str(folder)
     seed_everything(config.seed, verbose=False)
-    model, data = (instantiate(config[key], _convert_="all") for key in ("model", "data"))
-    trainer = Trainer(
-        accelerator="cpu",
-        precision=config.trainer.precision,
-        max_epochs=2,
-        default_root_dir=folder,
-        logger=False,
-        callbacks=callbacks or [],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    made = build_run(config)
+    made.trainer.callbacks += callbacks or []
+    return made
+
+
+def fit(folder: Path, *overrides: str, callbacks: list[Callback] | None = None) -> tuple[VAE, ImageDataModule, Trainer]:
+    model, data, trainer, _ = built(folder, *overrides, callbacks=callbacks)
     trainer.fit(model, datamodule=data)
     return model, data, trainer
 
@@ -67,14 +63,8 @@ def test_validation_leaves_no_trace_on_the_training(tmp_path: Path) -> None:
     """The held-out images are fixed, so that only the validation itself makes the difference."""
     states = []
     for every_epoch in (1, 5):
-        config = compose_config(*TINY, "data.validation_size=20")
-        seed_everything(0, verbose=False)
-        model, data = (instantiate(config[key], _convert_="all") for key in ("model", "data"))
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = Trainer(
-            accelerator="cpu", max_epochs=2, check_val_every_n_epoch=every_epoch, num_sanity_val_steps=0, **quiet
-        )
-        trainer.fit(model, datamodule=data)
+        options = ["data.validation_size=20", f"trainer.check_val_every_n_epoch={every_epoch}"]
+        model, _, trainer = fit(tmp_path, *options)
         assert ("val/elbo" in trainer.callback_metrics) == (every_epoch == 1)
         states.append(model.state_dict())
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
@@ -102,9 +92,9 @@ def test_test_metrics_are_means_over_images(tmp_path: Path) -> None:
         for index, batch in enumerate(data.test_dataloader()):
             x = batch[0].float() / 255
             torch.manual_seed(index)
-            terms = ELBO()(model.eval(), x)
-            rates.append(terms.rate)
-            distortions.append(terms.distortion)
+            terms = ELBO()(model.eval(), Batch(x))
+            rates.append(terms["rate"])
+            distortions.append(terms["distortion"])
     assert [len(rate) for rate in rates] == [16, 16, 8]
     assert metrics["test/rate"] == pytest.approx(torch.cat(rates).mean().item(), rel=1e-5)
     assert metrics["test/distortion"] == pytest.approx(torch.cat(distortions).mean().item(), rel=1e-5)
@@ -127,9 +117,9 @@ def test_loss_is_the_objectives_own_and_elbo_everyones(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_final_figures(tmp_path: Path, latent_dim: int, channels: int) -> None:
     class InColour(ImageDataModule):
-        def on_after_batch_transfer(self, batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
             images, labels = super().on_after_batch_transfer(batch, dataloader_idx)
-            return images.expand(-1, channels, -1, -1), labels
+            return Batch(images.expand(-1, channels, -1, -1), labels)
 
     config = compose_config(*TINY, f"model.latent_dim={latent_dim}")
     model = instantiate(
@@ -163,7 +153,7 @@ def distance(one: VAE, other: VAE) -> float:
 
 def test_fast_training_changes_little(tmp_path: Path) -> None:
     plain, *_ = fit(tmp_path)
-    channels_last, *_ = fit(tmp_path, "model.channels_last=true")
+    channels_last, *_ = fit(tmp_path, "engine.channels_last=true")
     assert channels_last.encoder.trunk[3].weight.is_contiguous(memory_format=torch.channels_last)
     fast, _, trainer = fit(tmp_path, "trainer=fast")
     assert trainer.precision == "bf16-mixed"
@@ -177,9 +167,9 @@ def test_fast_training_changes_little(tmp_path: Path) -> None:
 def test_densities_keep_32_bits_under_mixed_precision(tiny_model: VAE) -> None:
     images = torch.rand(4, 1, 28, 28)
     with torch.autocast("cpu", torch.bfloat16):
-        terms = ELBO()(tiny_model, images)
+        terms = ELBO()(tiny_model, Batch(images))
         assert tiny_model.decoder(torch.zeros(1, 2)).dtype == torch.bfloat16
-    assert {term.dtype for term in terms} == {torch.float32}
+    assert {term.dtype for term in terms.values()} == {torch.float32}
 
 
 class Replayed(CapturedStep):
@@ -187,15 +177,15 @@ class Replayed(CapturedStep):
 
     recorded: ClassVar[list[Tensor]] = []
 
-    def warm_up(self, x: Tensor) -> Tensor:
-        return self.step(x)
+    def warm_up(self, batch: Batch) -> Tensor:
+        return self.step(batch)
 
-    def record(self, x: Tensor) -> tuple[Callable[[], None], Tensor]:
-        self.recorded.append(x)
+    def record(self, batch: Batch) -> tuple[Callable[[], None], Tensor]:
+        self.recorded.append(batch.images)
         output = torch.empty(3)
 
         def replay() -> None:
-            output.copy_(self.step(x))
+            output.copy_(self.step(batch))
 
         return replay, output
 
@@ -214,19 +204,19 @@ def test_several_steps_in_a_call_are_the_same_steps(
     ]
     if graph:
         monkeypatch.setattr("vae_lightning.vae.CapturedStep", Replayed)
-        monkeypatch.setattr("vae_lightning.vae.VAE._can_capture", lambda model: model.cuda_graph)
+        monkeypatch.setattr("vae_lightning.vae.VAE._can_capture", lambda model: engine.cuda_graph)
         Replayed.recorded.clear()
     found = []
-    for name, options in [("one", []), ("many", ["model.steps_per_call=10", f"model.cuda_graph={graph}"])]:
+    for name, options in [("one", []), ("many", ["engine.steps_per_call=10", f"engine.cuda_graph={graph}"])]:
         config = compose_config(*TINY, *settings, *options)
         config.run_dir = str(tmp_path / name)
         seed_everything(0, verbose=False)
-        model, data, trainer, stopwatch = build(config)
+        model, data, trainer, stopwatch = build_run(config)
         trainer.fit(model, datamodule=data)
         grids = {path.name: path.read_bytes() for path in (tmp_path / name).glob("figures/grids/*.png")}
         found.append((model.state_dict(), grids, learning_curves(Run(tmp_path / name)), stopwatch.images))
         assert (trainer.global_step, trainer.current_epoch) == (16, 2)
-    assert model.steps_per_call == 5
+    assert trainer.strategy.options.steps_per_call == data.batches_per_call == 5
     assert len(Replayed.recorded) == graph
     (state, grids, curves, images), (state_of_many, *rest) = found
     assert all(torch.equal(value, state_of_many[key]) for key, value in state.items())
@@ -239,5 +229,5 @@ def test_several_steps_in_a_call_are_the_same_steps(
 def test_a_compiled_step_is_the_same_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch._inductor.config.fallback_random", True)  # the same noise as without compilation
     plain, *_ = fit(tmp_path)
-    compiled, *_ = fit(tmp_path, "model.compile=true")
+    compiled, *_ = fit(tmp_path, "engine.compile=true")
     assert distance(plain, compiled) < 0.005

@@ -21,11 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import KMNIST
 from torchvision.transforms import ToTensor
 
+from vae_lightning.config import CONFIGURATION
 from vae_lightning.data.glyphs import Glyphs
 from vae_lightning.data.loaders import Batches, EpochShuffle, ResidentLoader
 from vae_lightning.data.sources import Split
 from vae_lightning.engine.graphs import CapturedStep, make_capturable
-from vae_lightning.config import CONFIGURATION
 from vae_lightning.train import build
 from vae_lightning.vae import VAE
 
