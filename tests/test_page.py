@@ -12,6 +12,7 @@ import torch
 from conftest import TINY, run_command
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from written_runs import write_curves, write_figures, write_grid, write_run
 
 from vae_lightning.report import compare
 from vae_lightning.runs import Run
@@ -217,6 +218,34 @@ def test_nothing_is_wider_than_the_window(browser, sweep: Path, width: int) -> N
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+@in_browser
+def test_odd_runs_are_shown(browser, tmp_path: Path) -> None:
+    """Curves of a single point, a term that only one run has, a run without grids, codes without labels."""
+    (tmp_path / "report").mkdir()
+    for dimension in (2, 3):
+        run = write_run(tmp_path / f"d-{dimension}", model__latent_dim=dimension)
+        write_curves(run, loss=[9.0], rate=[1.0], **({"critic_loss": [0.5]} if dimension == 3 else {}))
+        write_figures(run, labelled=False, exact=np.array(dimension == 2))
+    write_grid(run, 1)
+    compare(tmp_path)
+    with opened(browser, tmp_path) as page:
+        ready(page)
+        charts = page.locator("#curves .chart")
+        assert [chart.locator("h3").inner_text() for chart in charts.all()] == ["loss nats", "rate nats", "critic loss"]
+        assert [chart.locator("circle").count() for chart in charts.all()] == [2, 2, 1]
+        assert charts.first.locator("text", has_text=re.compile("^1$")).count() == 1
+        assert page.locator("#grids figcaption").all_inner_texts() == ["latent_dim = 2", "latent_dim = 3"]
+        assert page.locator("#grids .none").inner_text() == "no samples were drawn during training"
+        assert page.locator("#classes").is_hidden()
+        assert page.inner_text("#plane") == "The latent plane: codes of test images."
+        assert page.inner_text("#nearest-class") == "nearest test image"
+        assert page.locator("#sliders").is_hidden()
+        page.select_option("#explored", index=1)
+        ready(page)
+        assert "50 % and 20 % of their variance" in page.inner_text("#plane")
+        assert page.locator("#slider-list input").count() == 2
+
+
 def copy(sweep: Path, folder: Path) -> Path:
     return Path(shutil.copytree(sweep, folder / "copy", ignore=shutil.ignore_patterns("report")))
 
@@ -251,12 +280,11 @@ def test_names_are_inert(browser, sweep: Path, tmp_path: Path) -> None:
 
 
 def test_a_page_of_what_is_there(sweep: Path, tmp_path: Path) -> None:
-    """A failed run, one without events, one without explorer, one with a damaged one."""
+    """A failed run, one without curves, one with a damaged explorer, one without figures."""
     folder = copy(sweep, tmp_path)
     first, second, third, fourth = (Run(path) for path in sorted(folder.glob("latent_dim-*")))
     first.metrics_file.unlink()
     first.error_file.write_text("Traceback …\nRuntimeError: it broke")
-    shutil.rmtree(second.tensorboard)
     second.curves_file.unlink()
     third.explorer_file.write_bytes(b"nothing")
     shutil.rmtree(fourth.figures)
@@ -265,7 +293,7 @@ def test_a_page_of_what_is_there(sweep: Path, tmp_path: Path) -> None:
     assert text.count("<details>") == 3
     data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)[1])
     assert [bool(run["explorer"]) for run in data["runs"]] == [True, False, False]
-    assert [bool(run["curves"]) for run in data["runs"]] == [False, True, True]
+    assert [bool(run["curves"]) for run in data["runs"]] == [False, True, False]
     assert [bool(run["grids"]) for run in data["runs"]] == [True, True, False]
 
 

@@ -49,3 +49,20 @@ def test_curves_leave_out_the_height_of_the_first_steps() -> None:
     steps = list(range(100))
     plots.curves(axes, {"run": (steps, [1000.0] + [10.0 - 0.01 * step for step in steps[1:]])}, "loss")
     assert axes.get_ylim()[1] < 12
+
+
+def test_a_curve_of_a_single_point_is_a_dot() -> None:
+    axes = Figure().add_subplot()
+    plots.curves(axes, {"one": ([3], [5.0]), "gaps": ([3, 3], [float("nan"), 4.0]), "none": ([], [])}, "loss")
+    assert [line.get_marker() for line in axes.lines] == ["o", "o", ""]
+    assert axes.get_xlim() == (2, 4)
+    longer = Figure().add_subplot()
+    plots.curves(longer, {"run": ([1, 2, 3], [1.0, 2.0, 3.0])}, "loss")
+    assert [line.get_marker() for line in longer.lines] == [""]
+
+
+def test_scatter_without_labels_has_one_colour_and_no_legend() -> None:
+    for dimensions in (1, 2):
+        figure = plots.latent_scatter(torch.randn(50, dimensions), None, (), "title")
+        assert figure.legends == []
+        assert len({tuple(colour) for colour in figure.axes[0].collections[0].get_facecolors()}) == 1

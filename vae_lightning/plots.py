@@ -230,6 +230,8 @@ def curves(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[floa
         marker = "o" if np.isfinite(values).sum() == 1 else ""
         axes.plot(steps, values, label=name, color=PALETTE[number % len(PALETTE)], marker=marker, markersize=5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(every := {step for steps, _ in series.values() for step in steps}) == 1:
+        axes.set_xlim(min(every) - 1, max(every) + 1)
     settled = [v for _, values in series.values() for v in values[len(values) // 10 :] if np.isfinite(v)]
     if settled:
         low, high = min(settled), max(settled)

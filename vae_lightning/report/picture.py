@@ -47,14 +47,14 @@ def comparison_picture(runs: Sequence[Run], keys: Sequence[str], file: Path) -> 
         Whether there was anything to draw: runs without callbacks leave no figures.
     """
     labels = run_labels(runs, keys)
-    curves = {labels[run]: learning_curves(run) for run in plots.evenly_spaced(runs, CURVES)}
+    curves = {labels[run]: found for run in plots.evenly_spaced(runs, CURVES) if (found := learning_curves(run))}
     names = terms(curves.values())[:TERMS]
     columns = [_Column(run, labels[run], run.grids(), read_figures(run)) for run in _side_by_side(runs)]
     width = {1: 6.6, 2: 5.6, 3: 4.6}.get(len(columns), 4.0)
     arrays = [column.arrays for column in columns if column.arrays]
     bands: list[tuple[float, Callable[[SubFigure, _Column], None]]] = []
     if any(column.grids for column in columns) or arrays:
-        bands.append((0.5, _draw_title))
+        bands.append((0.4, _draw_title))
     if any(column.grids for column in columns):
         bands.append((width / GRIDS + 0.25, _draw_grids))
     if arrays:
@@ -108,17 +108,12 @@ def _draw_curves(figure: SubFigure, curves: Mapping[str, Curves], names: Sequenc
     for axes, name in zip(panels, names, strict=False):
         metric = describe(f"test/{name}")
         unit = f", {metric.unit} per image" if metric.unit else ""
-        plots.curves(axes, {label: found[name] for label, found in curves.items() if name in found}, metric.label + unit)
+        # A run without the term has an empty line, so that each run has the same colour in all panels.
+        plots.curves(axes, {label: found.get(name, ([], [])) for label, found in curves.items()}, metric.label + unit)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     if len(curves) <= LEGEND:
-        # Not every run has every term.
-        handles = {
-            label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        ordered = [label for label in curves if label in handles]
-        columns = min(3, len(ordered))
-        figure.legend([handles[label] for label in ordered], ordered, loc="outside lower left", ncols=columns)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=min(3, len(curves)))
 
 
 def _draw_title(figure: SubFigure, column: _Column) -> None:

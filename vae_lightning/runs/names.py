@@ -45,15 +45,13 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     >>> short_names(["callbacks.averaging._target_"])
     {'callbacks.averaging._target_': 'averaging'}
     """
-    keys = list(keys)
+    paths = {key: re.split(r"[./]", key.partition("@")[0].removesuffix("._target_")) for key in keys}
     names = {}
-    for key in keys:
-        parts = re.split(r"[./]", key.partition("@")[0].removesuffix("._target_"))
+    for key, parts in paths.items():
         for depth in range(1, len(parts) + 1):
-            name = ".".join(parts[-depth:])
-            if sum(re.sub("/", ".", "/" + other).endswith("." + name) for other in keys) == 1:
+            if sum(other[-depth:] == parts[-depth:] for other in paths.values()) == 1:
                 break
-        names[key] = name
+        names[key] = ".".join(parts[-depth:])
     return names
 
 

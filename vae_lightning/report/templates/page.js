@@ -110,7 +110,7 @@
     const across = log2 ? Math.log2 : (x) => x;
     const xs = series.flatMap((s) => s.x.map(across));
     const ys = series.flatMap((s) => s.y.flatMap((y, i) => {
-      if (settle && i < s.y.length / 10) return [];
+      if (settle && i < Math.floor(s.y.length / 10)) return [];
       return s.spread ? [y - s.spread[i], y + s.spread[i]] : [y];
     }));
     const range = (values) => {
