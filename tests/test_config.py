@@ -1,14 +1,21 @@
 """The configuration tree: everything in conf/ composes and makes what it says, and mistakes are found."""
 
+import inspect
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import compose_config
+import torch
+from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from pytorch_lightning import Trainer
 
-from vae_lightning.config import CONFIGURATION
-from vae_lightning.config.messages import explain
+from vae_lightning.config import CONFIGURATION, compose, make
+from vae_lightning.config.messages import explain, explain_failure
 from vae_lightning.config.schema import check, check_calls
 from vae_lightning.errors import UsageError
 from vae_lightning.runs import run_name, short_names, swept_keys
@@ -22,7 +29,7 @@ CHOICES = sorted(
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda part: part)
 def test_every_choice_composes_and_makes_what_it_names(group: str, choice: str, tmp_path: Path) -> None:
-    config = compose_config(f"{group}={choice}")
+    config = compose(f"{group}={choice}")
     config.run_dir = str(tmp_path)
     check(config)
     check_calls(config)
@@ -58,11 +65,19 @@ def test_an_experiment_says_how_to_run_it_and_what_to_expect(path: Path) -> None
         ("callbacks.figures.samples=0", "callbacks.figures.samples=0: must be a whole number of at least 1"),
         ("seed=-1", "seed=-1: must be a whole number from 0"),
         ("trainer.accelerator=gpus", "trainer.accelerator=gpus: must be one of auto, cpu"),
+        ("engine.steps_per_call=0", "engine.steps_per_call=0: must be a whole number of at least 1"),
+        ("engine.cuda_graph=2", "engine.cuda_graph=2: must be true or false"),
+        ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0: must be a whole number of at least"),
+        ("trainer.val_check_interval=0", "trainer.val_check_interval=0: must be a share of an epoch up to 1.0"),
+        ("trainer.val_check_interval=1.5", "trainer.val_check_interval=1.5: must be a share of an epoch up to 1.0"),
+        ("trainer.limit_train_batches=2.5", "trainer.limit_train_batches=2.5: must be a whole number of at least 1"),
+        ("trainer.max_steps=0", "trainer.max_steps=0: must be a whole number of at least 1, or -1"),
+        ("trainer.gradient_clip_algorithm=norms", "trainer.gradient_clip_algorithm=norms: must be one of norm, value"),
     ],
 )
 def test_ranges(override: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check(compose_config(override))
+        check(compose(override))
     assert message in explain(caught.value)
 
 
@@ -81,8 +96,173 @@ def test_ranges(override: str, message: str) -> None:
 )
 def test_calls(override: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check_calls(compose_config(override))
+        check_calls(compose(override))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("trainer.accumulate_grad_batches=2", "trainer.val_check_interval=0.5", "trainer.val_check_interval=20"),
+        *("trainer.deterministic=warn", "trainer.max_time=00:00:10:00", "trainer.overfit_batches=2"),
+        *("trainer.limit_val_batches=0", "trainer.fast_dev_run=true", "trainer.profiler=simple"),
+    ],
+)
+def test_lightning_options(override: str) -> None:
+    config = compose(override, "trainer.accelerator=cpu")
+    config.run_dir = "x"
+    check(config)
+    check_calls(config)
+    key, _, value = override.removeprefix("trainer.").partition("=")
+    assert str(config.trainer[key]).lower() == value
+
+
+def test_the_trainer_lists_options_with_lightnings_defaults() -> None:
+    parameters = inspect.signature(Trainer).parameters
+    ours = {"accelerator", "devices", "precision", "max_epochs", "log_every_n_steps", "enable_progress_bar"}
+    # Lightning's None means the same, or the project's default differs.
+    other = {"val_check_interval": 1.0, "num_sanity_val_steps": 0, "enable_model_summary": False}
+    for name, value in compose().trainer.items():
+        if not str(name).startswith("_") and name not in ours:
+            assert value == other.get(name, parameters[name].default), name
+
+
+@pytest.mark.parametrize("group", ["model/objective", "model/likelihood", "model/prior"])
+def test_a_group_given_as_a_value(group: str) -> None:
+    key = group.replace("/", ".")
+    with pytest.raises(UsageError) as caught:
+        check(compose(f"{key}=some"))
+    assert str(caught.value) == f"{key}=some: is a group of options; choose with {group}=some"
+
+
+def test_a_group_of_ones_own_given_as_a_value(tmp_path: Path) -> None:
+    (tmp_path / "model" / "encoder" / "stem").mkdir(parents=True)
+    (tmp_path / "model" / "encoder" / "stem" / "wide.yaml").write_text("width: 3")
+    with pytest.raises(UsageError, match=r"model.encoder.stem=wide: is a group .* with model/encoder/stem=wide"):
+        check(compose("+model/encoder/stem=wide", "model.encoder.stem=wide", config_dir=tmp_path))
+
+
+MONITORS = [
+    ("callbacks.stop", "{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/elbo}"),
+    ("callbacks.best", "{_target_: pytorch_lightning.callbacks.ModelCheckpoint, monitor: val/loss}"),
+    ("model.lr_scheduler", "{monitor: val/loss}"),
+]
+
+
+@pytest.mark.parametrize(("key", "node"), MONITORS)
+def test_monitors_need_validation_images(key: str, node: str) -> None:
+    monitor = node.removesuffix("}").rpartition(" ")[2]
+    with pytest.raises(UsageError) as caught:
+        check(compose(f"++{key}={node}"))
+    hint = "there are no validation images; hold some out with data.validation_size=1000"
+    assert str(caught.value) == f"{key}.monitor={monitor}: {hint}"
+    check(compose(f"++{key}={node}", "data.validation_size=100"))
+    check(compose(f"++{key}={node.replace('val/', 'train/')}"))
+
+
+MISTAKES = [
+    (
+        ["model.optimizer.weight_decay=0.01"],
+        "model.optimizer.weight_decay: is not set in the configuration; add it with +model.optimizer.weight_decay=0.01",
+    ),
+    (
+        ["seed=3", "trainer.min_epochs=2"],
+        "trainer.min_epochs: is not set in the configuration; add it with +trainer.min_epochs=2",
+    ),
+    (["trainer.min_epoch=2"], "trainer.min_epoch: no such option. Did you mean trainer.max_epochs?"),
+    (["trainer.max_epoch=2"], "trainer.max_epoch: no such option. Did you mean trainer.max_epochs?"),
+    (["model.optimizer.depth=2"], "model.optimizer.depth: no such option.\nmodel.optimizer has lr"),
+    (["latent_dim=16"], "latent_dim: no such option. Did you mean model.latent_dim?\nthere are callbacks"),
+    (["lr=0.1"], "lr: no such option. Did you mean model.optimizer.lr?"),
+    (["model.lr=0.1"], "model.lr: no such option. Did you mean model.optimizer.lr?"),
+    (["width=3"], "width: no such option. Did you mean model.encoder.width or model.decoder.width?"),
+    (["every_n_batches=3"], "every_n_batches: no such option. Did you mean callbacks."),
+    (["max_epoch=3"], "max_epoch: no such option. Did you mean trainer.max_epochs?"),
+    (["sed=3"], "sed: no such option. Did you mean seed?"),
+    (["model.latent_dim=2,3"], "model.latent_dim=2,3: several values are a sweep, which needs --multirun"),
+    (["seed=2", "model.latent_dim=choice(2,3)"], "model.latent_dim=choice(2,3): several values are a sweep"),
+    (["+seed=2"], "Could not append to config"),
+    (["latent dim"], "'latent dim': cannot be read; options are given as KEY=VALUE"),
+    (["seed=abc"], "seed: Value 'abc' of type 'str' could not be converted to Integer"),
+    (["model=con"], "model=con: no such choice. Did you mean model=conv?\nmodel can be conv, mlp"),
+    (["experiment=foo"], "experiment=foo: no such choice.\nexperiment can be as_printed, latent_"),
+    (["model/objective=elb"], "Did you mean model/objective=elbo?"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES, ids=lambda value: " ".join(value)[:40])
+def test_mistakes_in_overrides(overrides: list[str], message: str) -> None:
+    with pytest.raises((HydraException, UsageError)) as caught:
+        compose(*overrides)
+    said = explain(caught.value, overrides)
+    assert message in said
+    assert len(said.splitlines()) <= 2
+    assert said.splitlines()[0].count(", ") <= 3
+
+
+def test_values_come_from_the_command_line_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(HydraException) as caught:
+        compose("trainer.min_epochs=2")
+    assert explain(caught.value).endswith("add it with +trainer.min_epochs=VALUE")
+    monkeypatch.setattr("sys.argv", ["vae-train", "--multirun", "seed=1,2", "trainer.min_epochs=2", "(("])
+    assert explain(caught.value).endswith("add it with +trainer.min_epochs=2")
+
+
+def test_a_misspelling_imports_nothing() -> None:
+    """Whether a class has an option is looked up only for names that resemble none of those in the configuration."""
+    program = """
+import sys
+from vae_lightning.config.compose import compose
+from vae_lightning.config.messages import explain
+try:
+    compose("trainer.max_epoch=3")
+except Exception as error:
+    print(explain(error), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "Did you mean trainer.max_epochs?" in done.stdout
+    assert done.stdout.endswith(" False\n")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("~model.encoder.image_shape", "model.encoder also needs image_shape: add +model.encoder.image_shape=VALUE"),
+        ("+callbacks.x={_target_: pytorch_lightning.callbacks.EarlyStopping}", "callbacks.x also needs monitor: add"),
+    ],
+)
+def test_calls_without_what_they_need(override: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_calls(compose(override))
+    assert message in str(caught.value)
+
+
+class Failing:
+    def __init__(self, width: int) -> None:
+        raise ValueError(f"width: must be even, got {width}")
+
+
+def test_a_failed_call_names_its_node() -> None:
+    """Hydra says only in words which node it was: this fails when it changes them."""
+    with pytest.raises(InstantiationException) as caught:
+        make(OmegaConf.create({"model": {"encoder": {"_target_": f"{__name__}.Failing", "width": 3}}}))
+    assert explain(caught.value) == "model.encoder.width: must be even, got 3"
+
+
+class Dying(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        os._exit(1)
+
+
+def test_a_worker_that_dies_is_recognised() -> None:
+    """PyTorch says it only in words: this fails when it changes them."""
+    with pytest.raises(RuntimeError) as caught:
+        list(torch.utils.data.DataLoader(Dying(), num_workers=1))
+    said = explain_failure(caught.value, "run", 64)
+    assert re.fullmatch(r"worker process \d+ died; data.num_workers=0 loads the images in the main process", said)
 
 
 def sweep(folder: Path, task: list[str], params: dict[str, str] | None = None) -> Path:

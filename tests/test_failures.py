@@ -77,7 +77,7 @@ def test_a_worker_that_dies(tmp_path: Path) -> None:
         os.kill(worker, signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "data.num_workers=0 does without" in errors
+    assert "data.num_workers=0 loads the images in the main process" in errors
     assert "The last good state is in run/checkpoints/last.ckpt" in errors
     assert "Traceback" not in errors
 
@@ -86,7 +86,7 @@ def test_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as error:
         torch.empty(10**15)
     for found in (error.value, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError()):
-        assert explain_failure(found, "run", 512).startswith("out of memory with data.batch_size=512: a smaller one")
+        assert explain_failure(found, "run", 512).startswith("out of memory with data.batch_size=512: try a smaller one")
 
 
 def test_artefacts_do_not_tell_where_a_user_works(tmp_path: Path) -> None:
