@@ -25,9 +25,9 @@ from torch.distributions.transforms import TanhTransform
 from vae_lightning.callbacks.measurements import Measurements
 from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
+from vae_lightning.data.sources import Split
 from vae_lightning.evaluation.bounds import importance_weighted_bound
 from vae_lightning.evaluation.reference import Reference, reference
-from vae_lightning.data.sources import Split
 from vae_lightning.priors import StandardNormal
 from vae_lightning.report.claims import chapter_claims
 from vae_lightning.report.metrics import METRICS
@@ -233,7 +233,7 @@ class ConditionalDecoder(FullCovariance):
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
         assert labels is not None
-        return self.encoder(z + 0.1 * labels.unsqueeze(-1).expand(z.shape[:-1] + (1,)))
+        return self.encoder(z + 0.1 * labels.unsqueeze(-1).expand((*z.shape[:-1], 1)))
 
 
 class ConditionalPrior(StandardNormal):
