@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from vae_lightning.train import CONFIGURATION
+from vae_lightning.config import CONFIGURATION
 from vae_lightning.vae import VAE
 
 # A model and a data set that are as small as they can be while every part of the code still has work to do.
@@ -59,7 +59,7 @@ def vae_train(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
     """`vae-train` in an empty folder."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return run_command("vae_lightning.train", *arguments, cwd=tmp_path, **environment)
+        return run_command("vae_lightning.cli", *arguments, cwd=tmp_path, **environment)
 
     return run
 

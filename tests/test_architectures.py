@@ -11,7 +11,7 @@ from torch import nn
 
 from vae_lightning.architectures.conv import ConvDecoder, SpreadPixel
 from vae_lightning.posteriors import GaussianHead
-from vae_lightning.train import CONFIGURATION
+from vae_lightning.config import CONFIGURATION
 
 ARCHITECTURES = sorted(path.stem for path in (CONFIGURATION / "model").glob("[!_]*.yaml"))
 SHAPES = [(channels, side, side) for channels in (1, 3) for side in (28, 32, 64)]

@@ -158,7 +158,7 @@ SAMPLE = ["vae-generate", "sample", ONE, "-o", "new.png"]
 ENCODE = ["vae-generate", "encode", ONE, "new.png", "-o", "new.csv"]
 REPORT = ["vae-report", "sweep"]
 KMNIST = ["vae-train", "data=kmnist10k", "data.source.mirrors=[]"]
-FOREIGN = "is not of the model"
+FOREIGN = "does not fit the model"
 DAMAGED = "metrics.json is damaged"
 SCRIPT = "<script>open('executed')</script>"
 BOMB = gzip.compress(b"\0" * 50_000_000)

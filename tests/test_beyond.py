@@ -14,8 +14,7 @@ import pytest
 import torch
 from conftest import TINY, run_command
 
-from vae_lightning.config.search import best_first
-from vae_lightning.runs import run_name, sweep_runs, swept_keys
+from vae_lightning.runs import best_first, run_name, sweep_runs, swept_keys
 
 SWEEP = [*TINY, "callbacks.measurements.tsne=false", "model.latent_dim=2,3", "-m", "hydra.sweep.dir=sweep"]
 
@@ -24,7 +23,7 @@ SWEEP = [*TINY, "callbacks.measurements.tsne=false", "model.latent_dim=2,3", "-m
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sweep as the basic launcher runs it."""
     folder = tmp_path_factory.mktemp("basic")
-    done = run_command("vae_lightning.train", *SWEEP, cwd=folder)
+    done = run_command("vae_lightning.cli", *SWEEP, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "sweep"
 
@@ -44,14 +43,14 @@ def test_other_launchers_give_the_same_comparison(expected: Path, tmp_path: Path
     if importlib.util.find_spec(f"hydra_plugins.hydra_{package}_launcher") is None:
         pytest.skip(f"the launcher for {package} is not installed")
     # On every machine with the basic launcher's number of threads.
-    done = run_command("vae_lightning.train", *SWEEP, f"hydra/launcher={launcher}", cwd=tmp_path)
+    done = run_command("vae_lightning.cli", *SWEEP, f"hydra/launcher={launcher}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "2 of 2 runs finished" in done.stdout
     same(expected, tmp_path / "sweep")
 
 
 def test_the_preset_for_slurm_is_one(tmp_path: Path) -> None:
-    done = run_command("vae_lightning.train", "hydra/launcher=slurm", "--cfg", "hydra", cwd=tmp_path)
+    done = run_command("vae_lightning.cli", "hydra/launcher=slurm", "--cfg", "hydra", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "submitit_launcher.SlurmLauncher" in done.stdout
     assert "max_num_timeout: 100" in done.stdout
@@ -60,7 +59,7 @@ def test_the_preset_for_slurm_is_one(tmp_path: Path) -> None:
 def test_a_launcher_that_is_not_installed(tmp_path: Path) -> None:
     if importlib.util.find_spec("hydra_plugins.hydra_ray_launcher"):
         pytest.skip("it is")
-    done = run_command("vae_lightning.train", "-m", "hydra/launcher=ray_cluster", "seed=0,1", cwd=tmp_path)
+    done = run_command("vae_lightning.cli", "-m", "hydra/launcher=ray_cluster", "seed=0,1", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "hydra/launcher=ray: is not installed; pip install vae-lightning[ray]\n"
 
@@ -86,7 +85,7 @@ def test_a_job_that_is_cut_off_is_queued_again_and_goes_on(tmp_path: Path) -> No
         "callbacks.measurements.tsne=false",
     ]
     options += ["logger=none", "model.latent_dim=2", "-m"]
-    command = [sys.executable, "-m", "vae_lightning.train", *options, "hydra/launcher=submitit_local"]
+    command = [sys.executable, "-m", "vae_lightning.cli", *options, "hydra/launcher=submitit_local"]
     process = subprocess.Popen(
         [*command, "hydra.sweep.dir=sweep"],
         cwd=tmp_path,
@@ -108,7 +107,7 @@ def test_a_job_that_is_cut_off_is_queued_again_and_goes_on(tmp_path: Path) -> No
     assert process.returncode == 0, out + errors
     (run,) = sweep_runs(tmp_path / "sweep")
     assert re.search("resumes    after step [1-9]", (run.folder / "train.log").read_text())
-    whole = run_command("vae_lightning.train", *options, "hydra.sweep.dir=whole", cwd=tmp_path)
+    whole = run_command("vae_lightning.cli", *options, "hydra.sweep.dir=whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     (undisturbed,) = sweep_runs(tmp_path / "whole")
     one, other = (torch.load(r.checkpoint_file, weights_only=True)["state_dict"] for r in (run, undisturbed))
@@ -121,7 +120,7 @@ def test_a_job_that_is_cut_off_is_queued_again_and_goes_on(tmp_path: Path) -> No
 def test_jobs_side_by_side_stop_with_their_sweep(tmp_path: Path, number: int, code: int) -> None:
     options = ["trainer.max_epochs=500", "callbacks.grids.every_n_batches=50", "logger=none", "hydra/launcher=parallel"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "vae_lightning.train", *SWEEP, *options],
+        [sys.executable, "-m", "vae_lightning.cli", *SWEEP, *options],
         cwd=tmp_path,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -177,7 +176,7 @@ def test_a_search_goes_on(tmp_path: Path) -> None:
     assert killed.returncode == -signal.SIGKILL
     states = trials(tmp_path)
     assert [state for state, *_ in states] == ["COMPLETE", "RUNNING"]
-    done = run_command("vae_lightning.train", *SEARCH, "hydra.sweeper.n_trials=3", "resume=true", cwd=tmp_path)
+    done = run_command("vae_lightning.cli", *SEARCH, "hydra.sweeper.n_trials=3", "resume=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "3 of 3 runs finished" in done.stdout
     assert "search     the best first" in done.stdout
@@ -190,7 +189,7 @@ def test_a_search_goes_on(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "search" / "report" / "metrics.csv")
     assert table["val/elbo"].is_monotonic_decreasing
     assert table["model.optimizer.lr"].tolist() == [run.config["model"]["optimizer"]["lr"] for run in runs]
-    again = run_command("vae_lightning.train", *SEARCH, "hydra.sweeper.n_trials=3", cwd=tmp_path)
+    again = run_command("vae_lightning.cli", *SEARCH, "hydra.sweeper.n_trials=3", cwd=tmp_path)
     assert again.returncode == 2
     assert "holds runs already" in again.stderr
 
@@ -205,7 +204,7 @@ def test_a_trial_that_fails_does_not_end_the_search(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     space = "hydra.sweeper.params={model.optimizer.lr: 'choice(1e30,0.001)'}"
     options = [*SEARCH, "hydra.sweeper.n_trials=4", space, "hydra.sweeper.sampler.seed=2"]
-    done = run_command("vae_lightning.train", *options, cwd=tmp_path)
+    done = run_command("vae_lightning.cli", *options, cwd=tmp_path)
     assert done.returncode == 1
     assert "step 2:" in done.stderr or "step 3:" in done.stderr
     assert {state for state, *_ in trials(tmp_path)} == {"COMPLETE", "FAIL"}

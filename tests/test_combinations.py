@@ -12,7 +12,7 @@ from pytorch_lightning import Trainer
 
 from vae_lightning.config.messages import exit_code, explain
 from vae_lightning.objectives import Annealed
-from vae_lightning.train import CONFIGURATION
+from vae_lightning.config import CONFIGURATION
 from vae_lightning.vae import VAE
 
 

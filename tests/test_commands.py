@@ -28,7 +28,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a sweep over two latent dimensions and two seeds, and what was printed."""
     folder = tmp_path_factory.mktemp("sweep")
     done = run_command(
-        "vae_lightning.train", "experiment=latent_sweep", *TINY, "model.latent_dim=2,3", "seed=0,1", cwd=folder
+        "vae_lightning.cli", "experiment=latent_sweep", *TINY, "model.latent_dim=2,3", "seed=0,1", cwd=folder
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -162,7 +162,7 @@ def test_a_failed_job_does_not_stop_the_others(vae_train: Command, tmp_path: Pat
 
 
 def test_sweeps_of_the_same_second_do_not_share_a_folder(tmp_path: Path) -> None:
-    dry = ["vae_lightning.train", "--multirun", *TINY, "model.latent_dim=0,-1"]
+    dry = ["vae_lightning.cli", "--multirun", *TINY, "model.latent_dim=0,-1"]
     for _ in range(2):
         run_command(*dry, "hydra.sweep.dir=multirun/the-same-second_${unique:}", cwd=tmp_path)
     assert len(list((tmp_path / "multirun").iterdir())) == 2
@@ -249,7 +249,7 @@ def test_help_teaches(vae_train: Command) -> None:
 @pytest.mark.slow
 def test_events_survive_a_crash(tmp_path: Path) -> None:
     """A run that is killed, so that nothing can be closed, has left what it logged up to seconds before."""
-    command = [sys.executable, "-m", "vae_lightning.train", *TINY, "trainer.max_epochs=100000", "hydra.run.dir=run"]
+    command = [sys.executable, "-m", "vae_lightning.cli", *TINY, "trainer.max_epochs=100000", "hydra.run.dir=run"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         started = None

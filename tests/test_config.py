@@ -11,7 +11,7 @@ from vae_lightning.config.messages import explain
 from vae_lightning.config.schema import check, check_calls
 from vae_lightning.errors import UsageError
 from vae_lightning.runs import run_name, short_names, swept_keys
-from vae_lightning.train import CONFIGURATION
+from vae_lightning.config import CONFIGURATION
 
 CHOICES = sorted(
     (path.parent.relative_to(CONFIGURATION).as_posix(), path.stem)

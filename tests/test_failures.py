@@ -31,7 +31,7 @@ def small_disk(tmp_path: Path) -> Path:
 
 def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     """The last good state stays, and once there is room the run goes on to the same end."""
-    done = run_command("vae_lightning.train", *LONG, f"hydra.run.dir={small_disk / 'run'}", cwd=tmp_path)
+    done = run_command("vae_lightning.cli", *LONG, f"hydra.run.dir={small_disk / 'run'}", cwd=tmp_path)
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -40,7 +40,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     assert not run.finished
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
     for folder, more in [(small_disk / "run", ["resume=true"]), (tmp_path / "whole", [])]:
-        done = run_command("vae_lightning.train", *LONG, f"hydra.run.dir={folder}", *more, cwd=tmp_path)
+        done = run_command("vae_lightning.cli", *LONG, f"hydra.run.dir={folder}", *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert Run(run.folder).metrics["test/elbo"] == Run(tmp_path / "whole").metrics["test/elbo"]
 
@@ -48,7 +48,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
 def test_numbers_that_are_none(tmp_path: Path) -> None:
     """The step and the term are named; the checkpoint is one from before."""
     options = ["model.optimizer.lr=1e18", "callbacks.checkpoints.every_n_batches=1", "hydra.run.dir=run"]
-    done = run_command("vae_lightning.train", *LONG, *options, cwd=tmp_path)
+    done = run_command("vae_lightning.cli", *LONG, *options, cwd=tmp_path)
     assert done.returncode == 1
     first = done.stderr.splitlines()[0]
     assert first.startswith("step ")
@@ -64,7 +64,7 @@ def test_numbers_that_are_none(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies(tmp_path: Path) -> None:
     options = ["trainer.max_epochs=500", "data.resident=false", "data.num_workers=1", "hydra.run.dir=run"]
-    command = [sys.executable, "-m", "vae_lightning.train", *LONG, *options]
+    command = [sys.executable, "-m", "vae_lightning.cli", *LONG, *options]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
@@ -91,7 +91,7 @@ def test_out_of_memory() -> None:
 
 def test_artefacts_do_not_tell_where_a_user_works(tmp_path: Path) -> None:
     options = ["model.latent_dim=2,3", "-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=1"]
-    done = run_command("vae_lightning.train", *LONG, *options, cwd=tmp_path, MY_SECRET="hunter2")
+    done = run_command("vae_lightning.cli", *LONG, *options, cwd=tmp_path, MY_SECRET="hunter2")
     assert done.returncode == 0, done.stderr
     files = [path for path in (tmp_path / "sweep").rglob("*") if path.is_file()]
     assert len(files) > 20

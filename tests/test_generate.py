@@ -27,7 +27,7 @@ Command = Callable[..., CompletedProcess[str]]
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     options = ["--multirun", "model.latent_dim=1,2,3", "hydra.sweep.dir=sweep", "callbacks.grids.every_n_batches=50"]
-    done = run_command("vae_lightning.train", *TINY, *options, cwd=folder)
+    done = run_command("vae_lightning.cli", *TINY, *options, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "sweep"
 
@@ -120,7 +120,7 @@ def test_exported_models_run_elsewhere(generate: Command, tmp_path: Path, likeli
     import onnxruntime
 
     options = ["hydra.run.dir=run", f"model/likelihood={likelihood}", "model/prior=vamp", "model.prior.components=4"]
-    assert run_command("vae_lightning.train", *TINY, *options, cwd=tmp_path).returncode == 0
+    assert run_command("vae_lightning.cli", *TINY, *options, cwd=tmp_path).returncode == 0
     done = generate("export", "run", "-o", "model.onnx")
     assert done.returncode == 0, done.stderr
     model = load_run(tmp_path / "run").model
@@ -263,7 +263,7 @@ def test_damaged_runs(foreign: Path, sweep: Path) -> None:
         checkpoint.write_bytes(content)
         refused(foreign, "cannot be read as a checkpoint of tensors")
     shutil.copy(sweep / "latent_dim-3" / "checkpoints" / "last.ckpt", checkpoint)
-    refused(foreign, "is not of the model that config.yaml describes")
+    refused(foreign, "does not fit the model that config.yaml describes")
     torch.save({"no": "state"}, checkpoint)
     refused(foreign, "cannot be read as a checkpoint of tensors")
     checkpoint.unlink()
@@ -272,7 +272,7 @@ def test_damaged_runs(foreign: Path, sweep: Path) -> None:
     (foreign / "metrics.json").write_text("{")
     refused(foreign, "metrics.json is damaged")
     (foreign / "metrics.json").unlink()
-    refused(foreign, "is no finished run: not finished")
+    refused(foreign, "is not a finished run: not finished")
     (foreign / "metrics.json").write_text(metrics)
     (foreign / "config.yaml").write_text("- a list")
     refused(foreign, "config.yaml is damaged")

@@ -26,7 +26,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     options = ["--multirun", "model.latent_dim=2,3", "seed=0,1", "hydra.sweep.dir=sweep"]
     options += ["trainer.max_epochs=20", "model.optimizer.lr=0.01", "callbacks.grids.every_n_batches=3"]
-    done = run_command("vae_lightning.train", *TINY, *options, cwd=folder)
+    done = run_command("vae_lightning.cli", *TINY, *options, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "page       sweep/report/index.html" in done.stdout
     return folder / "sweep"
@@ -290,7 +290,7 @@ def test_a_page_of_a_single_run(sweep: Path, tmp_path: Path) -> None:
 def test_other_sweeps(tmp_path: Path, options: list[str]) -> None:
     tiny = [option for option in TINY if "width" not in option or "model=mlp" not in options]
     done = run_command(
-        "vae_lightning.train", *tiny, *options, "--multirun", "model.optimizer.lr=0.001,0.01", "hydra.sweep.dir=sweep",
+        "vae_lightning.cli", *tiny, *options, "--multirun", "model.optimizer.lr=0.001,0.01", "hydra.sweep.dir=sweep",
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -104,7 +104,7 @@ def test_shared_batch_norm_is_batch_norm(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone")
-    done = run_command("vae_lightning.train", *TINY, *ODD, "model.latent_dim=2,3", "-m", *SWEEP, cwd=folder)
+    done = run_command("vae_lightning.cli", *TINY, *ODD, "model.latent_dim=2,3", "-m", *SWEEP, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "sweep"
 
@@ -129,7 +129,7 @@ def compared(one: Path, other: Path) -> None:
 )
 def test_a_sweep_of_trainings_in_two_processes(alone: Path, tmp_path: Path, options: list[str]) -> None:
     arguments = [*TINY, *ODD, *TWO, *options, "model.latent_dim=2,3", "-m", *SWEEP]
-    done = run_command("vae_lightning.train", *arguments, cwd=tmp_path)
+    done = run_command("vae_lightning.cli", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.count("device     2 × cpu") == 2
@@ -143,7 +143,7 @@ def test_a_sweep_of_trainings_in_two_processes(alone: Path, tmp_path: Path, opti
 @pytest.mark.slow
 def test_under_torchrun(alone: Path, tmp_path: Path) -> None:
     """Only the first process reads the command line; the other one follows it from job to job."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "vae_lightning.train"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "vae_lightning.cli"]
     done = subprocess.run(
         [*torchrun, *TINY, *ODD, *TWO, "model.latent_dim=2,3", "-m", *SWEEP],
         cwd=tmp_path,
@@ -199,7 +199,7 @@ def test_tasks_of_a_slurm_step(alone: Path, tmp_path: Path) -> None:
 
 
 def started(folder: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "vae_lightning.train", *TINY, *ODD, *TWO, "logger=none", *options]
+    command = [sys.executable, "-m", "vae_lightning.cli", *TINY, *ODD, *TWO, "logger=none", *options]
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -244,7 +244,7 @@ def test_all_processes_stop_and_go_on_together(tmp_path: Path) -> None:
     ends = []
     for arguments in (["hydra.run.dir=parts", "resume=true"], ["hydra.run.dir=whole"]):
         command = [*TINY, *ODD, *TWO, "logger=none", *options, *arguments]
-        done = run_command("vae_lightning.train", *command, cwd=tmp_path)
+        done = run_command("vae_lightning.cli", *command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         run = Run(tmp_path / arguments[0].partition("=")[2])
         weights = torch.load(run.checkpoint_file, weights_only=True)["state_dict"]
@@ -255,6 +255,6 @@ def test_all_processes_stop_and_go_on_together(tmp_path: Path) -> None:
 
 
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:
-    done = run_command("vae_lightning.train", *TINY, *TWO, "data.batch_size=95", cwd=tmp_path)
+    done = run_command("vae_lightning.cli", *TINY, *TWO, "data.batch_size=95", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["data.batch_size=95: leaves a batch of 1 for 2 devices"]

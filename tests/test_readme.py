@@ -38,7 +38,7 @@ def test_an_architecture_outside_the_repository_trains_sweeps_and_is_compared(ou
         "trainer.max_epochs=1",
         "trainer.log_every_n_steps=1",
     ]
-    done = run_command("vae_lightning.train", *shlex.split(command), *small, cwd=outside, PYTHONPATH="mine")
+    done = run_command("vae_lightning.cli", *shlex.split(command), *small, cwd=outside, PYTHONPATH="mine")
     assert done.returncode == 0, done.stderr
     assert "4 of 4 runs finished" in done.stdout
     (sweep,) = (outside / "multirun").iterdir()

@@ -140,7 +140,7 @@ def test_a_checkpoint_is_replaced_at_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 def command(folder: Path, *options: str) -> subprocess.Popen[str]:
     settings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-m", "vae_lightning.train", *TINY, "trainer.max_epochs=300", "logger=none", *options]
+    arguments = [sys.executable, "-m", "vae_lightning.cli", *TINY, "trainer.max_epochs=300", "logger=none", *options]
     arguments += ["callbacks.grids.every_n_batches=50"]
     return subprocess.Popen(
         arguments, cwd=folder, env=settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -195,9 +195,9 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
 def test_a_sweep_goes_on(tmp_path: Path) -> None:
     """A finished run is left alone, one that has just begun is run, and the comparison is made."""
     sweep = ["--multirun", "model.latent_dim=2,3", "hydra.sweep.dir=sweep"]
-    whole = run_command("vae_lightning.train", *TINY, *sweep, cwd=tmp_path)
+    whole = run_command("vae_lightning.cli", *TINY, *sweep, cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
-    again = run_command("vae_lightning.train", *TINY, *sweep, cwd=tmp_path)
+    again = run_command("vae_lightning.cli", *TINY, *sweep, cwd=tmp_path)
     assert again.returncode == 2
     assert "hydra.sweep.dir=sweep: holds runs already; resume=true goes on with them" in again.stderr
     runs = [Run(tmp_path / "sweep" / f"latent_dim-{dimension}") for dimension in (2, 3)]
@@ -205,7 +205,7 @@ def test_a_sweep_goes_on(tmp_path: Path) -> None:
     runs[1].metrics_file.unlink()
     untouched = runs[0].metrics_file.stat().st_mtime_ns
     shutil.rmtree(tmp_path / "sweep" / "report")
-    resumed = run_command("vae_lightning.train", *TINY, *sweep, "resume=true", cwd=tmp_path)
+    resumed = run_command("vae_lightning.cli", *TINY, *sweep, "resume=true", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "finished   sweep/latent_dim-2 already" in resumed.stdout
     assert "resumes    after step 6" in resumed.stdout
@@ -217,13 +217,13 @@ def test_a_sweep_goes_on(tmp_path: Path) -> None:
     }
     assert found["epochs"] == expected["epochs"]
     # Another configuration is another run.
-    other = run_command("vae_lightning.train", *TINY, *sweep, "resume=true", "model.optimizer.lr=0.002", cwd=tmp_path)
+    other = run_command("vae_lightning.cli", *TINY, *sweep, "resume=true", "model.optimizer.lr=0.002", cwd=tmp_path)
     assert other.returncode == 2
     assert "model.optimizer.lr=0.002: sweep/latent_dim-2 was started with model.optimizer.lr=0.001" in other.stderr
     # A damaged checkpoint is not trusted.
     runs[1].metrics_file.unlink()
     runs[1].checkpoint_file.write_bytes(b"PK")
-    damaged = run_command("vae_lightning.train", *TINY, *sweep, "resume=true", cwd=tmp_path)
+    damaged = run_command("vae_lightning.cli", *TINY, *sweep, "resume=true", cwd=tmp_path)
     assert damaged.returncode == 2
     assert "last.ckpt: cannot be read" in damaged.stderr
 
@@ -237,7 +237,7 @@ def test_kill_campaign(tmp_path: Path) -> None:
     options = ["--multirun", "model.latent_dim=2,3", "callbacks.checkpoints.every_n_batches=2", "logger=none"]
     options += ["data.source.train_size=600", "callbacks.measurements.tsne=false"]
     started = time.monotonic()
-    whole = run_command("vae_lightning.train", *TINY, *options, "hydra.sweep.dir=whole", cwd=tmp_path)
+    whole = run_command("vae_lightning.cli", *TINY, *options, "hydra.sweep.dir=whole", cwd=tmp_path)
     lasted = time.monotonic() - started
     assert whole.returncode == 0, whole.stderr
     moments = random.Random(0)
@@ -246,7 +246,7 @@ def test_kill_campaign(tmp_path: Path) -> None:
         arguments = [
             sys.executable,
             "-m",
-            "vae_lightning.train",
+            "vae_lightning.cli",
             *TINY,
             *options,
             "hydra.sweep.dir=parts",
@@ -263,7 +263,7 @@ def test_kill_campaign(tmp_path: Path) -> None:
             process.wait()
             killed += 1
     assert killed > 0
-    done = run_command("vae_lightning.train", *TINY, *options, "hydra.sweep.dir=parts", "resume=true", cwd=tmp_path)
+    done = run_command("vae_lightning.cli", *TINY, *options, "hydra.sweep.dir=parts", "resume=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 of 2 runs finished" in done.stdout
     for run in ("latent_dim-2", "latent_dim-3"):

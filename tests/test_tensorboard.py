@@ -19,7 +19,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     """Requests to a server on a sweep over two latent dimensions."""
     folder = tmp_path_factory.mktemp("tensorboard")
     done = run_command(
-        "vae_lightning.train", *TINY, "--multirun", "model.latent_dim=1,3", "hydra.sweep.dir=sweep", cwd=folder
+        "vae_lightning.cli", *TINY, "--multirun", "model.latent_dim=1,3", "hydra.sweep.dir=sweep", cwd=folder
     )
     assert done.returncode == 0, done.stderr
     with socket.socket() as free:

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from .config import CONFIGURATION, check
 from .config.compose import of_groups, without_hydra
 from .config.messages import exit_code, explain, explain_failure
+from .config.schema import register
 from .config.sweeps import Folders
 from .engine.processes import is_connection_loss, is_member, join_jobs, no_more_jobs
 from .engine.signals import Interrupted
@@ -35,6 +36,8 @@ __all__ = ["JobError", "main"]
 log = logging.getLogger(__name__)
 
 WANTS_TRACEBACK = "VAE_WANTS_TRACEBACK"
+
+register()
 
 
 class JobError(RuntimeError):

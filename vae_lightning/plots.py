@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import matplotlib
 import numpy as np
+import torch
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,7 +37,7 @@ __all__ = [
     "traversals",
 ]
 
-# Ten hues that stay apart on white and for most colour-blind readers, in the order of the classes.
+# Ten hues that most colour-blind readers can tell apart on white, in the order of the classes.
 PALETTE = (
     "#4477aa", "#ee6677", "#228833", "#ccaa22", "#66ccee",
     "#aa3377", "#999999", "#ee8833", "#332288", "#44bb99",
@@ -48,7 +49,7 @@ QUIET = "#777777"
 
 
 def style() -> AbstractContextManager[None]:
-    """The settings that all figures share; figures are drawn and saved inside it."""
+    """Returns a context with the settings that all figures share; figures are drawn and saved inside it."""
     return matplotlib.rc_context(
         {
             "font.size": 9,
@@ -79,12 +80,12 @@ def style() -> AbstractContextManager[None]:
 
 
 def tile(images: Tensor, columns: int) -> Tensor:
-    """One picture `(C, H', W')` of images `(N, C, H, W)` in [0, 1], in rows of `columns` with hairlines between."""
+    """Returns one picture `(C, H', W')` of images `(N, C, H, W)` in [0, 1], in rows of `columns` with hairlines between."""
     return make_grid(images, nrow=columns, padding=1, pad_value=0.35).clamp(0, 1)
 
 
 def tiles(images: Tensor, columns: int, title: str) -> Figure:
-    """A figure of images `(N, C, H, W)` in rows of `columns`."""
+    """Returns a figure of images `(N, C, H, W)` in rows of `columns`."""
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(6, 6 * rows / columns + 0.4), layout="constrained")
     axes = figure.add_subplot()
@@ -94,7 +95,7 @@ def tiles(images: Tensor, columns: int, title: str) -> Figure:
 
 
 def progress(grids: Mapping[int, Tensor], title: str, columns: int = 4) -> Figure:
-    """Pictures of samples `(C, H, W)`, uint8, by the optimizer step after which they were drawn."""
+    """Returns a figure of pictures of samples `(C, H, W)`, uint8, by the optimizer step after which they were drawn."""
     columns = min(columns, len(grids))
     rows = -(-len(grids) // columns)
     figure = Figure(figsize=(max(2.3 * columns, 6), 2.45 * rows + 0.4), layout="constrained")
@@ -109,22 +110,28 @@ def progress(grids: Mapping[int, Tensor], title: str, columns: int = 4) -> Figur
 
 
 def draw_picture(axes: Axes, picture: Tensor) -> None:
-    """A picture `(C, H, W)`, uint8 or in [0, 1], drawn into axes without ticks or frame."""
+    """Draws a picture `(C, H, W)`, uint8 or in [0, 1], into axes without ticks or frame."""
     axes.imshow(picture.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
     axes.set_axis_off()
 
 
 def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of the items, evenly spaced from first to last, as R's `seq(1, n, length.out = count)`."""
+    """Returns at most `count` of the items, evenly spaced from first to last, as R's `seq(1, n, length.out = count)`."""
     chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[i] for i in chosen]
 
 
-def draw_scatter(axes: Axes, points: Tensor, labels: Tensor, limit: float | None = None) -> None:
-    """Points `(N, 2)` coloured by class `(N,)`, equal aspect; axes from −limit to limit where one is given.
+def draw_scatter(axes: Axes, points: Tensor, labels: Tensor | None = None, limit: float | None = None) -> None:
+    """Draws points `(N, 1)` or `(N, 2)`, of equal aspect, into axes.
 
-    Points `(N, 1)` are drawn in a band for each class, the first one on top.
+    Args:
+        axes: where to.
+        points: `(N, 2)`; or `(N, 1)`, which are drawn in a band for each class, the first one on top.
+        labels: classes `(N,)`, one colour each; without them all points have the same colour.
+        limit: axes go from −limit to limit; without it, as far as the points do.
     """
+    if labels is None:
+        labels = torch.zeros(len(points), dtype=torch.int64)
     size = float(np.clip(12_000 / max(len(points), 1), 4, 14))
     # In random order, so that no class covers the others; the order is the same every time.
     order = np.random.default_rng(0).permutation(len(points))
@@ -143,30 +150,31 @@ def draw_scatter(axes: Axes, points: Tensor, labels: Tensor, limit: float | None
 
 
 def class_handles(class_names: Sequence[str]) -> tuple[list[Line2D], list[str]]:
-    """Dots in the classes' colours and their names, for a legend of a `draw_scatter`."""
+    """Returns dots in the classes' colours, and their names, for a legend of a `draw_scatter`."""
     colours = [PALETTE[label % len(PALETTE)] for label in range(len(class_names))]
     return [Line2D([], [], color=c, marker="o", markersize=5, linestyle="") for c in colours], list(class_names)
 
 
 def latent_scatter(
     points: Tensor,
-    labels: Tensor,
+    labels: Tensor | None,
     class_names: Sequence[str],
     title: str,
     axis_labels: tuple[str, str] = ("$z_1$", "$z_2$"),
     limit: float | None = None,
 ) -> Figure:
-    """Scatter of points `(N, 1)` or `(N, 2)` with a legend of class names; see `draw_scatter`."""
+    """Returns a scatter of points `(N, 1)` or `(N, 2)` with a legend of class names, if any; see `draw_scatter`."""
     figure = Figure(figsize=(6.4, 5.6), layout="constrained")
     axes = figure.add_subplot()
     draw_scatter(axes, points, labels, limit)
     axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1], title=title)
-    figure.legend(*class_handles(class_names), loc="outside right center", handletextpad=0.2)
+    if labels is not None and len(class_names):
+        figure.legend(*class_handles(class_names), loc="outside right center", handletextpad=0.2)
     return figure
 
 
 def lattice(images: Tensor, codes: Tensor, title: str) -> Figure:
-    """Images `(R, S, C, H, W)` decoded at a lattice of codes `(R, S, 2)`, with the codes along the axes."""
+    """Returns a figure of images `(R, S, C, H, W)` decoded at a lattice of codes `(R, S, 2)`, which the axes show."""
     figure = Figure(figsize=(6, 6.2), layout="constrained")
     axes = figure.add_subplot()
     labelled_tiles(axes, list(images), _sparse_labels(codes[:, 0, 1]), _sparse_labels(codes[0, :, 0]))
@@ -180,7 +188,7 @@ def _sparse_labels(values: Tensor, most: int = 10) -> list[str]:
 
 
 def reconstructions(originals: Tensor, reconstructed: Tensor, title: str, columns: int = 10) -> Figure:
-    """Originals `(N, C, H, W)`, each above its reconstruction, in rows of `columns` pairs."""
+    """Returns a figure of originals `(N, C, H, W)`, each above its reconstruction, in rows of `columns` pairs."""
     pairs = list(zip(originals.split(columns), reconstructed.split(columns), strict=True))
     figure = Figure(figsize=(7, 1.5 * len(pairs) + 0.5), layout="constrained")
     blocks = figure.subplots(len(pairs), 1, squeeze=False).flat
@@ -193,7 +201,7 @@ def reconstructions(originals: Tensor, reconstructed: Tensor, title: str, column
 def labelled_tiles(
     axes: Axes, rows: Sequence[Tensor], row_labels: Sequence[str], column_labels: Sequence[str] = ()
 ) -> None:
-    """Rows of images, each `(N, C, H, W)`, with a label at the left of each and under each column."""
+    """Draws rows of images, each `(N, C, H, W)`, with a label to the left of each row and under each column."""
     picture = np.concatenate([tile(row, len(row)).cpu().numpy() for row in rows], axis=1)
     axes.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
     height, width = picture.shape[1] / len(rows), picture.shape[2] / len(rows[0])
@@ -204,7 +212,7 @@ def labelled_tiles(
 
 
 def traversals(images: Tensor, labels: Sequence[str], values: Sequence[float], title: str) -> Figure:
-    """Images `(R, S, C, H, W)`: a row for each traversed dimension, a column for each value it takes."""
+    """Returns a figure of images `(R, S, C, H, W)`: a row for each traversed dimension, a column for each of its values."""
     rows, columns = images.shape[:2]
     figure = Figure(figsize=(0.62 * columns + 1.3, 0.62 * rows + 0.9), layout="constrained")
     axes = figure.add_subplot()
@@ -214,14 +222,18 @@ def traversals(images: Tensor, labels: Sequence[str], values: Sequence[float], t
 
 
 def curves(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> None:
-    """Lines of (steps, values) by name, drawn into axes; the range leaves out the first steps' heights."""
+    """Draws lines of (steps, values) by name into axes, single points as dots.
+
+    The range of values leaves out the first tenth of the steps, which would hide the rest.
+    """
     for number, (name, (steps, values)) in enumerate(series.items()):
-        axes.plot(steps, values, label=name, color=PALETTE[number % len(PALETTE)])
+        marker = "o" if np.isfinite(values).sum() == 1 else ""
+        axes.plot(steps, values, label=name, color=PALETTE[number % len(PALETTE)], marker=marker, markersize=5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     settled = [v for _, values in series.values() for v in values[len(values) // 10 :] if np.isfinite(v)]
     if settled:
         low, high = min(settled), max(settled)
-        margin = 0.06 * (high - low or 1)
+        margin = 0.06 * (high - low or abs(high) or 1)
         axes.set_ylim(low - margin, high + margin)
     axes.set_title(title)
     axes.set_xlabel("optimizer step")

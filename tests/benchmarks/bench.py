@@ -158,7 +158,7 @@ def whole_trainings(folder: Path, images: int) -> dict[str, float]:
             (folder / "data").mkdir(exist_ok=True)
             source = f"{{_target_: loops.Files, folder: {folder}}}"
             (folder / "data" / "bench.yaml").write_text(f"defaults: [_base]\nname: bench\nsource: {source}\n")
-            command = [sys.executable, "-m", "vae_lightning.train", "--config-dir", str(folder), "data=bench"]
+            command = [sys.executable, "-m", "vae_lightning.cli", "--config-dir", str(folder), "data=bench"]
             command += ["trainer=fast", f"trainer.max_epochs={epochs}", f"model.latent_dim={latent_dim}"]
             command += [f"hydra.run.dir={folder}/whole"]
             paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])

@@ -16,7 +16,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from ..runs import Run, sweep_overrides, sweep_runs
-from .search import SWEEPER, go_on
+from ..runs.sweep import SWEEPER
+from .search import go_on
 
 __all__ = ["Folders"]
 

@@ -75,7 +75,7 @@ class Processes:
             shared = {"OMP_NUM_THREADS": threads, **os.environ, **address, MEMBER: str(folder.resolve())}
             for rank in range(1, trainer.world_size):
                 said = tempfile.TemporaryFile()  # noqa: SIM115 -- it lives as long as the process
-                command = [sys.executable, "-m", "vae_lightning.train"]
+                command = [sys.executable, "-m", "vae_lightning.cli"]
                 settings = {**shared, "LOCAL_RANK": str(rank)}
                 process = subprocess.Popen(command, env=settings, stdout=subprocess.DEVNULL, stderr=said)
                 self.others.append((process, said))

@@ -1,4 +1,4 @@
-"""What each metric is called, how it is written, which way it gets better, and what it means."""
+"""The name of each metric, its number of digits, which way is better, and what it means."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ __all__ = ["CONSOLE", "METRICS", "Metric", "describe"]
 
 
 class Metric(NamedTuple):
-    """How a metric is shown.
+    """The way a metric is shown.
 
     Attributes:
         label: short name.
-        digits: after the point.
+        digits: after the decimal point.
         better: 1 if higher is better, -1 if lower is, 0 if neither.
         unit: empty for a plain number.
         meaning: in one sentence.
@@ -23,7 +23,9 @@ class Metric(NamedTuple):
     meaning: str
 
     def write(self, value: float) -> str:
-        return f"{value:,.{self.digits}f}"
+        """Returns a value as text; one that would be rounded to zero, with two digits of its own."""
+        text = f"{value:,.{self.digits}f}"
+        return text if value == 0 or float(text.replace(",", "")) else f"{value:.1e}"
 
 
 _NEIGHBOURS = "share of test images whose class the ten nearest training images tell"
@@ -125,5 +127,12 @@ CONSOLE = (
 
 
 def describe(name: str) -> Metric:
-    """How a metric is shown, also one that is not known here."""
-    return METRICS.get(name) or Metric(name, 3, 0, "", "")
+    """Returns how a metric is shown; of one that is not known here, such as an objective's own term, after its name.
+
+    >>> describe("test/discriminator_loss").label, describe("val/discriminator_loss").label
+    ('discriminator loss', 'val discriminator loss')
+    """
+    if name in METRICS:
+        return METRICS[name]
+    label = name.removeprefix("test/").replace("/", " ").replace("_", " ")
+    return Metric(label, 3, 0, "", f"{name}, as the run has logged it.")

@@ -1,7 +1,7 @@
-"""A sweep as one HTML page that needs no network and no server: `report/index.html`.
+"""The report as one HTML page that needs neither network nor server: `index.html`.
 
-Pictures go into it as WebP, in sheets of many where there are many, and once where several runs share them; numbers go
-into it as JSON, which `templates/page.js` draws.
+It embeds pictures as WebP, in sheets where there are many, and only once where several runs share them, and numbers as
+JSON, which `templates/page.js` draws.
 """
 
 import base64
@@ -21,10 +21,10 @@ import yaml
 from PIL import Image
 
 from .. import plots
-from ..runs import Run, short_names, shown
-from .files import EXPLORER, read_arrays, read_picture
+from ..runs import Run, run_labels, run_names, short_names, shown
+from .curves import learning_curves, terms
+from .files import Arrays, is_exact, read_explorer, read_picture
 from .metrics import describe
-from .picture import learning_curves, run_label
 from .table import SAME_FOR_ALL_SEEDS, spread
 
 __all__ = ["write_page"]
@@ -44,23 +44,31 @@ GALLERIES = {
 def write_page(
     runs: Sequence[Run], keys: Sequence[str], table: pd.DataFrame, claims: Sequence[Any], file: Path
 ) -> None:
-    """Writes the page of a sweep.
+    """Writes the page.
 
     Args:
-        runs: all of its runs; those that have not finished are named, with the reason.
-        keys: what differs between them.
-        table: as `metrics_table` makes it of them.
-        claims: as `chapter_claims` makes them of the finished ones.
-        file: where to.
+        runs: all runs; unfinished ones are named, with the reason.
+        keys: the options in which they differ.
+        table: their `metrics_table`.
+        claims: the `chapter_claims` of the finished ones.
+        file: to be written.
     """
     finished = [run for run in runs if run.finished]
     detailed = plots.evenly_spaced(finished, DETAILED)
     sheets: dict[str, str] = {}
-    drawn = [_run_data(run, keys, sheets) for run in detailed]
+    labels = run_labels(finished, keys)
+    drawn = [_run_data(run, labels[run], _group(run, keys, labels[run]), sheets) for run in detailed]
     of_group = {run["group"]: number for number, run in enumerate({run["group"]: run for run in drawn}.values())}
     for run in drawn:
         run["colour"] = of_group[run["group"]]
-    data = {"runs": drawn, "sheets": sheets, "palette": plots.PALETTE, "groups": _groups(table, keys)}
+    data = {
+        "runs": drawn,
+        "terms": [[name, describe(f"test/{name}").label, describe(f"test/{name}").unit] for name in _terms(drawn)],
+        "sheets": sheets,
+        "palette": plots.PALETTE,
+        "groups": _groups(table, keys),
+    }
+    names = run_names(runs)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vae_lightning.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -69,10 +77,10 @@ def write_page(
         facts=_facts(finished, keys),
         sentence=_sentence(table, keys),
         table=_table(table, keys),
-        unfinished=[(run.name, run.failure) for run in runs if not run.finished],
+        unfinished=[(names[run], run.failure) for run in runs if not run.finished],
         claims=claims,
-        galleries=_galleries(finished, keys),
-        recipes=[_recipe(run, keys) for run in detailed],
+        galleries=_galleries(labels),
+        recipes=[_recipe(run, labels[run]) for run in detailed],
         detailed=len(detailed),
         finished=len(finished),
         data=data,
@@ -83,19 +91,29 @@ def write_page(
 
 
 def _study(runs: Sequence[Run]) -> str:
-    study = runs[0].option("study") if runs and runs[0].config_file.is_file() else None
-    return str(study or "sweep").replace("_", " ")
+    studies = dict.fromkeys(str(run.option("study")) for run in runs if run.option("study"))
+    return ", ".join(studies).replace("_", " ") or "comparison"
+
+
+def _group(run: Run, keys: Sequence[str], label: str) -> str:
+    """The label that a run shares with those that differ from it in nothing but the seed."""
+    others = [key for key in keys if key != "seed"]
+    return run_labels([run], others)[run] if "seed" in keys and others else label
+
+
+def _terms(drawn: Sequence[dict[str, Any]]) -> list[str]:
+    return terms(run["curves"] for run in drawn)
 
 
 def _facts(runs: Sequence[Run], keys: Sequence[str]) -> list[tuple[str, str]]:
-    """What was compared, and what all runs share."""
+    """The values of what differs, and what the runs share."""
     names = short_names(keys)
     facts = [(names[key], _listed(list(dict.fromkeys(shown(run.option(key)) for run in runs)))) for key in keys]
     for label, key in [("data", "data.name"), ("architecture", "model"), ("objective", "model/objective")]:
         if key not in keys and (label != "data" or "data" not in keys):
             facts.append((label, ", ".join(dict.fromkeys(str(run.option(key)) for run in runs))))
     facts.append(("epochs", ", ".join(dict.fromkeys(str(run.metrics["epochs"]) for run in runs))))
-    return [(label, values) for label, values in facts if values]
+    return [(label, values) for label, values in facts if values and values != "None"]
 
 
 def _listed(values: list[str]) -> str:
@@ -108,6 +126,7 @@ def _listed(values: list[str]) -> str:
 def _aggregated(table: pd.DataFrame, keys: Sequence[str]) -> tuple[list[str], list[tuple[list[str], pd.DataFrame]]]:
     """The finished runs in groups that differ in nothing but the seed, and the keys that tell the groups apart."""
     finished = table[table["status"] == "finished"] if len(table) else table
+    finished = finished.fillna({key: shown(None) for key in keys if key in finished})
     others = [key for key in keys if key != "seed"]
     if "seed" in keys and len(finished) > 1:
         groups = finished.groupby(others or "status", sort=False)
@@ -182,7 +201,7 @@ def _sentence(table: pd.DataFrame, keys: Sequence[str]) -> str:
 
 
 def _name(keys: Sequence[str], labels: Sequence[str]) -> str:
-    """What tells a group apart; its first label where that is no value of a key."""
+    """The keys and values that tell a group apart, or its first label if that is not the value of a key."""
     names = short_names(keys)
     return ", ".join(f"{names[key]} = {label}" for key, label in zip(keys, labels, strict=False)) or labels[0]
 
@@ -210,18 +229,17 @@ def _groups(table: pd.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _run_data(run: Run, keys: Sequence[str], sheets: dict[str, str]) -> dict[str, Any]:
-    """What the page's script shows of a run."""
+def _run_data(run: Run, label: str, group: str, sheets: dict[str, str]) -> dict[str, Any]:
     grids = run.grids()
     drawn = [(step, read_picture(grids[step])) for step in plots.evenly_spaced(list(grids), GRIDS)]
     curves = {}
     for name, (steps, values) in learning_curves(run).items():
         kept = [i for i in plots.evenly_spaced(range(len(steps)), POINTS) if math.isfinite(values[i])]
-        curves[name] = [[steps[i] for i in kept], [round(values[i], 3) for i in kept]]
+        curves[name] = [[steps[i] for i in kept], [float(f"{values[i]:.6g}") for i in kept]]
     return {
         "name": run.name,
-        "label": run_label(run, keys),
-        "group": run_label(run, [key for key in keys if key != "seed"] or keys),
+        "label": label,
+        "group": group,
         "curves": curves,
         "grids": [
             {"step": step, "src": _add(picture, sheets, quality=60)} for step, picture in drawn if picture is not None
@@ -231,27 +249,31 @@ def _run_data(run: Run, keys: Sequence[str], sheets: dict[str, str]) -> dict[str
 
 
 def _explorer(run: Run, sheets: dict[str, str]) -> dict[str, Any] | None:
-    found = read_arrays(run.explorer_file, EXPLORER)
+    found = read_explorer(run)
     if found is None:
         return None
-    box, lattice, slides = found["box"], found["lattice"], found["slides"]
     try:
-        return {
-            "codes": np.round(found["codes"], 3).tolist(),
-            "labels": found["labels"].tolist(),
-            "classes": [str(name) for name in found["class_names"]],
-            "box": box.tolist(),
-            "size": list(lattice.shape[-2:]),
-            "lattice": {"sheet": _sheet(lattice, sheets), "rows": lattice.shape[0], "columns": lattice.shape[1]},
-            "images": {"sheet": _sheet(_in_rows(found["images"]), sheets), "columns": _columns(len(found["images"]))},
-            "explained": found["explained"].tolist(),
-            "dimensions": found["dimensions"].tolist(),
-            "values": found["values"].tolist(),
-            "slides": _sheet(slides, sheets),
-            "latent_dim": int(run.metrics["latent_dim"]),
-        }
-    except (ValueError, TypeError):  # not the images that they should be
+        return _explorer_data(found, int(run.metrics["latent_dim"]), sheets)
+    except (ValueError, TypeError):  # images of another shape or type
         return None
+
+
+def _explorer_data(found: Arrays, latent_dim: int, sheets: dict[str, str]) -> dict[str, Any]:
+    lattice, slides = found["lattice"], found["slides"]
+    return {
+        "codes": np.round(found["codes"].astype(float), 3).tolist(),
+        "labels": found["labels"].tolist() if "labels" in found else None,
+        "classes": [str(name) for name in found.get("class_names", ())],
+        "box": found["box"].tolist(),
+        "size": list(lattice.shape[-2:]),
+        "lattice": {"sheet": _sheet(lattice, sheets), "rows": lattice.shape[0], "columns": lattice.shape[1]},
+        "images": {"sheet": _sheet(_in_rows(found["images"]), sheets), "columns": _columns(len(found["images"]))},
+        "explained": found["explained"].tolist(),
+        "dimensions": found["dimensions"].tolist(),
+        "values": found["values"].tolist(),
+        "slides": _sheet(slides, sheets) if slides.size else None,
+        "exact": is_exact(found, latent_dim),
+    }
 
 
 def _columns(count: int) -> int:
@@ -282,27 +304,27 @@ def _add(picture: Image.Image, sheets: dict[str, str], quality: int) -> str:
     return key
 
 
-def _galleries(runs: Sequence[Run], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """The runs' own pictures, by kind; of many runs, those of evenly spaced ones."""
+def _galleries(labels: Mapping[Run, str]) -> list[dict[str, Any]]:
+    """The runs' own figures, by kind; of many runs, those of evenly spaced ones."""
     found = []
     for stem, title in GALLERIES.items():
-        having = [run for run in runs if (run.figures / f"{stem}.png").is_file()]
+        having = [run for run in labels if (run.figures / f"{stem}.png").is_file()]
         pictures = []
         for run in plots.evenly_spaced(having, 4):
             sheets: dict[str, str] = {}
             if picture := read_picture(run.figures / f"{stem}.png"):
                 picture.thumbnail((900, 900))
-                pictures.append((run_label(run, keys), sheets[_add(picture, sheets, quality=70)]))
+                pictures.append((labels[run], sheets[_add(picture, sheets, quality=70)]))
         if pictures:
             found.append({"title": title, "pictures": pictures})
     return found
 
 
-def _recipe(run: Run, keys: Sequence[str]) -> dict[str, Any]:
-    """How to run it again."""
+def _recipe(run: Run, label: str) -> dict[str, Any]:
+    """The command, environment and configuration with which to run it again."""
     environment: Mapping[str, Any] = {}
     with suppress(OSError, ValueError):
         environment = dict(json.loads(run.environment_file.read_bytes()))
     command = " ".join(map(str, environment.pop("command", ())))  # type: ignore[attr-defined]
     config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
-    return {"label": run_label(run, keys), "command": command, "environment": environment, "config": config}
+    return {"label": label, "command": command, "environment": environment, "config": config}

@@ -1,16 +1,22 @@
-"""A run on disk: layout, names, files that are whole or not there, safe loading, resuming."""
+"""A run on disk: its layout, names, atomic files, safe loading, resuming."""
 
 from .files import forget_paths, read_hydra, write_file, write_json
-from .names import plain_cell, run_name, short_names, short_path, shown
+from .names import plain_cell, run_labels, run_name, run_names, short_names, short_path, shown
+from .options import differing_options
 from .run import Run
-from .sweep import sweep_overrides, sweep_runs, swept_keys
+from .sweep import best_first, is_search, sweep_overrides, sweep_runs, swept_keys
 
 __all__ = [
     "Run",
+    "best_first",
+    "differing_options",
     "forget_paths",
+    "is_search",
     "plain_cell",
     "read_hydra",
+    "run_labels",
     "run_name",
+    "run_names",
     "short_names",
     "short_path",
     "shown",

@@ -1,4 +1,4 @@
-"""Files of a run that are there whole or not at all, and YAML read as plain data."""
+"""Atomic writing of a run's files, and YAML read as plain data."""
 
 import json
 import os
@@ -13,12 +13,12 @@ __all__ = ["forget_paths", "load_yaml", "read_hydra", "write_file", "write_json"
 
 
 def load_yaml(file: Path) -> Any:
-    """Plain data of a YAML file, by the fast reader where there is one; no tag makes an object."""
+    """Returns the content of a YAML file as plain data; no tag constructs an object. Uses the C reader if there is one."""
     return yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def read_hydra(file: Path) -> Mapping[str, Any]:
-    """The `hydra` node of one of the files that Hydra writes; empty where it is missing or damaged."""
+    """Returns the `hydra` node of a file that Hydra has written; empty where it is missing or damaged."""
     try:
         found = load_yaml(file)
     except (OSError, ValueError, yaml.YAMLError):
@@ -28,7 +28,7 @@ def read_hydra(file: Path) -> Mapping[str, Any]:
 
 
 def forget_paths(file: Path) -> None:
-    """Takes the user's folders out of one of the files that Hydra writes: no run depends on them."""
+    """Removes the user's folders from a file that Hydra has written: no run depends on them."""
     hydra = read_hydra(file)
     runtime = hydra.get("runtime")
     if not isinstance(runtime, dict):
@@ -38,12 +38,12 @@ def forget_paths(file: Path) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a file so that it is there whole or not at all."""
+    """Writes a JSON file atomically."""
     write_file(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there whole or not at all; what was there before stays if it cannot be written.
+    """Writes a file atomically; if it cannot be written, the previous one stays.
 
     Raises:
         OSError: with the file's name.

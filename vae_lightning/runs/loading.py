@@ -1,7 +1,7 @@
-"""A finished run, loaded for use: of what its files name, only this package's and PyTorch's classes are made.
+"""Loading a finished run: only classes of this package and of PyTorch are instantiated, whatever its files name.
 
-A run may come from someone else: its configuration is read as plain data, each class that it names is looked up before
-anything is made, and checkpoints are loaded as tensors only.
+A run may come from someone else. Its configuration is read as plain data, every class that it names is checked before
+anything is instantiated, and checkpoints are loaded as tensors only.
 """
 
 import importlib
@@ -15,6 +15,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from .run import Run
+from .sweep import sweep_runs
+from .versions import too_new, upgraded
 
 if TYPE_CHECKING:
     import torch
@@ -29,18 +31,18 @@ NODE_KEYS = {"_target_", "_partial_"}
 
 
 class LoadError(ValueError):
-    """A run cannot be loaded; the message says why."""
+    """Raised when a run cannot be loaded; the message says why."""
 
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A trained model and what is known of it.
+    """A trained model and its run.
 
     Attributes:
-        run: where it lies.
+        run: the run on disk.
         model: in evaluation mode, without gradients.
-        config: its resolved configuration.
-        trust: modules, beside this package and PyTorch's layers and optimizers, whose classes may be made.
+        config: its resolved configuration, as this version would have written it.
+        trust: modules whose classes may be instantiated, besides this package and PyTorch.
     """
 
     run: Run
@@ -66,7 +68,7 @@ class LoadedRun:
         """The run's data, read from disk; never downloaded.
 
         Raises:
-            LoadError: if the configuration names a class that is not to be made.
+            LoadError: if the configuration names a class that must not be instantiated.
             DataError: if the data are not there.
         """
         _vet(self.config["data"], "data", self.trust)
@@ -75,7 +77,7 @@ class LoadedRun:
         return data
 
     def test_images(self, count: int) -> "tuple[Tensor, Tensor]":
-        """At most so many test images `(N, C, H, W)`, as the model gets them, and classes: always the same ones."""
+        """Returns at most `count` test images `(N, C, H, W)` and their classes: the same ones in each call."""
         return self.data.examples("test", count)
 
 
@@ -84,31 +86,32 @@ def load_run(path: str | Path, device: "str | torch.device" = "cpu", trust: Sequ
 
     Args:
         path: the run's folder.
-        device: where the model goes.
-        trust: names of modules, or packages, whose classes may be made as well: those of an architecture kept outside
-            this repository. Their code is executed when they are imported.
+        device: the model's device.
+        trust: names of modules or packages whose classes may be instantiated as well, such as that of an architecture
+            kept outside this repository. Importing them executes their code.
 
     Raises:
-        LoadError: if the folder is no finished run, or one of its files is damaged or asks for more than it may.
+        LoadError: if the folder is not a finished run, a newer version made it, or one of its files is damaged or names
+            a class that must not be instantiated.
     """
     import torch
 
     run = Run(Path(path))
     config = _config(run)
     _vet(config["model"], "model", tuple(trust))
-    file = run.checkpoint_file
+    file = run.weights_file
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
     except FileNotFoundError:
         raise LoadError(f"{run.folder}: there is no checkpoint in it (checkpoints/last.ckpt)") from None
-    except Exception as error:  # a damaged file leads to many of them
+    except Exception as error:  # a damaged file may raise anything
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise LoadError(f"{file}: cannot be read as a checkpoint of tensors: {reason}") from error
     model = _make(config["model"], "model", run)
     try:
         model.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
-        raise LoadError(f"{file}: is not of the model that config.yaml describes") from error
+        raise LoadError(f"{file}: does not fit the model that config.yaml describes") from error
     model.eval().requires_grad_(False)
     return LoadedRun(run, model.to(device), config, tuple(trust))
 
@@ -117,15 +120,16 @@ def _config(run: Run) -> dict[str, Any]:
     if not run.folder.is_dir():
         raise LoadError(f"{run.folder}: no such folder")
     if not run.config_file.is_file():
-        sweep = any(run.folder.glob("*/.hydra"))
-        hint = "this is a sweep; name one of the runs in it" if sweep else "there is no run in this folder"
+        hint = "this is a sweep; name one of the runs in it" if sweep_runs(run.folder) else "there is no run in this folder"
         raise LoadError(f"{run.folder}: {hint}")
+    if reason := too_new(run):
+        raise LoadError(f"{run.folder}: {reason}")
     if not run.finished:
-        raise LoadError(f"{run.folder}: is no finished run: {run.failure}")
+        raise LoadError(f"{run.folder}: is not a finished run: {run.failure}")
     for key in ("model", "data"):
         if not isinstance(run.config.get(key), dict):
             raise LoadError(f"{run.config_file}: has no {key}")
-    return run.config
+    return upgraded(run.config)
 
 
 def _make(node: Mapping[str, Any], key: str, run: Run) -> Any:
@@ -136,7 +140,7 @@ def _make(node: Mapping[str, Any], key: str, run: Run) -> Any:
 
 
 def _vet(node: Any, key: str, trust: tuple[str, ...]) -> None:
-    """Refuses what a resolved configuration of ours does not contain, and every class that is not to be made."""
+    """Refuses whatever a resolved configuration never contains, and every class that must not be instantiated."""
     for place, found in _walk(node, key):
         if isinstance(found, str) and "${" in found:
             raise LoadError(f"{place}={found}: interpolations are not followed in a run's configuration")
@@ -161,31 +165,36 @@ def _walk(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 def _vet_target(target: Any, place: str, trust: tuple[str, ...]) -> None:
     from torch import nn
     from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
 
     def within(module: str, *packages: str) -> bool:
         return any(module == package or module.startswith(package + ".") for package in packages)
 
     module, _, name = str(target).rpartition(".")
     package = "vae_lightning"
-    # What is not in these packages is not even imported, and nothing is reached through a module's attributes.
-    if not within(module, package, "torch.nn", "torch.optim", *trust):
+    trusted = within(module, *trust)
+    # A module outside these packages is not even imported, and nothing is reached through a module's attributes.
+    if not (trusted or within(module, package, "torch.nn", "torch.optim")):
         hint = f"; if you trust it: --trust {module.split('.')[0]}" if module else ""
-        raise LoadError(f"{place}._target_={target}: classes are taken from this package and torch.nn only{hint}")
+        raise LoadError(f"{place}._target_={target}: classes are taken from this package and PyTorch only{hint}")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise LoadError(f"{place}._target_={target}: cannot be loaded: {error}") from error
-    if within(module, *trust):
+    except Exception as error:  # a trusted module may raise anything
+        missing = isinstance(error, ModuleNotFoundError) and module.startswith(str(error.name))
+        hint = f"; the folder that has {module.split('.')[0]} in it must be on PYTHONPATH" if trusted and missing else ""
+        raise LoadError(f"{place}._target_={target}: cannot be loaded: {error}{hint}") from error
+    if trusted:
         return
     ours = isinstance(found, type) and within(found.__module__, package)
-    torchs = isinstance(found, type) and issubclass(found, nn.Module | Optimizer) and within(found.__module__, "torch")
-    if not (ours or torchs):
+    of_torch = isinstance(found, type) and within(found.__module__, "torch")
+    if not (ours or (of_torch and issubclass(found, nn.Module | Optimizer | LRScheduler))):
         raise LoadError(
-            f"{place}._target_={target}: is not a class of this package, nor a layer or optimizer of PyTorch"
+            f"{place}._target_={target}: is neither a class of this package nor a layer, optimizer or learning-rate "
+            "schedule of PyTorch"
         )
 
 
 def _reason(error: Exception) -> str:
-    """What the failed constructor said, in a line; Hydra's own account of it takes several."""
+    """The first line of what the constructor raised; Hydra's own message takes several."""
     lines = str(error.__cause__ or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

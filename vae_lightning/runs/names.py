@@ -3,20 +3,24 @@
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .run import Run
 from .sweep import swept_keys
 
-__all__ = ["plain_cell", "run_name", "short_names", "short_path", "shown"]
+__all__ = ["plain_cell", "run_labels", "run_name", "run_names", "short_names", "short_path", "shown"]
+
+Labels = dict[Run, str]
 
 
 def run_name(sweep: str, overrides: Sequence[str]) -> str:
-    """Name of a job's folder: what was swept, as in `latent_dim-128_seed-1`.
+    """Returns the name of a job's folder, after what was swept, as in `latent_dim-128_seed-1`.
 
-    Names hold letters, digits and `._-` only, which neither a shell nor Hydra's grammar would need quoted. Where a
-    value has other characters, or is long, a digest keeps names apart.
+    Names consist of letters, digits and `._-`, which need no quotes in a shell or in Hydra's grammar. Where a value has
+    other characters, or is long, a digest keeps the names unique.
 
     Args:
         sweep: the sweep's folder, with `multirun.yaml` in it.
@@ -34,15 +38,17 @@ def run_name(sweep: str, overrides: Sequence[str]) -> str:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """The last part of each key, or as many parts as it takes to tell the keys apart.
+    """Returns the last part of each key, or as many parts as it takes to tell the keys apart.
 
     >>> short_names(["model.latent_dim", "model.encoder.width", "model.decoder.width"])
     {'model.latent_dim': 'latent_dim', 'model.encoder.width': 'encoder.width', 'model.decoder.width': 'decoder.width'}
+    >>> short_names(["callbacks.averaging._target_"])
+    {'callbacks.averaging._target_': 'averaging'}
     """
     keys = list(keys)
     names = {}
     for key in keys:
-        parts = re.split(r"[./]", key.partition("@")[0])
+        parts = re.split(r"[./]", key.partition("@")[0].removesuffix("._target_"))
         for depth in range(1, len(parts) + 1):
             name = ".".join(parts[-depth:])
             if sum(re.sub("/", ".", "/" + other).endswith("." + name) for other in keys) == 1:
@@ -51,24 +57,53 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return names
 
 
+def run_names(runs: Sequence[Run]) -> Labels:
+    """Returns the name of each run's folder, with as many of the folders around it as it takes to tell the runs apart.
+
+    >>> list(run_names([Run(Path("/a/one")), Run(Path("/b/one")), Run(Path("/b/two"))]).values())
+    ['a/one', 'b/one', 'two']
+    """
+    paths = {run: run.folder.resolve().parts for run in runs}
+    names = {}
+    for run, parts in paths.items():
+        for depth in range(1, len(parts) + 1):
+            if sum(other[-depth:] == parts[-depth:] for other in paths.values()) == 1:
+                break
+        names[run] = "/".join(parts[-depth:])
+    return names
+
+
+def run_labels(runs: Sequence[Run], keys: Sequence[str]) -> Labels:
+    """Returns what tells each run apart: the keys that differ with its values, and its name where these are not enough."""
+    names, short = run_names(runs), short_names(keys)
+    labels = {run: ", ".join(f"{short[key]} = {shown(run.option(key))}" for key in keys) for run in runs}
+    counts = Counter(labels.values())
+    return {
+        run: label if label and counts[label] == 1 else ", ".join(filter(None, [label, names[run]]))
+        for run, label in labels.items()
+    }
+
+
 def short_path(folder: Path) -> str:
-    """A path as one would type it from here."""
+    """Returns a path as one would type it from the current folder."""
     relative = os.path.relpath(folder)
     return str(folder) if relative.startswith("..") else relative
 
 
 def shown(value: Any) -> str:
-    """A value as people read it: long decimals rounded.
+    """Returns a value as people read it: long decimals rounded, a dash where there is none.
 
-    >>> shown(0.0036835616), shown("0.001"), shown("conv")
-    ('0.003684', '0.001', 'conv')
+    >>> shown(0.0036835616), shown("0.001"), shown("conv"), shown(None)
+    ('0.003684', '0.001', 'conv', '–')
     """
+    if value is None or value != value:  # noqa: PLR0124 -- NaN, as a table has it
+        return "–"
     text = str(value)
     return f"{float(text):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", text) else text
 
 
 def plain_cell(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula.
+    """Returns text that a spreadsheet does not take for a formula.
 
     >>> plain_cell("=cmd()"), plain_cell("-1.5"), plain_cell("conv")
     ("'=cmd()", '-1.5', 'conv')

@@ -1,6 +1,7 @@
-"""Going on with a run that is on disk already: whether it is the same run, and after which step."""
+"""Resuming a run that is on disk: whether it is the same run, whether it is extended, and after which step."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from ..errors import UsageError
 from .names import short_path
+from .options import is_incidental, options
 from .run import Run
+from .versions import made_by
 
 __all__ = ["check_same", "steps_taken_at"]
 
 log = logging.getLogger(__name__)
 
+NODES = ("seed", "data", "model", "trainer", "engine", "callbacks", "logger")
+LENGTHS = ("trainer.max_epochs", "trainer.max_steps")  # may grow: the run is extended
+
 
 def steps_taken_at(checkpoint: Path | None) -> int:
-    """Optimizer steps before a checkpoint.
+    """Returns the number of optimizer steps taken before a checkpoint; 0 without one.
 
     Raises:
         UsageError: if it cannot be read.
@@ -27,34 +33,72 @@ def steps_taken_at(checkpoint: Path | None) -> int:
         return 0
     try:
         steps = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
-    except Exception as error:  # a damaged file leads to many of them
-        hint = "remove the file to start this run anew"
+    except Exception as error:  # a damaged file may raise anything
+        hint = "remove the file to start this run from the beginning"
         raise UsageError(f"{short_path(checkpoint)}: cannot be read ({type(error).__name__}); {hint}") from error
     log.info("resumes    after step %d", steps)
     return int(steps)
 
 
-def check_same(config: DictConfig, run: Run) -> None:
-    """Refuses to go on with a run under another configuration.
+def check_same(config: DictConfig, run: Run) -> bool:
+    """Refuses to resume a run with other options than it was started with.
+
+    Options that say only where data lie or what is shown may differ, and `trainer.max_epochs` and `trainer.max_steps`
+    may be larger.
+
+    Args:
+        config: what is to be run, with interpolations or without.
+        run: what is on disk; it has a `config.yaml`.
+
+    Returns:
+        Whether the run is extended: it is to train for longer than it was to.
 
     Raises:
-        UsageError: naming the first option that differs in anything but where data lie and what is shown.
+        UsageError: naming the first option that differs, or the older version that has started the run.
     """
-    before, now = OmegaConf.create(run.config), OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    for key in ("seed", "data", "model", "trainer"):
-        for option in sorted(
-            {*_leaves(before, key), *_leaves(now, key)} - {"trainer.enable_progress_bar", "data.root"}
-        ):
-            was, is_now = (str(OmegaConf.select(node, option)) for node in (before, now))
-            if was != is_now:
-                place = short_path(run.folder)
-                raise UsageError(
-                    f"{option}={is_now}: {place} was started with {option}={was}; only the same run resumes"
-                )
+    place = short_path(run.folder)
+    if not run.has_config:
+        raise UsageError(f"{place}: config.yaml is damaged; remove the folder to start this run from the beginning")
+    now = OmegaConf.to_container(OmegaConf.merge(config, {"run_dir": "."}), resolve=True)
+    assert isinstance(now, dict)
+    if "engine" in now and "engine" not in run.config:
+        version = made_by(run)
+        name = f"vae-lightning {version}" if version else "an older version of vae-lightning"
+        raise UsageError(f"{place}: was started by {name}; finish it with that version, or train in another folder")
+    before, after = (_resumed(found) for found in (run.config, now))
+    extended = False
+    for option in sorted({*before, *after}):
+        was, is_now = before.get(option), after.get(option)
+        if str(was) == str(is_now):
+            continue
+        if option in LENGTHS:
+            _check_longer(option, was, is_now, run, place)
+            extended = True
+        else:
+            raise UsageError(_different(option, was, is_now, place))
+    return extended
 
 
-def _leaves(node: Any, key: str) -> list[str]:
-    value = OmegaConf.select(node, key)
-    if not isinstance(value, DictConfig):
-        return [key]
-    return [leaf for name in value for leaf in _leaves(node, f"{key}.{name!s}")]
+def _resumed(config: Mapping[Any, Any]) -> dict[str, Any]:
+    found = options({key: config.get(key) for key in NODES})
+    return {option: value for option, value in found.items() if not is_incidental(option)}
+
+
+def _check_longer(option: str, was: Any, is_now: Any, run: Run, place: str) -> None:
+    def length(value: Any) -> float:
+        return float("inf") if value in (None, -1) else float(value)
+
+    trained = run.metrics.get(option.replace("trainer.max_", "")) if run.finished else None
+    if length(is_now) < length(was):
+        unit = option.rpartition("_")[2]
+        done = f"has trained {trained} {unit}" if trained is not None else f"was started with {option}={was}"
+        raise UsageError(f"{option}={is_now}: {place} {done}; a run can be extended, but not shortened")
+
+
+def _different(option: str, was: Any, is_now: Any, place: str) -> str:
+    advice = "or train in another folder"
+    if is_now is None:
+        return f"{option}: {place} was started with {option}={was}. Set it to resume this run, {advice}"
+    if was is None:
+        return f"{option}={is_now}: {place} was started without it. Leave it out to resume this run, {advice}"
+    return f"{option}={is_now}: {place} was started with {option}={was}. Only the same run resumes: set it back, {advice}"

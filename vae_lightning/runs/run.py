@@ -1,16 +1,17 @@
-"""A run on disk: where its files lie, what it is called, whether it is finished.
+"""A run on disk: where its files are, what it is called, whether it is finished.
 
 ::
 
     <run>/.hydra/                 what was asked, as Hydra writes it
-    <run>/config.yaml             what was run: resolved, without interpolations
+    <run>/config.yaml             what was run: resolved, without interpolations; `choices`: the choice of each group
     <run>/environment.json        versions, hardware, command line, start time
     <run>/train.log
     <run>/tensorboard/            events
-    <run>/checkpoints/last.ckpt
-    <run>/figures/                every picture as PNG; figures.npz: the arrays they were drawn from; explorer.npz:
+    <run>/checkpoints/last.ckpt   from which the run is resumed
+    <run>/checkpoints/best.ckpt   the epoch that a ModelCheckpoint chose, if there is one: what was tested, and is loaded
+    <run>/figures/                every figure as PNG; figures.npz: the arrays they were drawn from; explorer.npz:
                                   what the report's explorer shows; curves.npz: the terms of the loss by step
-    <run>/metrics.json            written last, at once or not at all: it marks a finished run
+    <run>/metrics.json            written last, whole or not at all: it marks a finished run
     <run>/error.txt               traceback of a failed run
     <sweep>/multirun.yaml         what was swept, as Hydra writes it
     <sweep>/report/               the comparison
@@ -39,14 +40,14 @@ class Run:
     """The folder of one training.
 
     Args:
-        folder: where it lies; it need not exist yet.
+        folder: its path; it need not exist yet.
     """
 
     folder: Path
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return self.folder.name or self.folder.resolve().name
 
     @property
     def config_file(self) -> Path:
@@ -99,6 +100,15 @@ class Run:
         return self.folder / "checkpoints" / "last.ckpt"
 
     @property
+    def best_file(self) -> Path:
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def weights_file(self) -> Path:
+        """The checkpoint whose weights were tested."""
+        return self.best_file if self.best_file.is_file() else self.checkpoint_file
+
+    @property
     def tensorboard(self) -> Path:
         return self.folder / "tensorboard"
 
@@ -107,6 +117,14 @@ class Run:
         """Whether there are metrics and a configuration that can be read."""
         try:
             return bool(self.metrics and self.config)
+        except (OSError, ValueError):
+            return False
+
+    @cached_property
+    def has_config(self) -> bool:
+        """Whether there is a configuration that can be read."""
+        try:
+            return bool(self.config)
         except (OSError, ValueError):
             return False
 
@@ -144,7 +162,7 @@ class Run:
 
     @property
     def failure(self) -> str:
-        """Why it is not finished, in one line."""
+        """The reason why it is not finished, in one line."""
         if self.metrics_file.is_file():
             try:
                 return f"{self.config_file.name} is damaged" if self.metrics else ""
@@ -155,14 +173,16 @@ class Run:
         return "not finished"
 
     def option(self, key: str) -> Any:
-        """Value of a configuration key, dotted, or of a group choice (`model/objective`); None where there is none."""
-        try:
-            self.config  # noqa: B018 -- it may be damaged
-        except (OSError, ValueError):
+        """Returns the value of a dotted key, of a group its choice (`model/objective`); None where there is none.
+
+        Of a key that ends with `_target_`, the name of the class without its module.
+        """
+        if not self.has_config:
             return None
         if "/" in key or isinstance(self._lookup(key), Mapping):
-            return self._choices().get(key, self._choices().get(key.replace(".", "/")))
-        return self._lookup(key)
+            return self.choices.get(key, self.choices.get(key.replace(".", "/")))
+        value = self._lookup(key)
+        return str(value).rpartition(".")[2] if key.endswith("._target_") and value else value
 
     def _lookup(self, key: str) -> Any:
         node: Any = self.config
@@ -170,11 +190,15 @@ class Run:
             node = node.get(part) if isinstance(node, Mapping) else None
         return node
 
-    def _choices(self) -> dict[str, str]:
-        return self.hydra("runtime").get("choices") or {}
+    @property
+    def choices(self) -> Mapping[str, str]:
+        """The choice of each group, from `config.yaml`, or from Hydra's notes where an older version made the run."""
+        noted = self.config.get("choices") if self.has_config else None
+        found = noted or self.hydra("runtime").get("choices")
+        return found if isinstance(found, Mapping) else {}
 
     def hydra(self, node: str) -> Mapping[str, Any]:
-        """A node of what Hydra has noted of the run; empty where that is missing or damaged."""
+        """Returns a node of Hydra's notes on the run; empty where they are missing or damaged."""
         found = self._hydra.get(node)
         return found if isinstance(found, Mapping) else {}
 

@@ -55,24 +55,25 @@
   }
 
   // Samples during training
-  const sampled = data.runs.filter((run) => run.grids.length);
-  const steps = [...new Set(sampled.flatMap((run) => run.grids.map((grid) => grid.step)))].sort((a, b) => a - b);
+  const steps = [...new Set(data.runs.flatMap((run) => run.grids.map((grid) => grid.step)))].sort((a, b) => a - b);
   if (steps.length) {
     one("training").hidden = false;
-    const pictures = sampled.map((run) => {
-      const picture = make("img", { alt: `Samples of ${run.label}` });
+    const sampled = [];
+    for (const run of data.runs) {
+      const picture = run.grids.length ? make("img", { alt: `Samples of ${run.label}` })
+        : make("div", { class: "none" }, "no samples were drawn during training");
       one("grids").append(make("figure", {}, picture, make("figcaption", {}, run.label)));
-      return picture;
-    });
+      if (run.grids.length) sampled.push({ run, picture });
+    }
     const slider = one("step");
     slider.max = steps.length - 1;
     const show = () => {
       const step = steps[slider.value];
       one("step-of").textContent = `step ${step}`;
       slider.setAttribute("aria-valuetext", `step ${step}`);
-      sampled.forEach((run, i) => {
+      sampled.forEach(({ run, picture }) => {
         const past = run.grids.filter((grid) => grid.step <= step);
-        pictures[i].src = data.sheets[(past.at(-1) || run.grids[0]).src];
+        picture.src = data.sheets[(past.at(-1) || run.grids[0]).src];
       });
     };
     slider.addEventListener("input", show);
@@ -97,15 +98,15 @@
   // Charts: series of {label, colour, x, y, spread?, name?} as lines or points
   const WIDTH = 360, HEIGHT = 230, LEFT = 46, BOTTOM = 30, TOP = 10, RIGHT = 10;
 
-  function ticks(low, high, count) {
-    const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
+  function ticks(low, high, count, least = 0) {
+    const raw = Math.max((high - low) / count, least), power = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw * 0.999);
     const found = [];
     for (let tick = Math.ceil(low / step) * step; tick <= high + step * 1e-6; tick += step) found.push(Math.abs(tick) < step / 1e6 ? 0 : tick);
     return found;
   }
 
-  function chart(parent, title, series, { lines = true, log2 = false, xLabel = "", yLabel = "", settle = false } = {}) {
+  function chart(parent, title, series, { lines = true, log2 = false, xLabel = "", yLabel = "", settle = false, whole = false } = {}) {
     const across = log2 ? Math.log2 : (x) => x;
     const xs = series.flatMap((s) => s.x.map(across));
     const ys = series.flatMap((s) => s.y.flatMap((y, i) => {
@@ -126,7 +127,7 @@
       svg.append(make("line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: py(tick), y2: py(tick) }));
       svg.append(make("text", { x: LEFT - 6, y: py(tick) + 4, "text-anchor": "end" }, short(tick)));
     }
-    const columns = log2 ? [...new Set(series.flatMap((s) => s.x))] : ticks(left, right, 5);
+    const columns = log2 ? [...new Set(series.flatMap((s) => s.x))] : ticks(left, right, 5, whole ? 1 : 0);
     for (const tick of columns) {
       svg.append(make("text", { x: px(tick), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle" }, short(tick)));
     }
@@ -139,7 +140,7 @@
       }
       s.x.forEach((x, i) => {
         if (s.spread && s.spread[i]) svg.append(make("line", { x1: px(x), x2: px(x), y1: py(s.y[i] - s.spread[i]), y2: py(s.y[i] + s.spread[i]), stroke: s.colour, "stroke-width": 1.4 }));
-        if (s.dots) svg.append(make("circle", { cx: px(x), cy: py(s.y[i]), r: 3.4, fill: s.colour }));
+        if (s.dots || lines && s.x.length === 1) svg.append(make("circle", { cx: px(x), cy: py(s.y[i]), r: 3.4, fill: s.colour }));
       });
       if (s.name) {
         const before = px(s.x[0]) > WIDTH * 0.62, x = px(s.x[0]) + (before ? -7 : 7), y = py(s.y[0]) - 6;
@@ -183,10 +184,10 @@
   if (curved.length) {
     const section = one("curves");
     section.hidden = false;
-    for (const term of ["loss", "distortion", "rate"]) {
+    for (const [term, title, unit] of data.terms) {
       const series = data.runs.map((run) => ({ label: run.label, colour: colour(run.colour), curve: run.curves[term] })).filter((s) => s.curve && s.curve[0].length)
         .map(({ label, colour, curve: [x, y] }) => ({ label, colour, x, y }));
-      if (series.length) chart(section.querySelector(".charts"), term, series, { xLabel: "step", settle: true });
+      if (series.length) chart(section.querySelector(".charts"), title, series, { xLabel: "step", yLabel: unit, settle: true, whole: true });
     }
     for (const [group, run] of new Map(curved.map((run) => [run.group, run]))) {
       section.querySelector(".legend").append(make("span", {}, swatch(colour(run.colour)), group));
@@ -241,7 +242,8 @@
     explored.forEach((run, i) => choice.append(make("option", { value: i }, run.label)));
     let explorer, lattice, images, point, start = null, dragging = false, hiddenClasses = new Set();
 
-    const line = () => explorer.latent_dim === 1;
+    const line = () => explorer.codes[0].length === 1;
+    const label = (i) => explorer.labels ? explorer.labels[i] : 0;
     const span = (axis) => explorer.box[1][axis] - explorer.box[0][axis];
     const place = ([x, y]) => [((x - explorer.box[0][0]) / span(0)) * map.width, (1 - (y - explorer.box[0][1]) / span(1)) * map.height];
 
@@ -282,7 +284,7 @@
     function nearestIndex([x, y]) {
       let best = -1, least = Infinity;
       explorer.codes.forEach((code, i) => {
-        if (hiddenClasses.has(explorer.labels[i])) return;
+        if (hiddenClasses.has(label(i))) return;
         const dx = (code[0] - x) / span(0), dy = line() ? 0 : (code[1] - y) / span(1);
         if (dx * dx + dy * dy < least) { least = dx * dx + dy * dy; best = i; }
       });
@@ -290,7 +292,7 @@
     }
 
     // Without a second coordinate, classes lie in bands.
-    const position = (i) => line() ? [explorer.codes[i][0], explorer.box[0][1] + span(1) * (1 - (explorer.labels[i] + 0.5 + 0.6 * (((i * 0.618) % 1) - 0.5)) / explorer.classes.length)] : explorer.codes[i];
+    const position = (i) => line() ? [explorer.codes[i][0], explorer.box[0][1] + span(1) * (1 - (label(i) + 0.5 + 0.6 * (((i * 0.618) % 1) - 0.5)) / Math.max(explorer.classes.length, 1))] : explorer.codes[i];
 
     function drawMap() {
       const scale = window.devicePixelRatio || 1, side = map.clientWidth;
@@ -301,11 +303,11 @@
       context.globalAlpha = 0.8;
       const order = explorer.codes.map((_, i) => (i * 7919) % explorer.codes.length);  // no class covers the others
       for (const i of new Set([...order, ...explorer.codes.keys()])) {
-        if (hiddenClasses.has(explorer.labels[i])) continue;
+        if (hiddenClasses.has(label(i))) continue;
         const [x, y] = place(position(i));
         context.beginPath();
         context.arc(x, y, 3 * scale, 0, 2 * Math.PI);
-        context.fillStyle = colour(explorer.labels[i]);
+        context.fillStyle = colour(label(i));
         context.fill();
       }
       context.globalAlpha = 1;
@@ -337,9 +339,9 @@
         const [height, width] = explorer.size, image = new ImageData(width, height);
         add(image, images, i % explorer.images.columns, Math.floor(i / explorer.images.columns), 1);
         draw(one("nearest"), finish(image));
-        caption.textContent = `nearest test image: ${explorer.classes[explorer.labels[i]]}`;
+        caption.textContent = explorer.labels ? `nearest test image: ${explorer.classes[label(i)] ?? label(i)}` : "nearest test image";
       } else caption.textContent = "every class is switched off";
-      const axes = explorer.latent_dim <= 2 ? ["z₁", "z₂"] : ["component 1", "component 2"];
+      const axes = explorer.exact ? ["z₁", "z₂"] : ["component 1", "component 2"];
       const coordinate = (axis) => `${axes[axis]} = ${point[axis].toFixed(2).replace("-", "−")}`;
       one("position").textContent = line() ? coordinate(0) : `${coordinate(0)}, ${coordinate(1)}`;
       const strip = one("strip"), [height, width] = explorer.size, shown = 9;
@@ -382,10 +384,11 @@
       hiddenClasses = new Set();
       point = [0, 1].map((axis) => (explorer.box[0][axis] + explorer.box[1][axis]) / 2);
       const share = explorer.explained.map((value) => `${(100 * value).toFixed(0)} %`);
-      one("plane").textContent = explorer.latent_dim === 1 ? "The latent line; classes in bands."
-        : explorer.latent_dim === 2 ? "The latent plane: posterior means of test images."
-        : `The plane of the two leading principal components of the posterior means: ${share[0]} and ${share[1]} of their variance. What lies outside the plane is not shown.`;
+      one("plane").textContent = !explorer.exact ? `The plane of the two leading principal components of the codes: ${share[0]} and ${share[1]} of their variance. What lies outside the plane is not shown.`
+        : line() ? `The latent line${explorer.labels ? "; classes in bands" : ""}.`
+        : "The latent plane: codes of test images.";
       const classes = one("classes");
+      classes.hidden = !explorer.classes.length;
       classes.replaceChildren(classes.firstElementChild, ...explorer.classes.map((name, label) => {
         const box = make("input", { type: "checkbox", checked: "" });
         box.addEventListener("change", () => { hiddenClasses[box.checked ? "delete" : "add"](label); show(); });
@@ -399,7 +402,7 @@
     }
 
     function sliders() {
-      const current = explorer, wanted = explorer.latent_dim > 2 && explorer.dimensions.length > 0;
+      const current = explorer, wanted = !explorer.exact && explorer.dimensions.length > 0;
       one("sliders").hidden = !wanted;
       if (!wanted) return;
       const [height, width] = explorer.size, middle = (explorer.values.length - 1) >> 1;

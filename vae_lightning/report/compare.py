@@ -1,0 +1,147 @@
+"""Comparing runs: `report/index.html`, `comparison.png` and `metrics.csv`, made from the files of the runs alone."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ..runs import Run, best_first, differing_options, is_search, plain_cell, sweep_runs, swept_keys
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .claims import Claim
+
+__all__ = ["Comparison", "HasRun", "compare"]
+
+
+class HasRun(Protocol):
+    """What has a run, as what `load_run` and `train` return."""
+
+    @property
+    def run(self) -> Run: ...
+
+
+Source = Path | str | Run | HasRun
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison has found, and where its files are. A notebook shows it as a table.
+
+    Attributes:
+        table: a row for each run: `run`, `status`, what differs, every metric.
+        folder: of `index.html`, `metrics.csv` and, if there was anything to draw, `comparison.png`.
+        runs: all of them, those of a search in the order of their success.
+        unfinished: those without metrics, which are named but not compared.
+        keys: of the options that differ between the runs.
+        claims: the chapter's claims, tested, where the runs can test them.
+        sweep: the sweep's folder; None if runs from anywhere were compared.
+    """
+
+    table: "pd.DataFrame" = field(repr=False)
+    folder: Path
+    runs: tuple[Run, ...]
+    unfinished: tuple[Run, ...]
+    keys: tuple[str, ...]
+    claims: "tuple[Claim, ...]" = ()
+    sweep: Path | None = None
+
+    def _repr_html_(self) -> str:
+        from .table import mean_table, run_table
+
+        tables = [run_table(self.table, self.keys), mean_table(self.table, self.keys)]
+        parts = [found.to_html(index=False, border=0) for found in tables if found is not None and len(found)]
+        parts += [f"<p>{escape(run.name)}: {escape(run.failure)}</p>" for run in self.unfinished]
+        page = escape(os.path.relpath(self.folder / "index.html"), quote=True)
+        return "\n".join([*parts, f'<p><a href="{page}">{page}</a></p>'])
+
+
+def compare(runs: Source | Sequence[Source], folder: str | Path | None = None) -> Comparison:
+    """Compares runs and writes the report: a page, a table and a picture.
+
+    What differs between the runs of a sweep is what the sweep varies; between other runs, the options in which their
+    configurations differ.
+
+    Args:
+        runs: the folder of a sweep; or several folders of runs or sweeps, or objects that have a `run`.
+        folder: where the report goes; a sweep's own folder `report`, or `report` in the current folder, if not given.
+
+    Raises:
+        FileNotFoundError: if there is no run in one of the folders.
+
+    >>> compare("multirun/…").table[["run", "test/elbo"]]  # doctest: +SKIP
+    >>> compare([load_run("outputs/…"), "outputs/…"], folder="conv_or_mlp")  # doctest: +SKIP
+    """
+    sources = [runs] if isinstance(runs, Path | str | Run) or hasattr(runs, "run") else list(runs)
+    sweep = _sweep(sources)
+    if sweep is None and folder is None and len(sources) == 1 and isinstance(sources[0], Path | str):
+        raise FileNotFoundError(2, _no_runs(Path(sources[0])), str(sources[0]))
+    found = sweep_runs(sweep) if sweep else _runs(sources)
+    if not found:
+        raise FileNotFoundError(2, "there are no runs to compare", str(folder or ""))
+    keys = (swept_keys(sweep) if sweep else []) or differing_options(found)
+    if sweep and is_search(sweep):
+        found = best_first(found)
+    place = Path(folder) if folder is not None else (sweep or Path()) / "report"
+    return _write(found, keys, place, sweep)
+
+
+def _sweep(sources: "Sequence[Source]") -> Path | None:
+    """The only source, if it is a sweep's folder."""
+    if len(sources) != 1 or not isinstance(sources[0], Path | str):
+        return None
+    path = Path(sources[0])
+    return path if not Run(path).config_file.is_file() and sweep_runs(path) else None
+
+
+def _runs(sources: "Sequence[Source]") -> list[Run]:
+    """The runs of all sources, each one once."""
+    found: dict[Path, Run] = {}
+    for source in sources:
+        for run in _runs_of(source):
+            found.setdefault(run.folder.resolve(), run)
+    return list(found.values())
+
+
+def _runs_of(source: "Source") -> list[Run]:
+    if not isinstance(source, Path | str):
+        return [source if isinstance(source, Run) else source.run]
+    run = Run(Path(source))
+    runs = [run] if run.config_file.is_file() or run.hydra_file.is_file() else sweep_runs(run.folder)
+    if not runs:
+        raise FileNotFoundError(2, _no_runs(run.folder), str(source))
+    return runs
+
+
+def _no_runs(folder: Path) -> str:
+    if not folder.is_dir():
+        return "no such folder"
+    if Run(folder).config_file.is_file():
+        return "this is a run; name the folder of its sweep, or say where the report goes with -o FOLDER"
+    return "there is no run in this folder"
+
+
+def _write(runs: Sequence[Run], keys: Sequence[str], folder: Path, sweep: Path | None) -> Comparison:
+    # Imported here, so that the command line answers at once if there is nothing to compare.
+    from .claims import chapter_claims
+    from .page import write_page
+    from .table import metrics_table
+
+    folder.mkdir(parents=True, exist_ok=True)
+    finished = [run for run in runs if run.finished]
+    table = metrics_table(runs, keys)
+    safe = table.map(lambda value: plain_cell(value) if isinstance(value, str) else value)
+    safe.rename(columns=plain_cell).to_csv(folder / "metrics.csv", index=False)
+    claims: list[Claim] = []
+    (folder / "comparison.png").unlink(missing_ok=True)  # an earlier one may show other runs
+    if finished:
+        from .picture import comparison_picture
+
+        claims = chapter_claims(finished, keys)
+        comparison_picture(finished, keys, folder / "comparison.png")
+    write_page(runs, keys, table, claims, folder / "index.html")
+    unfinished = tuple(run for run in runs if not run.finished)
+    return Comparison(table, folder, tuple(runs), unfinished, tuple(keys), tuple(claims), sweep)

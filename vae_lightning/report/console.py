@@ -1,0 +1,57 @@
+"""A comparison as text, for the command line."""
+
+import os
+from textwrap import wrap
+
+from ..runs import is_search, run_names
+from .compare import Comparison
+
+__all__ = ["print_comparison"]
+
+PRINTED = 60  # runs
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """Prints the metrics of a comparison, per image in nats, the chapter's claims, and where its files are."""
+    from .table import mean_table, run_table
+
+    finished = len(comparison.runs) - len(comparison.unfinished)
+    title = f"{os.path.relpath(comparison.sweep)}: " if comparison.sweep else ""
+    print(f"comparison {title}{finished} of {len(comparison.runs)} runs finished\n")
+    if comparison.sweep and is_search(comparison.sweep):
+        print("search     the best first, by the elbo of validation images if there are any\n")
+    if finished:
+        runs = run_table(comparison.table, comparison.keys)
+        print(runs.head(PRINTED).to_string(index=False))
+        if len(runs) > PRINTED:
+            print(f"… and {len(runs) - PRINTED} more in metrics.csv")
+        means = mean_table(comparison.table, comparison.keys)
+        if means is not None:
+            print("\nmean ± standard deviation over seeds\n")
+            print(means.to_string(index=False))
+        print()
+        _print_claims(comparison)
+    folder = comparison.folder
+    if (folder / "comparison.png").is_file():
+        print(f"picture    {os.path.relpath(folder / 'comparison.png')}")
+    print(f"page       {os.path.relpath(folder / 'index.html')}")
+    names = run_names(comparison.runs)
+    for run in comparison.unfinished:
+        print(f"failed     {names[run]}: {run.failure}")
+    print(f"table      {os.path.relpath(folder / 'metrics.csv')}")
+    if comparison.sweep:
+        print(f"curves     tensorboard --logdir {os.path.relpath(comparison.sweep)}")
+
+
+def _print_claims(comparison: Comparison) -> None:
+    if not comparison.claims:
+        return
+    finished = next(run for run in comparison.runs if run.finished)
+    print(f"the chapter's claims, on {finished.option('data')}\n")
+    for claim in comparison.claims:
+        print(f"{claim.verdict:<10} {claim.claim}")
+        for line in wrap(f"{claim.measurement}. It holds if: {claim.criterion}.", 105):
+            print(f"           {line}")
+    if any(claim.holds is None for claim in comparison.claims):
+        print("\nUndecided for want of seeds: seed=0,1,2 sweeps over them.")
+    print()

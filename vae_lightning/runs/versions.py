@@ -1,0 +1,74 @@
+"""Runs made by other versions of this package: what has changed since, and which of them are too new to be read."""
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from .run import Run
+
+__all__ = ["RENAMED", "made_by", "too_new", "upgraded"]
+
+# Modules whose classes a configuration may name, by the name they had before.
+RENAMED = {
+    "vae_lightning.architectures.posterior": "vae_lightning.posteriors",
+    "vae_lightning.checkpoints": "vae_lightning.callbacks",
+    "vae_lightning.measurements": "vae_lightning.callbacks",
+}
+# Before 0.2 these options of the node `engine` were options of the model.
+ENGINE = ("channels_last", "compile", "steps_per_call", "cuda_graph")
+
+
+def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a run's configuration as this version would have written it; the argument is left as it is.
+
+    >>> upgraded({"model": {"_target_": "vae_lightning.vae.VAE", "compile": True}})
+    {'model': {'_target_': 'vae_lightning.vae.VAE'}, 'engine': {'compile': True}}
+    """
+    found = {key: _renamed(node) for key, node in config.items()}
+    model = found.get("model")
+    if isinstance(model, dict) and "engine" not in found:
+        if moved := {key: model.pop(key) for key in ENGINE if key in model}:
+            found["engine"] = moved
+    return found
+
+
+def _renamed(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_renamed(child) for child in node]
+    if not isinstance(node, Mapping):
+        return node
+    found = {key: _renamed(child) for key, child in node.items()}
+    if "_target_" in found:
+        module, _, name = str(found["_target_"]).rpartition(".")
+        if module in RENAMED:
+            found["_target_"] = f"{RENAMED[module]}.{name}"
+    return found
+
+
+def made_by(run: Run) -> str | None:
+    """Returns the version of this package that trained a run; None where the run does not say."""
+    with suppress(OSError, ValueError):
+        environment = json.loads(run.environment_file.read_bytes())
+        if isinstance(environment, dict) and isinstance(found := environment.get("vae-lightning"), str):
+            return found[:40]
+    return None
+
+
+def too_new(run: Run) -> str | None:
+    """Returns why a run cannot be read, in a sentence, if a later minor version than this one trained it."""
+    try:
+        here = version("vae-lightning")
+    except PackageNotFoundError:  # used from a source tree
+        return None
+    there = made_by(run)
+    if there and _minor(there) > _minor(here):
+        return f"was made by vae-lightning {there}, which is newer than this version, {here}: install {there} or later"
+    return None
+
+
+def _minor(text: str) -> tuple[int, int]:
+    match = re.match(r"(\d{1,6})\.(\d{1,6})", text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
