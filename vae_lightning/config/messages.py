@@ -1,10 +1,13 @@
-"""A user's mistake, told in a line or two: the option, its value, what is allowed."""
+"""Error messages for users: one or two lines with the option, its value, what is allowed and what to do."""
 
 import difflib
 import logging
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -12,27 +15,43 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from ..errors import UsageError
+from .targets import parameters
 
 __all__ = ["exit_code", "explain", "explain_failure", "only_below_error", "unknown_option"]
 
 
-# Choices of Hydra's that come with an optional dependency, and what that is called in pyproject.toml.
+# Hydra's choices that need an optional dependency, and the name of that extra in pyproject.toml.
 EXTRAS = {
     "joblib": "parallel", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "search",
 }  # fmt: skip
 
+# What libraries say only in words. A test provokes each of these errors, and fails when the wording changes.
+HYDRA_NODE = re.compile(r"full_key: (.+)")
+TORCH_WORKER_DIED = re.compile(r"DataLoader worker \(pid\(?s?\)? (\d+)")
+TORCH_CPU_MEMORY = re.compile(r"can't allocate memory")
+
+SURE = 0.9  # similarity of two names from which on one is taken for a misspelling of the other without further checks
+SUGGESTIONS = 3
+
 
 def exit_code(error: BaseException) -> int:
-    """2 for a wrong command or configuration, 1 for a failure of what it asked for."""
+    """Returns 2 for a wrong command or configuration, 1 for any other failure."""
     return 2 if isinstance(error, UsageError | HydraException | OmegaConfBaseException) else 1
 
 
-def explain(error: BaseException) -> str:
-    """An exception as a message of one or two lines."""
+def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str:
+    """Returns a message of one or two lines for an exception.
+
+    Args:
+        error: of any kind.
+        arguments: the overrides that led to it, from which the message takes values; those of the command line
+            by default.
+    """
+    overrides = _parsed(sys.argv[1:] if arguments is None else arguments)
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
     if isinstance(error, OverrideParseException):
         return f"{error.override!r}: cannot be read; options are given as KEY=VALUE"
@@ -41,14 +60,15 @@ def explain(error: BaseException) -> str:
     if isinstance(error, InstantiationException):
         return _failed_call(error)
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
-        keys = cause.parent_node if isinstance(cause.parent_node, DictConfig) else []
-        return unknown_option(str(cause.full_key), [str(key) for key in keys])
+        return _unknown_key(str(cause.full_key), cause.parent_node, overrides)
     if isinstance(cause, MissingMandatoryValue):
-        return f"{cause.full_key} has no value: give one with {cause.full_key}=VALUE"
+        return f"{cause.full_key} has no value: set one with {cause.full_key}=VALUE"
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return f"{cause.full_key}: {_lines(cause)[0]}"
-    if match := re.match(r"Ambiguous value for argument '(.+)'", str(error)):
-        return f"{match[1]}: several values are a sweep, which needs --multirun; a list is written [1,2]"
+    if isinstance(error, ConfigCompositionException):
+        for override in overrides:
+            if override.is_sweep_override() and str(override.input_line) in str(error):
+                return f"{override.input_line}: several values are a sweep, which needs --multirun; a list is [1,2]"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -57,7 +77,7 @@ def explain(error: BaseException) -> str:
 
 
 def explain_failure(error: BaseException, folder: str, batch_size: int) -> str:
-    """What a job says of an exception: as `explain`, and of what the machine could not do, what to do about it.
+    """Returns a job's message for an exception: as `explain`, with advice where the machine's limits were reached.
 
     Args:
         error: of any kind.
@@ -69,41 +89,110 @@ def explain_failure(error: BaseException, folder: str, batch_size: int) -> str:
         chain.append(chain[-1].__cause__)
     for cause in chain:
         if _is_out_of_memory(cause):
-            advice = "a smaller one, trainer.precision=bf16-mixed or data.resident=false needs less"
+            advice = "try a smaller one, trainer.precision=bf16-mixed or data.resident=false"
             return f"out of memory with data.batch_size={batch_size}: {advice}"
-        if match := re.search(r"DataLoader worker \(pid\(?s?\)? (\d+)", str(cause)):
-            return f"data.num_workers: worker process {match[1]} has died; data.num_workers=0 does without"
+        if match := TORCH_WORKER_DIED.search(str(cause)):
+            return f"worker process {match[1]} died; data.num_workers=0 loads the images in the main process"
         if isinstance(cause, OSError) and cause.strerror and not cause.filename:
             return f"{folder}: {cause.strerror}"
     return explain(error)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
+    torch = sys.modules.get("torch")  # not imported for this: without it, there is no such error
     return (
         isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"  # PyTorch's; it is not imported for this
-        or "can't allocate memory" in str(error)
+        or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+        or (isinstance(error, RuntimeError) and TORCH_CPU_MEMORY.search(str(error)) is not None)
     )
 
 
-def unknown_option(option: str, known: Iterable[str]) -> str:
-    """What to say of an option that is not there.
+def unknown_option(option: str, known: Iterable[str], below: Iterable[str] = ()) -> str:
+    """Returns a message for an option that does not exist.
 
     Args:
-        option: the whole key, dotted.
-        known: names that its node has.
+        option: its whole key, dotted.
+        known: names of the options of its node.
+        below: whole keys of the options further down, which are suggested for their last part.
     """
     parent, _, key = option.rpartition(".")
     known = sorted(name for name in known if not name.startswith("_"))
-    close = difflib.get_close_matches(key, known, n=1)
-    suggestion = f" Did you mean {parent + '.' if parent else ''}{close[0]}?" if close else ""
+    meant = _suggestions(key, {f"{parent}.{name}" if parent else name: name for name in known}, below)
+    suggestion = f" Did you mean {_either(meant)}?" if meant else ""
     place = f"{parent} has" if parent else "there are"
     return f"{option}: no such option.{suggestion}\n{place} {', '.join(known)}"
 
 
 def only_below_error() -> Callable[[logging.LogRecord], bool]:
-    """A filter for the handler that writes to standard output; errors go to standard error."""
+    """Returns a filter for the handler of standard output; errors go to standard error."""
     return lambda record: record.levelno < logging.ERROR
+
+
+def _suggestions(key: str, siblings: dict[str, str], below: Iterable[str]) -> list[str]:
+    """Whole keys of options whose name is, or resembles, what was written."""
+    leaves = {leaf: leaf.rpartition(".")[2] for leaf in below}
+    if exact := [leaf for leaf, name in leaves.items() if name == key]:
+        return exact[:SUGGESTIONS]
+    if close := difflib.get_close_matches(key, siblings.values(), n=1):
+        return [option for option, name in siblings.items() if name == close[0]]
+    close = difflib.get_close_matches(key, set(leaves.values()), n=1, cutoff=0.75)
+    return [leaf for leaf, name in leaves.items() if name in close][:SUGGESTIONS]
+
+
+def _either(options: Sequence[str]) -> str:
+    *others, last = options
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _unknown_key(option: str, node: object, overrides: Iterable[Override]) -> str:
+    """Returns a message for a key that the composed configuration does not have."""
+    if not isinstance(node, DictConfig):
+        return unknown_option(option, [])
+    parent, _, key = option.rpartition(".")
+    known = [str(name) for name in node]
+    # An evident misspelling is reported at once; all others cost the import of the class.
+    if not difflib.get_close_matches(key, known, cutoff=SURE) and _accepts(node, key):
+        value = next((_value(override) for override in overrides if override.key_or_group == option), "VALUE")
+        return f"{option}: is not set in the configuration; add it with +{option}={value}"
+    return unknown_option(option, known, _leaves(node, parent))
+
+
+def _accepts(node: DictConfig, name: str) -> bool:
+    """Whether a node's class has an option of this name."""
+    target = OmegaConf.select(node, "_target_")
+    try:
+        return target is not None and name in parameters(str(target))
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return False
+
+
+def _leaves(node: DictConfig, key: str) -> Iterator[str]:
+    """Whole keys of the options below a node; those that follow others by an interpolation are left out."""
+    for name in map(str, node):
+        if name.startswith("_") or OmegaConf.is_interpolation(node, name) or (name == "hydra" and not key):
+            continue
+        whole = f"{key}.{name}" if key else name
+        if not OmegaConf.is_missing(node, name) and isinstance(node[name], DictConfig):
+            yield from _leaves(node[name], whole)
+        else:
+            yield whole
+
+
+def _parsed(arguments: Iterable[str]) -> list[Override]:
+    """The overrides among the arguments of a command."""
+    parser, overrides = OverridesParser.create(), []
+    for argument in arguments:
+        if not argument.startswith("-"):
+            try:
+                overrides.append(parser.parse_override(argument))
+            except HydraException:  # reported by Hydra itself
+                continue
+    return overrides
+
+
+def _value(override: Override) -> str:
+    """An override's value as it was written."""
+    return str(override.input_line).partition("=")[2]
 
 
 def _unknown_choice(error: MissingConfigException) -> str:
@@ -121,13 +210,11 @@ def _unknown_choice(error: MissingConfigException) -> str:
 
 
 def _failed_call(error: InstantiationException) -> str:
-    """From Hydra's account of a failed constructor call: the node and what the constructor said."""
-    node = match[1] if (match := re.search(r"full_key: (.+)", str(error))) else ""
+    """Returns a message for a failed constructor call: the node, and what the constructor said."""
+    node = match[1] if (match := HYDRA_NODE.search(str(error))) else ""
     said = _lines(error.__cause__ or error)
-    if match := re.match(r"(\w+): (.*got .*)", said[0]):  # our own constructors say it so
+    if match := re.match(r"(\w+): (.*got .*)", said[0]):  # this project's constructors put it that way
         return f"{node}.{match[1]}: {match[2]}"
-    if match := re.search(r"missing .* required .* arguments?: (.+)", said[0]):
-        return f"{node} also needs {match[1]}"
     return f"{node}: {' '.join(said[:2])}"
 
 

@@ -1,13 +1,12 @@
 """The root of the configuration: a dataclass, so that a misspelt key or a value of the wrong type is an error.
 
-The nodes below the root are open, because they are constructor calls (`_target_`) whose options the classes know.
-`check` looks at the ranges of the usual options before anything is imported; `check_calls` holds every call against
-its class's signature before anything is made.
+The nodes below the root are open, because they are constructor calls (`_target_`) whose options only the classes know.
+`check` finds what is wrong in the configuration itself, without importing anything; `check_calls` compares every call
+with its class's signature before any object is made.
 """
 
 import inspect
 import os
-import pkgutil
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,18 +18,19 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from ..errors import UsageError
 from ..runs import run_name
 from .messages import unknown_option
+from .targets import parameters
 
 __all__ = ["Config", "check", "check_calls", "register"]
 
 
 @dataclass
 class Config:
-    """What a run is made of.
+    """The options of a run.
 
     Attributes:
-        study: what the sweep or run is called in folder names and titles.
+        study: name of the run or sweep, in folder names and titles.
         seed: of initialisation, shuffling and noise.
-        resume: whether a folder that holds this run already is gone on with.
+        resume: whether to resume the run, or sweep, that the output folder holds.
         data: the `LightningDataModule`.
         model: the `LightningModule`.
         trainer: Lightning's trainer.
@@ -55,11 +55,11 @@ class Config:
 
 
 def register() -> None:
-    """Makes the schema and the resolvers known to Hydra."""
+    """Registers the schema and the resolvers with Hydra."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("share_of_cores", _share_of_cores, replace=True)
-    # Cached: the same for all jobs of a sweep, as Hydra's `now` is; different for sweeps of the same second.
+    # Cached: the same for all jobs of a sweep, as Hydra's `now` is; different for sweeps started in the same second.
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
@@ -75,6 +75,10 @@ def _positive(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
 
+def _whole_or_share(value: Any) -> bool:
+    return _whole(0)(value) or (isinstance(value, float) and 0 <= value <= 1)
+
+
 def _one_of(*choices: Any) -> tuple[Callable[[Any], bool], str]:
     return lambda value: not isinstance(value, bool) and value in choices, f"one of {', '.join(map(str, choices))}"
 
@@ -82,6 +86,13 @@ def _one_of(*choices: Any) -> tuple[Callable[[Any], bool], str]:
 _AT_LEAST_0 = (_whole(0), "a whole number of at least 0")
 _AT_LEAST_1 = (_whole(1), "a whole number of at least 1")
 _POSITIVE = (_positive, "a number greater than 0")
+# Lightning takes a float for a share of the batches, a whole number for their count.
+_BATCHES = (
+    lambda value: value != 0 and _whole_or_share(value),
+    "a whole number of at least 1, or a share greater than 0.0 and up to 1.0",
+)
+_BATCHES_OR_NONE = (_whole_or_share, "a whole number of at least 0, or a share from 0.0 to 1.0")
+_SWITCH = (lambda value: isinstance(value, bool), "true or false")
 _SEED = (lambda value: _whole(0)(value) and value < 2**32, "a whole number from 0 to 4294967295")
 
 _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -98,10 +109,17 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.num_workers": _AT_LEAST_0,
     "data.scale": _POSITIVE,
     "model.latent_dim": _AT_LEAST_1,
-    "model.steps_per_call": _AT_LEAST_1,
     "model.optimizer.lr": _POSITIVE,
     "model.objective.beta": (lambda value: value == 0 or _positive(value), "a number of at least 0"),
+    "engine.steps_per_call": _AT_LEAST_1,
+    "engine.cuda_graph": _SWITCH,
+    "engine.channels_last": _SWITCH,
+    "engine.compile": _SWITCH,
     "trainer.max_epochs": _AT_LEAST_1,
+    "trainer.max_steps": (
+        lambda value: value == -1 or _whole(1)(value),
+        "a whole number of at least 1, or -1: no limit",
+    ),
     "trainer.accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.devices": (
         lambda value: value in ("auto", -1) or _whole(1)(value),
@@ -111,8 +129,28 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     # Under the others, the images would have to have the model's precision as well.
     "trainer.precision": _one_of("32-true", "bf16-mixed", "16-mixed", 32, "32"),
     "trainer.accumulate_grad_batches": _AT_LEAST_1,
-    "trainer.limit_train_batches": _POSITIVE,
-    "trainer.limit_test_batches": _POSITIVE,
+    "trainer.log_every_n_steps": _AT_LEAST_0,
+    "trainer.val_check_interval": (
+        lambda value: isinstance(value, str | DictConfig) or (value != 0 and _whole_or_share(value)),
+        "a share of an epoch up to 1.0, a whole number of batches, or a time as in 00:01:00:00",
+    ),
+    "trainer.check_val_every_n_epoch": _AT_LEAST_1,
+    "trainer.num_sanity_val_steps": (_whole(-1), "a whole number of at least 0, or -1: all"),
+    "trainer.limit_train_batches": _BATCHES,
+    "trainer.limit_val_batches": _BATCHES_OR_NONE,
+    "trainer.limit_test_batches": _BATCHES,
+    "trainer.overfit_batches": _BATCHES_OR_NONE,
+    "trainer.gradient_clip_val": (lambda value: value == 0 or _positive(value), "a number of at least 0"),
+    "trainer.gradient_clip_algorithm": _one_of("norm", "value"),
+    "trainer.deterministic": (lambda value: isinstance(value, bool) or value == "warn", "true, false or warn"),
+    "trainer.benchmark": _SWITCH,
+    "trainer.detect_anomaly": _SWITCH,
+    "trainer.enable_model_summary": _SWITCH,
+    "trainer.enable_progress_bar": _SWITCH,
+    "trainer.fast_dev_run": (
+        lambda value: isinstance(value, bool) or _whole(1)(value),
+        "true, false or a number of batches",
+    ),
     **{
         f"callbacks.{option}": _AT_LEAST_1
         for option in [
@@ -127,55 +165,95 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check(config: DictConfig) -> None:
-    """Checks the options that have a range.
+    """Checks what can be known without importing the classes.
 
     Raises:
-        UsageError: naming the option, its value and what is allowed.
+        UsageError: if a group is given as a value, an option is out of its range, or what a callback or schedule
+            monitors is never measured.
     """
+    _check_groups(config)
     for option, (allowed, description) in _ALLOWED.items():
         value = OmegaConf.select(config, option, default=None)
         if value is not None and not allowed(value):
             raise UsageError(f"{option}={value}: must be {description}")
+    _check_monitors(config)
+
+
+def _check_groups(config: DictConfig) -> None:
+    for choice in config.get("choices") or {}:
+        group, _, package = str(choice).partition("@")
+        key = package or group.replace("/", ".")
+        value = OmegaConf.select(config, key, throw_on_missing=False)
+        if value is not None and not isinstance(value, DictConfig):
+            raise UsageError(f"{key}={value}: is a group of options; choose with {group}={value}")
+
+
+def _check_monitors(config: DictConfig) -> None:
+    if OmegaConf.select(config, "data.validation_size") != 0:
+        return
+    for key, node in _nodes(config):
+        monitor = OmegaConf.select(node, "monitor", throw_on_missing=False)
+        if isinstance(monitor, str) and monitor.startswith("val/"):
+            raise UsageError(
+                f"{key}.monitor={monitor}: there are no validation images; hold some out with data.validation_size=1000"
+            )
 
 
 def check_calls(config: DictConfig) -> None:
-    """Checks the names, and where they are annotated simply the types, of the options of every `_target_` node.
+    """Checks the options of every `_target_` node: their names, simple types, and that none is missing.
 
     Imports what the targets name, but calls nothing.
 
     Raises:
-        UsageError: naming the option and what there is, or the type that it must have.
+        UsageError: naming the option and what is allowed.
     """
     for key, node in _nodes(config):
         if "_target_" in node:
             target = str(node["_target_"])
             try:
-                parameters = inspect.signature(pkgutil.resolve_name(target)).parameters
+                accepted = parameters(target)
             except (ImportError, AttributeError, TypeError, ValueError) as error:
                 raise UsageError(f"{key}._target_={target}: cannot be loaded: {error}") from error
-            _check_call(key, node, parameters)
+            _check_call(key, node, accepted)
 
 
 def _nodes(node: DictConfig, key: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """A node and all below it, with their keys. A node that an interpolation refers to is met in its own place."""
     yield key, node
-    for name in node:
-        child, name = node[name], str(name)
-        if isinstance(child, DictConfig):
-            yield from _nodes(child, f"{key}.{name}" if key else name)
+    for name in map(str, node):
+        if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
+            continue
+        if isinstance(node[name], DictConfig):
+            yield from _nodes(node[name], f"{key}.{name}" if key else name)
 
 
-def _check_call(key: str, node: DictConfig, parameters: Mapping[str, inspect.Parameter]) -> None:
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+def _check_call(key: str, node: DictConfig, accepted: Mapping[str, inspect.Parameter]) -> None:
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     for name in map(str, node):
         if name.startswith("_"):
             continue
-        if name not in parameters:
+        if name not in accepted:
             if open_ended:
                 continue
-            raise UsageError(unknown_option(f"{key}.{name}", parameters))
-        kind, value = parameters[name].annotation, node[name]
-        accepted = (int, float) if kind is float else kind
+            raise UsageError(unknown_option(f"{key}.{name}", accepted))
+        kind, value = accepted[name].annotation, node[name]
+        types = (int, float) if kind is float else kind
         if kind in (int, float, str, bool) and not (
-            isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
+            isinstance(value, types) and isinstance(value, bool) == (kind is bool)
         ):
             raise UsageError(f"{key}.{name}={value}: must be of type {kind.__name__}")
+    if missing := _missing(node, accepted):
+        raise UsageError(f"{key} also needs {', '.join(missing)}: add +{key}.{missing[0]}=VALUE")
+
+
+def _missing(node: DictConfig, accepted: Mapping[str, inspect.Parameter]) -> list[str]:
+    """Names of the options that a call needs and does not get. Partial calls get the others later."""
+    if node.get("_partial_") or node.get("_args_"):
+        return []
+    return [
+        name
+        for name, parameter in accepted.items()
+        if parameter.default is parameter.empty
+        and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and name not in node
+    ]

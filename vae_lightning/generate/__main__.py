@@ -1,6 +1,6 @@
 """`python -m vae_lightning.generate VERB RUN`."""
 
-from . import main
+from .command import main
 
 __all__: list[str] = []
 

@@ -1,0 +1,141 @@
+"""Samples, reconstructions and codes of images."""
+
+import argparse
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ..posteriors import point, spread
+from ..runs import plain_cell
+from ..runs.loading import LoadedRun
+from .image_files import pixels, write_images
+from .inputs import named_images
+
+if TYPE_CHECKING:
+    from ..vae import VAE
+
+__all__ = [
+    "Codes", "decode", "encode", "reconstruct", "sample", "write_codes", "write_reconstructions", "write_samples",
+]  # fmt: skip
+
+AT_ONCE = 1000  # images that are decoded or encoded at the same time
+COLUMNS = 10  # of a picture of reconstructions
+
+
+class Codes(NamedTuple):
+    """Codes of images.
+
+    Attributes:
+        points: the code that stands for each image, its posterior mean where that has a closed form: `(N, latent_dim)`.
+        spreads: standard deviations of the posteriors `(N, latent_dim)`.
+    """
+
+    points: Tensor
+    spreads: Tensor
+
+
+@torch.no_grad()
+def sample(model: "VAE", count: int, temperature: float = 1.0, labels: Tensor | None = None) -> Tensor:
+    """Returns decoded codes from the prior: `(count, C, H, W)`, uint8.
+
+    Args:
+        model: on any device.
+        count: of samples.
+        temperature: factor by which codes are scaled.
+        labels: classes `(count,)`, for a model that is conditional on them.
+    """
+    parts, start = [], 0
+    for size in _sizes(count):
+        part = None if labels is None else labels[start : start + size].to(model.device)
+        prior = model.prior_distribution(part)
+        codes = prior.sample(() if prior.batch_shape else (size,))  # a conditional prior's batch is the labels'
+        parts.append(pixels(model.decode(codes if temperature == 1 else temperature * codes, part).mean))
+        start += size
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def decode(model: "VAE", codes: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Returns pictures `(N, C, H, W)`, uint8, of codes `(N, latent_dim)` and, where known, their classes `(N,)`."""
+    return torch.cat([pixels(model.decode(*part).mean) for part in _parts(model, codes, labels)])
+
+
+@torch.no_grad()
+def reconstruct(model: "VAE", images: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Returns reconstructions, uint8, of images `(N, C, H, W)` in [0, 1] and, where known, their classes `(N,)`."""
+    return torch.cat([pixels(model.reconstruct(*part)) for part in _parts(model, images, labels)])
+
+
+@torch.no_grad()
+def encode(model: "VAE", images: Tensor, labels: Tensor | None = None) -> Codes:
+    """Returns the codes, on the CPU, of images `(N, C, H, W)` in [0, 1] and, where known, their classes `(N,)`."""
+    posteriors: Iterator[Distribution] = (model.encode(*part) for part in _parts(model, images, labels))
+    found = [(point(posterior).cpu(), spread(posterior).cpu()) for posterior in posteriors]
+    points, spreads = zip(*found, strict=True)
+    return Codes(torch.cat(points), torch.cat(spreads))
+
+
+def write_samples(run: LoadedRun, options: argparse.Namespace, output: Path) -> dict[Path, str]:
+    """Writes samples; returns what was written, by file, as all verbs do."""
+    torch.manual_seed(options.seed)
+    return {output: write_images(sample(run.model, options.count, options.temperature), output)}
+
+
+def write_reconstructions(run: LoadedRun, options: argparse.Namespace, output: Path) -> dict[Path, str]:
+    """Writes images and their reconstructions: as arrays, or in rows of a picture, images above reconstructions."""
+    torch.manual_seed(options.seed)
+    images, labels, _, _ = named_images(run, options)
+    originals, reconstructions = pixels(images), reconstruct(run.model, images, labels)
+    if output.suffix == ".npz":
+        np.savez_compressed(output, images=originals.numpy(), reconstructions=reconstructions.numpy())
+        return {output: f"{len(images)} images and their reconstructions"}
+    columns = min(COLUMNS, len(images))
+    rows = zip(originals.split(columns), reconstructions.split(columns), strict=True)
+    pairs = torch.cat([_padded(row, columns) for pair in rows for row in pair])
+    write_images(pairs, output, columns)
+    return {output: f"{len(images)} images above their reconstructions"}
+
+
+def write_codes(run: LoadedRun, options: argparse.Namespace, output: Path) -> dict[Path, str]:
+    """Writes codes and standard deviations with the images' names and classes: as arrays or as a table."""
+    torch.manual_seed(options.seed)
+    images, labels, names, classes = named_images(run, options)
+    points, spreads = (part.numpy() for part in encode(run.model, images, labels))
+    if output.suffix == ".npz":
+        np.savez_compressed(output, means=points, stddevs=spreads, names=np.array(names), classes=np.array(classes))
+    else:
+        numbers = range(1, points.shape[1] + 1)
+        with output.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "class", *(f"mean_{i}" for i in numbers), *(f"stddev_{i}" for i in numbers)])
+            for name, label, code, deviation in zip(names, classes, points, spreads, strict=True):
+                writer.writerow([plain_cell(name), plain_cell(label), *code, *deviation])
+    return {output: f"codes of {len(images)} images"}
+
+
+def _sizes(total: int) -> Iterator[int]:
+    """Sizes of the parts of so many images, with a progress bar where there are several."""
+    from tqdm import tqdm
+
+    sizes = [min(AT_ONCE, total - start) for start in range(0, total, AT_ONCE)]
+    yield from tqdm(sizes, unit="part", disable=None if len(sizes) > 1 else True)
+
+
+def _parts(model: "VAE", inputs: Tensor, labels: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Inputs and labels in parts, on the model's device."""
+    start = 0
+    for size in _sizes(len(inputs)):
+        part = slice(start, start + size)
+        yield inputs[part].to(model.device), None if labels is None else labels[part].to(model.device)
+        start += size
+
+
+def _padded(images: Tensor, count: int) -> Tensor:
+    """Images, filled up to a number with black ones."""
+    return torch.cat([images, images.new_zeros(count - len(images), *images.shape[1:])])
