@@ -86,7 +86,7 @@ def test_the_aggregate_posterior_has_the_moments_of_its_samples() -> None:
 
 def test_the_aggregate_of_posteriors_with_dependent_dimensions() -> None:
     torch.manual_seed(0)
-    means, factors = torch.randn(300, 3).double(), torch.randn(300, 3, 3).double().tril() + torch.eye(3)
+    means, factors = torch.randn(300, 3).double(), torch.randn(300, 3, 3).double().tril(-1) + torch.eye(3)
     posterior = MultivariateNormal(means, scale_tril=factors)
     aggregate = Aggregate()
     aggregate.update(posterior)

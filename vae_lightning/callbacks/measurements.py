@@ -20,7 +20,7 @@ from ..evaluation import bounds, codes, geometry, probes, quality
 from ..evaluation.reference import reference
 from ..posteriors import point
 from ..vae import VAE
-from .drawing import drawing, tested_batches
+from .drawing import drawing, model_of, on_device, tested_batches
 
 __all__ = ["Measurements"]
 
@@ -73,16 +73,15 @@ class Measurements(Callback):
         self.cache = cache
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not isinstance(pl_module, VAE):
-            raise TypeError(f"this callback measures a VAE, not a {type(pl_module).__name__}")
+        model = model_of(pl_module)
         if not trainer.is_global_zero:
             return
         started = time.perf_counter()
-        with drawing(pl_module):
+        with drawing(model):
             torch.manual_seed(0)
-            metrics = self._measure(trainer, pl_module)
+            metrics = self._measure(trainer, model)
         values = {f"test/{name}": torch.tensor(value).double() for name, value in metrics.items()}
-        pl_module.log_dict(values, rank_zero_only=True)
+        model.log_dict(values, rank_zero_only=True)
         log.info("measured   %d metrics in %.1f s", len(metrics), time.perf_counter() - started)
 
     def _measure(self, trainer: Trainer, model: VAE) -> Metrics:
@@ -148,7 +147,7 @@ class Measurements(Callback):
         return metrics
 
     def _distances(self, model: VAE, data: Any, classifier: quality.Classifier) -> Metrics:
-        real, train = (_on_device(model, data.examples(name, self.quality_images)) for name in ("test", "train"))
+        real, train = (on_device(model, *data.examples(name, self.quality_images)) for name in ("test", "train"))
         if min(len(real.images), len(train.images)) < 2:
             return {}
         parts = list(_parts(real))
@@ -166,7 +165,7 @@ class Measurements(Callback):
         return metrics
 
     def _paths(self, model: VAE, data: Any, steps: int = 16) -> Metrics:
-        images, labels = _on_device(model, data.examples("test", min(self.quality_images, 200)))
+        images, labels = on_device(model, *data.examples("test", min(self.quality_images, 200)))
         if len(images) < 2:
             return {}
         ends = point(model.encode(images, labels))
@@ -203,18 +202,14 @@ def _is_labelled(data: Any) -> bool:
     return all(Batch(*data.examples(name, 1)).labels is not None for name in ("train", "test"))
 
 
-def _on_device(model: VAE, examples: Sequence[Any]) -> Batch:
-    images, labels = Batch(*examples)
-    return Batch(images.to(model.device), None if labels is None else labels.to(model.device))
-
-
 def _parts(batch: Batch, size: int = 1000) -> Iterator[Batch]:
     for start in range(0, len(batch.images), size):
-        yield Batch(*(None if tensor is None else tensor[start : start + size] for tensor in batch))
+        images, labels = (None if tensor is None else tensor[start : start + size] for tensor in batch)
+        yield Batch(images, labels)  # type: ignore[arg-type]
 
 
 def _encoded(model: VAE, examples: Sequence[Any]) -> tuple[Tensor, Any]:
     """Codes `(N, latent_dim)` and labels of images, on the CPU."""
     batch = Batch(*examples)
-    found = [point(model.encode(*_on_device(model, part))).cpu() for part in _parts(batch)]
+    found = [point(model.encode(*on_device(model, *part))).cpu() for part in _parts(batch)]
     return torch.cat(found), batch.labels

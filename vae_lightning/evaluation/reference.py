@@ -65,10 +65,12 @@ def reference(data: LabelledData, device: torch.device, probe_images: int, cache
     train, test = _labelled(data.examples("train", IMAGES)), _labelled(data.examples("test", IMAGES))
     classes = max(len(data.class_names), *(int(labels.max()) + 1 for _, labels in (train, test)))
     file = cache_folder(cache) / f"{_digest(f'{VERSION} {probe_images} {classes}', *train, *test)}.pt"
+    # Made first, so that it takes the same from torch's random state whether or not there is a file.
+    untrained = quality.Classifier(train[0].shape[1:], classes)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{file}.lock"):
-            found = _read(file, quality.Classifier(train[0].shape[1:], classes))
+            found = _read(file, untrained)
             if found is None:
                 found = judge(data.name, train, test, classes, probe_images, device)
                 _write(file, found)
@@ -134,7 +136,7 @@ def _digest(settings: str, *tensors: Tensor) -> str:
     digest = hashlib.sha256(settings.encode())
     for tensor in tensors:
         digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.numpy())
+        digest.update(tensor.numpy().data)
     return digest.hexdigest()[:24]
 
 
