@@ -201,7 +201,9 @@ def test_the_terms_are_those_that_the_runs_have(two: list[Run], drawn: list[Figu
 
 def test_runs_without_curves_or_with_damaged_ones(two: list[Run]) -> None:
     two[0].figures.mkdir()
-    np.savez(two[0].curves_file, loss=np.ones(3), loss_steps=np.ones(2), rate=np.ones((2, 2)), rate_steps=np.ones((2, 2)))
+    np.savez(
+        two[0].curves_file, loss=np.ones(3), loss_steps=np.ones(2), rate=np.ones((2, 2)), rate_steps=np.ones((2, 2))
+    )
     assert learning_curves(two[0]) == {}
     assert learning_curves(two[1]) == {}
     compare(two)
@@ -251,5 +253,3 @@ def test_unknown_metrics_have_a_readable_name(tmp_path: Path) -> None:
     assert describe("test/tiny").write(3.2e-5) == "3.2e-05"
     assert describe("test/tiny").write(0.0) == "0.000"
     assert describe("test/active_units").write(1234) == "1,234"
-
-

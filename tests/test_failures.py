@@ -86,7 +86,9 @@ def test_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as error:
         torch.empty(10**15)
     for found in (error.value, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), MemoryError()):
-        assert explain_failure(found, "run", 512).startswith("out of memory with data.batch_size=512: try a smaller one")
+        assert explain_failure(found, "run", 512).startswith(
+            "out of memory with data.batch_size=512: try a smaller one"
+        )
 
 
 def test_artefacts_do_not_tell_where_a_user_works(tmp_path: Path) -> None:

@@ -132,7 +132,10 @@ def resume(run: Run, **options: Any) -> bool:
         ({"callbacks__figures": ...}, "callbacks.figures._target_: .* was started with .*FinalFigures. Set it to"),
         ({"logger": {}}, "logger.tensorboard._target_: .* was started with"),
         ({"engine__steps_per_call": 50}, "engine.steps_per_call=50: "),
-        ({"trainer__max_epochs": 1}, "trainer.max_epochs=1: .*run has trained 2 epochs; a run can be extended, but not"),
+        (
+            {"trainer__max_epochs": 1},
+            "trainer.max_epochs=1: .*run has trained 2 epochs; a run can be extended, but not",
+        ),
         ({"trainer__max_steps": 10}, "trainer.max_steps=10: .*run was started with trainer.max_steps=None; a run can"),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
@@ -163,7 +166,9 @@ def test_the_same_run_is_resumed_or_extended(tmp_path: Path, options: dict[str, 
 def test_an_interrupted_run_is_not_shortened(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", trainer__max_steps=10)
     run.metrics_file.unlink()
-    with pytest.raises(UsageError, match=r"trainer.max_epochs=1: .*run was started with trainer.max_epochs=2; a run can"):
+    with pytest.raises(
+        UsageError, match=r"trainer.max_epochs=1: .*run was started with trainer.max_epochs=2; a run can"
+    ):
         resume(run, trainer__max_epochs=1, trainer__max_steps=10)
     assert resume(run, trainer__max_steps=20)
 

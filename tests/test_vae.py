@@ -14,12 +14,16 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from vae_lightning.callbacks import FinalFigures, LossLines, SampleGrids, drawing
+from vae_lightning.callbacks import FinalFigures, LossLines, SampleGrids
+from vae_lightning.callbacks.drawing import drawing
+from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.engine.graphs import CapturedStep
+from vae_lightning.engine.strategies import OneDevice
 from vae_lightning.objectives import ELBO, AsPrinted
 from vae_lightning.report.picture import learning_curves
 from vae_lightning.runs import Run
+from vae_lightning.train import Built, build
 from vae_lightning.vae import VAE
 
 
@@ -28,7 +32,7 @@ def built(folder: Path, *overrides: str, callbacks: list[Callback] | None = None
     config = compose_config(*TINY, "logger=none", *overrides)
     config.callbacks, config.run_dir = {}, str(folder)
     seed_everything(config.seed, verbose=False)
-    made = build_run(config)
+    made = build(config)
     made.trainer.callbacks += callbacks or []
     return made
 
@@ -203,15 +207,15 @@ def test_several_steps_in_a_call_are_the_same_steps(
         "callbacks.grids.every_n_batches=5",
     ]
     if graph:
-        monkeypatch.setattr("vae_lightning.vae.CapturedStep", Replayed)
-        monkeypatch.setattr("vae_lightning.vae.VAE._can_capture", lambda model: engine.cuda_graph)
+        monkeypatch.setattr("vae_lightning.engine.strategies.CapturedStep", Replayed)
+        monkeypatch.setattr(OneDevice, "_can_capture", lambda strategy: True)
         Replayed.recorded.clear()
     found = []
     for name, options in [("one", []), ("many", ["engine.steps_per_call=10", f"engine.cuda_graph={graph}"])]:
         config = compose_config(*TINY, *settings, *options)
         config.run_dir = str(tmp_path / name)
         seed_everything(0, verbose=False)
-        model, data, trainer, stopwatch = build_run(config)
+        model, data, trainer, stopwatch = build(config)
         trainer.fit(model, datamodule=data)
         grids = {path.name: path.read_bytes() for path in (tmp_path / name).glob("figures/grids/*.png")}
         found.append((model.state_dict(), grids, learning_curves(Run(tmp_path / name)), stopwatch.images))

@@ -112,9 +112,11 @@ def _lead() -> int:
         with suppress(OSError):
             forget_paths(Folders.sweep / "multirun.yaml")
     if Folders.sweep is not None and sweep_runs(Folders.sweep):
-        from .report import compare
+        from .report import compare, print_comparison
 
-        code = max(code, 1 if compare(Folders.sweep) else 0)
+        comparison = compare(Folders.sweep)
+        print_comparison(comparison)
+        code = max(code, 1 if comparison.unfinished else 0)
     return code
 
 

@@ -80,7 +80,7 @@ def style() -> AbstractContextManager[None]:
 
 
 def tile(images: Tensor, columns: int) -> Tensor:
-    """Returns one picture `(C, H', W')` of images `(N, C, H, W)` in [0, 1], in rows of `columns` with hairlines between."""
+    """Returns one picture `(C, H', W')` of images `(N, C, H, W)` in [0, 1], in rows of `columns`, hairlines between."""
     return make_grid(images, nrow=columns, padding=1, pad_value=0.35).clamp(0, 1)
 
 
@@ -116,7 +116,7 @@ def draw_picture(axes: Axes, picture: Tensor) -> None:
 
 
 def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
-    """Returns at most `count` of the items, evenly spaced from first to last, as R's `seq(1, n, length.out = count)`."""
+    """Returns at most `count` items, evenly spaced from first to last, like R's `seq(1, n, length.out = count)`."""
     chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     return [items[i] for i in chosen]
 
@@ -212,7 +212,7 @@ def labelled_tiles(
 
 
 def traversals(images: Tensor, labels: Sequence[str], values: Sequence[float], title: str) -> Figure:
-    """Returns a figure of images `(R, S, C, H, W)`: a row for each traversed dimension, a column for each of its values."""
+    """Returns a figure of images `(R, S, C, H, W)`: a row for each traversed dimension, a column for each value."""
     rows, columns = images.shape[:2]
     figure = Figure(figsize=(0.62 * columns + 1.3, 0.62 * rows + 0.9), layout="constrained")
     axes = figure.add_subplot()

@@ -34,7 +34,7 @@ def run_table(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def mean_table(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame | None:
-    """Returns means and standard deviations over seeds as text, a row for each group of runs that differ in nothing else.
+    """Returns means and standard deviations over seeds as text, a row for each group that differs in nothing else.
 
     None where the seed does not differ.
     """

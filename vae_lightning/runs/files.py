@@ -13,7 +13,7 @@ __all__ = ["forget_paths", "load_yaml", "read_hydra", "write_file", "write_json"
 
 
 def load_yaml(file: Path) -> Any:
-    """Returns the content of a YAML file as plain data; no tag constructs an object. Uses the C reader if there is one."""
+    """Returns the content of a YAML file as plain data, by the C reader if there is one; no tag makes an object."""
     return yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 

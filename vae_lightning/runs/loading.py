@@ -120,7 +120,11 @@ def _config(run: Run) -> dict[str, Any]:
     if not run.folder.is_dir():
         raise LoadError(f"{run.folder}: no such folder")
     if not run.config_file.is_file():
-        hint = "this is a sweep; name one of the runs in it" if sweep_runs(run.folder) else "there is no run in this folder"
+        hint = (
+            "this is a sweep; name one of the runs in it"
+            if sweep_runs(run.folder)
+            else "there is no run in this folder"
+        )
         raise LoadError(f"{run.folder}: {hint}")
     if reason := too_new(run):
         raise LoadError(f"{run.folder}: {reason}")
@@ -181,7 +185,9 @@ def _vet_target(target: Any, place: str, trust: tuple[str, ...]) -> None:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:  # a trusted module may raise anything
         missing = isinstance(error, ModuleNotFoundError) and module.startswith(str(error.name))
-        hint = f"; the folder that has {module.split('.')[0]} in it must be on PYTHONPATH" if trusted and missing else ""
+        hint = (
+            f"; the folder that has {module.split('.')[0]} in it must be on PYTHONPATH" if trusted and missing else ""
+        )
         raise LoadError(f"{place}._target_={target}: cannot be loaded: {error}{hint}") from error
     if trusted:
         return

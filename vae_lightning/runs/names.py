@@ -72,7 +72,7 @@ def run_names(runs: Sequence[Run]) -> Labels:
 
 
 def run_labels(runs: Sequence[Run], keys: Sequence[str]) -> Labels:
-    """Returns what tells each run apart: the keys that differ with its values, and its name where these are not enough."""
+    """Returns what tells each run apart: the keys that differ with their values, and its name where it needs one."""
     names, short = run_names(runs), short_names(keys)
     labels = {run: ", ".join(f"{short[key]} = {shown(run.option(key))}" for key in keys) for run in runs}
     counts = Counter(labels.values())
@@ -94,7 +94,7 @@ def shown(value: Any) -> str:
     >>> shown(0.0036835616), shown("0.001"), shown("conv"), shown(None)
     ('0.003684', '0.001', 'conv', '–')
     """
-    if value is None or value != value:  # noqa: PLR0124 -- NaN, as a table has it
+    if value is None or value != value:
         return "–"
     text = str(value)
     return f"{float(text):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", text) else text

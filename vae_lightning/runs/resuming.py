@@ -101,4 +101,6 @@ def _different(option: str, was: Any, is_now: Any, place: str) -> str:
         return f"{option}: {place} was started with {option}={was}. Set it to resume this run, {advice}"
     if was is None:
         return f"{option}={is_now}: {place} was started without it. Leave it out to resume this run, {advice}"
-    return f"{option}={is_now}: {place} was started with {option}={was}. Only the same run resumes: set it back, {advice}"
+    return (
+        f"{option}={is_now}: {place} was started with {option}={was}. Only the same run resumes: set it back, {advice}"
+    )

@@ -8,7 +8,7 @@
     <run>/train.log
     <run>/tensorboard/            events
     <run>/checkpoints/last.ckpt   from which the run is resumed
-    <run>/checkpoints/best.ckpt   the epoch that a ModelCheckpoint chose, if there is one: what was tested, and is loaded
+    <run>/checkpoints/best.ckpt   chosen by a ModelCheckpoint, if there is one: what was tested, and is loaded
     <run>/figures/                every figure as PNG; figures.npz: the arrays they were drawn from; explorer.npz:
                                   what the report's explorer shows; curves.npz: the terms of the loss by step
     <run>/metrics.json            written last, whole or not at all: it marks a finished run
