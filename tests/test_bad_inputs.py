@@ -26,14 +26,14 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from vae_lightning import generate, train
+from vae_lightning import cli, generate
 from vae_lightning.config.sweeps import Folders
 from vae_lightning.data.sources import DataError, TestImagesOnly
 from vae_lightning.report import __main__ as report
 from vae_lightning.runs import NEEDED, Run
 
 Change = Callable[[Path], object]
-MAINS = {"vae-train": train.main, "vae-generate": generate.main, "vae-report": report.main}
+MAINS = {"vae-train": cli.main, "vae-generate": generate.main, "vae-report": report.main}
 QUICK = [*TINY, "callbacks=none", "trainer.max_epochs=1"]
 QUICK = [option for option in QUICK if not option.startswith("callbacks.")]
 

@@ -163,13 +163,13 @@ def test_a_search_goes_on(tmp_path: Path) -> None:
     """One that is killed in its second trial takes that up again, with the same values, and then finishes."""
     pytest.importorskip("optuna")
     program = (
-        "import os, signal; from vae_lightning import train\n"
-        "real, calls = train.train, []\n"
-        "def killed(config, run):\n"
+        "import os, signal; from vae_lightning import cli\n"
+        "real, calls = cli._execute, []\n"
+        "def killed(config, run, swept):\n"
         "    calls.append(1)\n"
-        "    return real(config, run) if len(calls) < 2 else os.kill(os.getpid(), signal.SIGKILL)\n"
-        "train.train = killed\n"
-        "train.main()\n"
+        "    return real(config, run, swept) if len(calls) < 2 else os.kill(os.getpid(), signal.SIGKILL)\n"
+        "cli._execute = killed\n"
+        "cli.main()\n"
     )
     command = [sys.executable, "-c", program, *SEARCH, "hydra.sweeper.n_trials=3"]
     killed = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=100)

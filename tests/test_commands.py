@@ -290,15 +290,15 @@ def test_a_failed_job_leaves_no_model_behind() -> None:
     """What Hydra keeps of a failed job must not keep the job's model and data."""
     program = textwrap.dedent("""
         import gc, sys
-        from vae_lightning import train
+        from vae_lightning import cli
         def count():
             gc.collect()
             return sum(type(o).__name__ in ("VAE", "ResidentLoader") for o in gc.get_objects())
         seen = []
-        check = train.check
-        train.check = lambda config: (seen.append(count()), check(config))
+        check = cli.check
+        cli.check = lambda config: (seen.append(count()), check(config))
         try:
-            train.main()
+            cli.main()
         except SystemExit as done:
             print("left", seen, count(), "exit", done.code)
     """)

@@ -376,7 +376,7 @@ def refused(run: Path, message: str, trust: tuple[str, ...] = ()) -> None:
     "target",
     [
         "os.system", "builtins.eval", "subprocess.Popen", "pathlib.Path.touch", "torch.hub.load", "torch.load", "eval",
-        "torch.optim.adam.torch.hub.load", "torch.nn.modules.module.torch.load", "vae_lightning.train.os.system",
+        "torch.optim.adam.torch.hub.load", "torch.nn.modules.module.torch.load", "vae_lightning.training.os.system",
         "vae_lightning.runs.write_json", "vae_lightning.data.sources.gzip.open", "torch.nn.init.normal_", "",
         "torch.nn.functional.relu", "vae_lightning.nothing.There", "torchvision.models.resnet18", 3, None, ["os"],
     ],

@@ -34,7 +34,7 @@ from vae_lightning.report.claims import chapter_claims
 from vae_lightning.report.metrics import METRICS
 from vae_lightning.runs import Run
 from vae_lightning.runs.run import NEEDED
-from vae_lightning.train import build
+from vae_lightning.training import build
 from vae_lightning.vae import VAE
 
 

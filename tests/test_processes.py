@@ -166,7 +166,7 @@ import sys
 from pathlib import Path
 from vae_lightning import compose
 from vae_lightning.runs import Run
-from vae_lightning.train import execute
+from vae_lightning.training import execute
 
 execute(compose(*sys.argv[1:]), Run(Path("run")))
 """

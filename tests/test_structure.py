@@ -86,6 +86,6 @@ def test_every_module_says_what_it_is_for_and_what_it_offers(module: str) -> Non
 
 
 def test_the_commands_start_without_torch() -> None:
-    modules = "vae_lightning.train, vae_lightning.generate, vae_lightning.report.__main__"
+    modules = "vae_lightning.cli, vae_lightning.generate, vae_lightning.report.__main__"
     program = f"import sys, {modules}; print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "[]"

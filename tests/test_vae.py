@@ -23,7 +23,7 @@ from vae_lightning.engine.strategies import OneDevice
 from vae_lightning.objectives import ELBO, AsPrinted
 from vae_lightning.report.picture import learning_curves
 from vae_lightning.runs import Run
-from vae_lightning.train import Built, build
+from vae_lightning.training import Built, build
 from vae_lightning.vae import VAE
 
 

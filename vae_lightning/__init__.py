@@ -1,25 +1,39 @@
 """Variational autoencoders compared: PyTorch Lightning experiments composed with Hydra.
 
-A trained run is put to use by `load_run`:
+In Python as on the command line: compose a configuration, train, compare several runs, load one.
 
->>> from vae_lightning import load_run
+>>> from vae_lightning import compare, compose, load_run, train
+>>> runs = [train(compose("data=glyphs", f"model.latent_dim={d}")) for d in (2, 16)]  # doctest: +SKIP
+>>> compare(runs).table  # doctest: +SKIP
 >>> run = load_run("multirun/…/latent_dim-2")  # doctest: +SKIP
 >>> images = run.model.sample(64)  # doctest: +SKIP
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .config.compose import compose
+    from .report import Comparison, compare
     from .runs.loading import LoadedRun, LoadError, load_run
+    from .training import train
 
-__all__ = ["LoadError", "LoadedRun", "load_run"]
-__version__ = "0.1.0"
+__all__ = ["Comparison", "LoadError", "LoadedRun", "compare", "compose", "load_run", "train"]
+__version__ = "0.2.0"
+
+_HOMES = {
+    "compose": "config.compose",
+    "Comparison": "report",
+    "compare": "report",
+    "LoadError": "runs.loading",
+    "LoadedRun": "runs.loading",
+    "load_run": "runs.loading",
+    "train": "training",
+}
 
 
 def __getattr__(name: str) -> Any:
     # Only now, because the commands answer before PyTorch is imported.
-    if name in __all__:
-        from .runs import loading
-
-        return getattr(loading, name)
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

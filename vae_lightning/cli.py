@@ -1,4 +1,4 @@
-"""`vae-train` and `python -m vae_lightning.train`: what surrounds a training, or a sweep of them, on the command line.
+"""`vae-train` and `python -m vae_lightning.cli`: what surrounds a training, or a sweep of them, on the command line.
 
 Until a job is to be trained this module imports neither torch nor Lightning, so that help, `--cfg` and mistakes in the
 command are answered at once.
@@ -178,7 +178,7 @@ def _free_memory() -> None:
 
 
 def _execute(config: DictConfig, run: Run, swept: Sequence[str] = ()) -> dict[str, Any]:
-    from .train import execute
+    from .training import execute
 
     return execute(config, run, swept)
 

@@ -393,9 +393,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-
-
-if __name__ == "__main__":
-    from vae_lightning.cli import main
-
-    main()
