@@ -31,6 +31,7 @@ from vae_lightning.config.sweeps import Folders
 from vae_lightning.data.sources import DataError, TestImagesOnly
 from vae_lightning.report import __main__ as report
 from vae_lightning.runs import NEEDED, Run
+from vae_lightning.training import build
 
 Change = Callable[[Path], object]
 MAINS = {"vae-train": cli.main, "vae-generate": generate.main, "vae-report": report.main}
@@ -409,13 +410,13 @@ def test_no_override_gives_a_traceback(
 ) -> None:
     """Everything is composed, checked and made; only the training is left out."""
 
-    def make(config: DictConfig, run: Run) -> dict[str, float]:
+    def make(config: DictConfig, run: Run, swept: object) -> dict[str, float]:
         config.run_dir = str(run.folder)
-        train.build(config)
+        build(config)
         return {"test/elbo": 0.0}
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "train", make)
+    monkeypatch.setattr(cli, "_execute", make)
     capfd.readouterr()
     code = run("vae-train", "data=glyphs", *overrides, f"hydra.run.dir={tmp_path / 'run'}", "resume=true")
     said = capfd.readouterr()

@@ -128,7 +128,10 @@ MNIST = {"_target_": "vae_lightning.data.sources.TorchvisionMNIST", "dataset": "
             {"data__source": MNIST, "data__name": "mnist", "data__batch_size": 64, "choices": {"data": "mnist"}},
             ["data", "data.batch_size"],
         ),
-        ({"engine__steps_per_call": 50, "trainer__precision": "bf16-mixed", "choices": {"trainer": "fast"}}, ["trainer"]),
+        (
+            {"engine__steps_per_call": 50, "trainer__precision": "bf16-mixed", "choices": {"trainer": "fast"}},
+            ["trainer"],
+        ),
         ({"callbacks__figures__samples": 4, "logger": {}}, []),
         ({"callbacks__averaging": AVERAGING}, ["callbacks.averaging._target_"]),
         ({"choices": {"experiment": "smoke"}}, []),

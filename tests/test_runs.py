@@ -150,7 +150,10 @@ def test_another_run_is_not_resumed(tmp_path: Path, options: dict[str, Any], mes
     ("options", "extends"),
     [
         ({}, False),
-        ({"data__root": "/elsewhere", "trainer__enable_progress_bar": False, "trainer__enable_model_summary": True}, False),
+        (
+            {"data__root": "/x", "trainer__enable_progress_bar": False, "trainer__enable_model_summary": True},
+            False,
+        ),
         ({"callbacks__figures": {**configuration()["callbacks"]["figures"], "cache": "/tmp"}}, False),
         ({"run_dir": "somewhere", "logger__tensorboard__save_dir": "${run_dir}"}, False),
         ({"study": "renamed", "resume": True}, False),

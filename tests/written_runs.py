@@ -80,7 +80,8 @@ def write_figures(run: Run, labelled: bool = True, **arrays: Any) -> None:
     np.savez(run.arrays_file, reconstructions=images, samples=images, **(figures | both | arrays))
     explorer = {
         "codes": codes, "images": images, "explained": np.array([0.5, 0.2]), "box": np.array([[-3.0, -3], [3, 3]]),
-        "lattice": np.zeros((3, 3, 1, 4, 4), np.uint8), "dimensions": np.array([0, 1]), "values": np.array([-1.0, 0, 1]),
+        "lattice": np.zeros((3, 3, 1, 4, 4), np.uint8), "dimensions": np.array([0, 1]),
+        "values": np.array([-1.0, 0, 1]),
         "slides": np.zeros((2, 3, 1, 4, 4), np.uint8),
     }  # fmt: skip
     np.savez(run.explorer_file, **(explorer | both | arrays))

@@ -29,9 +29,9 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = {key: _renamed(node) for key, node in config.items()}
     model = found.get("model")
-    if isinstance(model, dict) and "engine" not in found:
-        if moved := {key: model.pop(key) for key in ENGINE if key in model}:
-            found["engine"] = moved
+    moved = {key: model.pop(key) for key in ENGINE if key in model} if isinstance(model, dict) else {}
+    if moved and "engine" not in found:
+        found["engine"] = moved
     return found
 
 
