@@ -1,6 +1,7 @@
 """Who may import whom, and what is imported when."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,38 +11,33 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vae_lightning"
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in PACKAGE.rglob("*.py")}
 
-PLAIN = {"architectures", "likelihoods", "objectives", "parts", "priors", "data", "evaluation", "plots"}
-ALLOWED = {
-    "vae": {"capture", "objectives", "parts", "priors"},
-    "parts": set(),
-    "processes": {"runs"},
-    "callbacks": {"plots", "evaluation", "parts", "runs", "vae"},
-    "report": {"plots", "evaluation", "runs", "report"},
-    "capture": set(),
-    "checkpoints": {"callbacks", "errors", "runs"},
-    "measurements": {"callbacks", "evaluation", "vae"},
-    "resuming": {"errors", "runs"},
-    "runs": set(),
+# Rooms from the ground up: each may import those that are named, all of them above it. So there is no cycle.
+ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "loading": {"errors", "runs"},
-    "generate": {"errors", "loading", "runs", "image_files", "data", "evaluation", "plots"},
-    "image_files": {"errors", "plots"},
-    "__init__": {"loading"},
-    "schema": {"errors", "runs"},
-    "train": {
-        "errors",
-        "runs",
-        "schema",
-        "report",
-        "callbacks",
-        "checkpoints",
-        "parts",
-        "processes",
-        "resuming",
-        "vae",
-    },
+    "plots": set(),
+    "latent_spaces": set(),
+    "likelihoods": set(),
+    "posteriors": set(),
+    "engine": set(),
+    "priors": {"latent_spaces"},
+    "architectures": {"posteriors"},
+    "data": {"engine"},
+    "objectives": {"data", "posteriors"},
+    "vae": {"data", "engine", "likelihoods", "objectives", "posteriors", "priors"},
+    "evaluation": {"data", "objectives", "posteriors"},
+    "runs": {"errors"},
+    "config": {"errors", "runs"},
+    "report": {"plots", "runs"},
+    "generate": {"data", "errors", "evaluation", "latent_spaces", "plots", "posteriors", "runs"},
+    "callbacks": {"data", "engine", "evaluation", "plots", "posteriors", "runs", "vae"},
+    "training": {"callbacks", "config", "data", "engine", "errors", "runs", "vae"},
+    "cli": {"config", "engine", "report", "runs", "training"},
+    "__init__": {"config", "report", "runs", "training"},
 }
-HYDRA = {"schema", "train", "resuming", "runs", "report", "errors", "loading"}
+HYDRA = {"cli", "config", "runs"}
+OMEGACONF = {*HYDRA, "training"}  # which is handed a configuration
+ENGINE_FOR_ALL = {"shards", "lightning"}  # modules of the engine that rooms other than training and cli may import
+ENGINE = {"callbacks": {"signals"}}  # and more of them, by room
 
 
 def imports(path: Path) -> set[str]:
@@ -64,17 +60,48 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = path.parents[node.level - 1].relative_to(PACKAGE).parts
             names = [(*base, *node.module.split("."))] if node.module else [(*base, alias.name) for alias in node.names]
-            found |= {f"project:{name[0]}" for name in names}
+            found |= {f"project:{'.'.join(name[:2])}" for name in names}
     return found
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports(module: str) -> None:
-    part = module.split("/")[0]
+    room = module.split("/")[0]
     found = imports(MODULES[module])
     project = {name.removeprefix("project:") for name in found if name.startswith("project:")}
-    assert project <= ALLOWED.get(part, PLAIN if part in PLAIN else set()) | {part}
-    assert part in HYDRA or not {"hydra", "omegaconf"} & found
+    assert {name.split(".")[0] for name in project} <= ALLOWED[room] | {room}
+    if room not in ("engine", "training", "cli"):
+        engine = {name.split(".")[1] for name in project if name.startswith("engine")}
+        assert engine <= ENGINE_FOR_ALL | ENGINE.get(room, set())
+    assert room in HYDRA or "hydra" not in found
+    assert room in OMEGACONF or "omegaconf" not in found
+
+
+def test_there_is_no_cycle() -> None:
+    order = list(ALLOWED)
+    assert all(order.index(other) < order.index(room) for room in order for other in ALLOWED[room])
+    assert set(order) == {module.split("/")[0] for module in MODULES}
+
+
+def test_the_model_knows_nothing_of_how_it_is_executed() -> None:
+    text = MODULES["vae"].read_text()
+    assert len(text.splitlines()) <= 140
+    machinery = "cuda|graph|rng|seed|world_size|rank|global_step|steps_per_call|autocast|memory_format|isinstance"
+    assert re.findall(machinery, text) == []
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"engine/lightning"}))
+def test_private_attributes_of_lightning_are_used_in_one_file(module: str) -> None:
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr):
+            assert ast.unparse(node.value) in ("self", "cls", "func"), ast.unparse(node)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_type_of_distribution_is_asked_for_where_any_will_do(module: str) -> None:
+    if module.split("/")[0] in ("callbacks", "evaluation", "report", "generate"):
+        named = re.findall(r"^from torch\.distributions import (.*)$", MODULES[module].read_text(), re.MULTILINE)
+        assert set(named) <= {"Distribution"}
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from ..engine.lightning import calls_done
 from .batch import Batch
 from .images import FetchedImages, StoredImages, images_of
 from .loaders import Batches, EpochShuffle, ResidentLoader, SourceOrder, worker_loader
@@ -187,7 +188,7 @@ class ImageDataModule(LightningDataModule):
         sampler = SourceOrder(size) if overfit else EpochShuffle(size, self.seed)
         if self.trainer:
             # A resumed training starts with the rest of the epoch in which it was interrupted.
-            calls = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+            calls = calls_done(self.trainer)
             sampler.set_epoch(self.trainer.current_epoch)
             sampler.done = calls * images_per_call if calls * images_per_call < size else 0
         return self._loader("train", images_per_call, sampler)
