@@ -80,6 +80,8 @@ class Curves(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.steps and trainer.is_global_zero and not is_trial(trainer):
             arrays: dict[str, Any] = {}
             for name, values in self.values.items():
