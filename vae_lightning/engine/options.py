@@ -14,10 +14,10 @@ from .lightning import steps_between_checkpoints
 
 __all__ = ["Options", "fused", "settle"]
 
-# What a callback may override that Lightning calls for each step, or for each of its calls.
+# What a callback overrides that counts steps, or changes how they are taken.
 STEP_HOOKS = (
     "on_after_backward", "on_before_backward", "on_before_optimizer_step", "on_before_zero_grad", "on_train_batch_end",
-    "on_train_batch_start",
+    "on_train_batch_start", "on_train_epoch_start",
 )  # fmt: skip
 
 
