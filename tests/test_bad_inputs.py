@@ -30,7 +30,8 @@ from vae_lightning import cli, generate
 from vae_lightning.config.sweeps import Folders
 from vae_lightning.data.sources import DataError, TestImagesOnly
 from vae_lightning.report import __main__ as report
-from vae_lightning.runs import NEEDED, Run
+from vae_lightning.runs import Run
+from vae_lightning.runs.run import NEEDED
 from vae_lightning.training import build
 
 Change = Callable[[Path], object]
@@ -220,7 +221,7 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
     "an unknown precision": (nothing, ["vae-train", *QUICK, "trainer.precision=8"], 2, "must be one of"),
     "no epochs": (nothing, ["vae-train", *QUICK, "trainer.max_epochs=0"], 2, "trainer.max_epochs=0"),
     "no devices": (nothing, ["vae-train", *QUICK, "trainer.devices=0"], 2, "trainer.devices=0"),
-    "an unknown strategy": (nothing, ["vae-train", *QUICK, "+trainer.strategy=dpp"], 2, "dpp"),
+    "an unknown strategy": (nothing, ["vae-train", *QUICK, "+trainer.strategy=dpp"], 2, "must be one of auto, ddp"),
     "more workers than none": (nothing, ["vae-train", *QUICK, "data.num_workers=-1"], 2, "data.num_workers=-1"),
     "all images held out": (nothing, ["vae-train", *QUICK, "data.validation_size=96"], 1, "data.validation_size=96"),
     "objective and prior": (
@@ -248,7 +249,7 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
         nothing,
         ["vae-train", *QUICK, f"hydra.run.dir={ONE}", "resume=true", "seed=5"],
         2,
-        "only the same run resumes",
+        "was started with",
     ),
     "resuming from half a checkpoint": (
         lambda folder: (remove(METRICS)(folder), cut(CKPT, 0.5)(folder)),
