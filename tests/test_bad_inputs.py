@@ -249,7 +249,7 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
         nothing,
         ["vae-train", *QUICK, f"hydra.run.dir={ONE}", "resume=true", "seed=5"],
         2,
-        "was started with",
+        "seed=5: sweep/latent_dim-2 was started with seed=0. Only the same run resumes",
     ),
     "resuming from half a checkpoint": (
         lambda folder: (remove(METRICS)(folder), cut(CKPT, 0.5)(folder)),
