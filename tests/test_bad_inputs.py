@@ -171,6 +171,28 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
     "misspelt option": (nothing, ["vae-train", "model.latentdim=2"], 2, "Did you mean model.latent_dim?"),
     "misspelt group": (nothing, ["vae-train", "modle=conv"], 2, "modle"),
     "misspelt choice": (nothing, ["vae-train", "data=kmist"], 2, "Did you mean data=kmnist?"),
+    "a short name": (nothing, ["vae-train", "latent_dim=16"], 2, "latent_dim: no such option. Did you mean model.lat"),
+    "a group as value": (nothing, ["vae-train", "model.prior=vamp"], 2, "choose with model/prior=vamp"),
+    "a group as value in a sweep": (nothing, ["vae-train", "model.prior=vamp,a", "-m"], 2, "with model/prior=vamp"),
+    "an option that is not listed": (
+        nothing, ["vae-train", "model.optimizer.weight_decay=0.1"], 2, "add it with +model.optimizer.weight_decay=0.1"
+    ),
+    "no folder of configurations": (nothing, ["vae-train", "--config-dir=nowhere"], 2, "nowhere' not found"),
+    "no validation images to monitor": (
+        nothing,
+        ["vae-train", *QUICK, "+callbacks.stop={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/a}"],
+        2,
+        "callbacks.stop.monitor=val/a: there are no validation images",
+    ),
+    "an optimizer refuses": (
+        nothing, ["vae-train", *QUICK, "+model.optimizer.eps=-1"], 2, "model.optimizer: Invalid epsilon value: -1"
+    ),
+    "all jobs of a sweep": (
+        nothing, ["vae-train", "data=glyphs", "seed=1,2", "model.latent_dim=0", "-m"], 2, "seed-2: model.latent_dim=0"
+    ),
+    "no images at all": (
+        nothing, ["vae-train", "data=glyphs", "data.source.train_size=0"], 2, "data.source.train_size: must be a whole"
+    ),
     "option twice": (nothing, ["vae-train", *QUICK, "seed=1,1", "-m"], 2, "1 stands there 2 times"),
     "a sweep without -m": (nothing, ["vae-train", "seed=0,1"], 2, "which needs --multirun"),
     "unbalanced brackets": (nothing, ["vae-train", "data.image_shape=[1,28"], 2, "cannot be read"),
@@ -199,7 +221,7 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
     "an unknown precision": (nothing, ["vae-train", *QUICK, "trainer.precision=8"], 2, "must be one of"),
     "no epochs": (nothing, ["vae-train", *QUICK, "trainer.max_epochs=0"], 2, "trainer.max_epochs=0"),
     "no devices": (nothing, ["vae-train", *QUICK, "trainer.devices=0"], 2, "trainer.devices=0"),
-    "an unknown strategy": (nothing, ["vae-train", *QUICK, "+trainer.strategy=dpp"], 2, "dpp"),
+    "an unknown strategy": (nothing, ["vae-train", *QUICK, "+trainer.strategy=dpp"], 2, "must be one of auto, ddp"),
     "more workers than none": (nothing, ["vae-train", *QUICK, "data.num_workers=-1"], 2, "data.num_workers=-1"),
     "all images held out": (nothing, ["vae-train", *QUICK, "data.validation_size=96"], 1, "data.validation_size=96"),
     "objective and prior": (
@@ -324,6 +346,13 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
         "2 of 2 runs",
     ),
 }  # fmt: skip
+
+
+if not torch.cuda.is_available():
+    TABLE["no GPU"] = (
+        nothing, ["vae-train", "trainer=gpu"], 2, "trainer.accelerator=gpu: there is no GPU here; use trainer=cpu"
+    )  # fmt: skip
+    TABLE["no GPU to generate with"] = (nothing, [*SAMPLE, "--device", "cuda"], 2, "there is no CUDA device here")
 
 
 def test_the_table_is_long_enough() -> None:

@@ -16,6 +16,7 @@ import torch
 from conftest import TINY, run_command
 from omegaconf import OmegaConf
 from PIL import Image
+from torch.distributions import Normal
 
 from vae_lightning import LoadError, load_run
 from vae_lightning.errors import UsageError
@@ -293,6 +294,7 @@ def test_any_posterior_is_exported(
     assert ("without stddev, which cannot be exported" in done.stdout) == (outputs == ["mean"])
     session = onnxruntime.InferenceSession(tmp_path / "model-encoder.onnx")
     assert [output.name for output in session.get_outputs()] == outputs
+    assert Normal(0.0, 1.0)._validate_args  # as before
     loaded = load_run(run, trust=["own_parts"])
     images, labels = loaded.test_images(3)
     labels = labels if decoder else None

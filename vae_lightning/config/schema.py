@@ -127,6 +127,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a whole number of at least 1, or auto",
     ),
     "trainer.num_nodes": _AT_LEAST_1,
+    "trainer.strategy": _one_of("auto", "ddp"),  # the engine's own strategies do the rest
     # Under the others, the images would have to have the model's precision as well.
     "trainer.precision": _one_of("32-true", "bf16-mixed", "16-mixed", 32, "32"),
     "trainer.accumulate_grad_batches": _AT_LEAST_1,

@@ -1,11 +1,15 @@
 """A model for use without this package: encoder and decoder as ONNX files, or the weights as a plain state dict."""
 
 import argparse
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from ..errors import UsageError
 from ..posteriors import point, spread
@@ -121,16 +125,32 @@ def _export(file: Path, module: nn.Module, inputs: dict[str, Tensor], outputs: l
     """Writes one ONNX file; returns what it contains."""
     batch = torch.export.Dim("batch")
     try:
-        torch.onnx.export(
-            module.eval(), tuple(inputs.values()), file, input_names=list(inputs), output_names=outputs, dynamo=True,
-            verbose=False, dynamic_shapes=tuple({0: batch} for _ in inputs), external_data=False,
-        )  # fmt: skip
+        with _without_validation(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "# The axis name", UserWarning)  # images and labels share it
+            torch.onnx.export(
+                module.eval(), tuple(inputs.values()), file, input_names=list(inputs), output_names=outputs,
+                dynamo=True, verbose=False, dynamic_shapes=tuple({0: batch} for _ in inputs), external_data=False,
+            )  # fmt: skip
         worst = _largest_difference(file, module, inputs)
-    except Exception as error:  # the exporter and the runtime raise many kinds, of the model's own code as well
-        raise _ExportError(f"{type(error).__name__} in {file.name}") from error
+    except Exception as error:  # the exporter and the runtime raise many kinds, and so does the model's own code
+        while error.__cause__:
+            error = error.__cause__  # type: ignore[assignment]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise _ExportError(f"{file.name}: {reason}") from error
     if not worst <= TOLERANCE:
         raise _ExportError(f"{file.name} differs from PyTorch by {worst:.1g}")
     return f"{' and '.join(inputs)} to {' and '.join(outputs)}; differs from PyTorch by at most {worst:.0e}"
+
+
+@contextmanager
+def _without_validation() -> Iterator[None]:
+    """Makes distributions that do not check their arguments: such a check depends on values and has no ONNX."""
+    before = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(before)
 
 
 def _largest_difference(file: Path, module: nn.Module, inputs: dict[str, Tensor]) -> float:
