@@ -30,7 +30,8 @@ from vae_lightning import cli, generate
 from vae_lightning.config.sweeps import Folders
 from vae_lightning.data.sources import DataError, TestImagesOnly
 from vae_lightning.report import __main__ as report
-from vae_lightning.runs import NEEDED, Run
+from vae_lightning.runs import Run
+from vae_lightning.runs.run import NEEDED
 from vae_lightning.training import build
 
 Change = Callable[[Path], object]
@@ -226,7 +227,7 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
         nothing,
         ["vae-train", *QUICK, f"hydra.run.dir={ONE}", "resume=true", "seed=5"],
         2,
-        "only the same run resumes",
+        "seed=5: sweep/latent_dim-2 was started with seed=0. Only the same run resumes",
     ),
     "resuming from half a checkpoint": (
         lambda folder: (remove(METRICS)(folder), cut(CKPT, 0.5)(folder)),

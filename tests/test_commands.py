@@ -281,8 +281,10 @@ def test_a_sweep_without_callbacks_and_loggers_still_has_a_table(vae_train: Comm
     assert "validated  elbo" in done.stdout
     assert "val elbo" in done.stdout
     assert "mean ± standard deviation over seeds" in done.stdout
-    assert sorted(path.name for path in (tmp_path / "made" / "report").iterdir()) == ["index.html", "metrics.csv"]
-    contents = ".hydra config.yaml environment.json metrics.json train.log"
+    assert sorted(path.name for path in (tmp_path / "made" / "report").iterdir()) == [
+        "comparison.png", "index.html", "metrics.csv"
+    ]  # fmt: skip
+    contents = ".hydra config.yaml environment.json figures metrics.json train.log"
     assert sorted(path.name for path in (tmp_path / "made" / "seed-0").iterdir()) == contents.split()
 
 

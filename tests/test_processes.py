@@ -33,13 +33,13 @@ TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
 def test_every_image_once_an_epoch(processes: int) -> None:
-    parts = [list(Batches(100, 32, EpochShuffle(100, seed=3), rank, processes)) for rank in range(processes)]
+    parts = [list(Batches(32, EpochShuffle(100, seed=3), rank, processes)) for rank in range(processes)]
     assert all(len(part) == 4 for part in parts)
     whole = [torch.cat([torch.from_numpy(chosen.indices) for chosen in step]) for step in zip(*parts, strict=True)]
     assert torch.equal(torch.cat(whole), EpochShuffle(100, seed=3).order())
     if processes > 1:
         for step in zip(*parts, strict=True):
-            assert [chosen.part[1] for chosen in step] == [sum(len(chosen.indices) for chosen in step)] * processes
+            assert [chosen.shard[1] for chosen in step] == [sum(len(chosen.indices) for chosen in step)] * processes
             assert max(len(chosen.indices) for chosen in step) - min(len(chosen.indices) for chosen in step) <= 1
 
 

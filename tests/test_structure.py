@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
 HYDRA = {"cli", "config", "runs"}
 OMEGACONF = {*HYDRA, "training"}  # which is handed a configuration
 ENGINE_FOR_ALL = {"shards", "lightning"}  # modules of the engine that rooms other than training and cli may import
+PUBLIC = {"_exit", "_fields", "_replace", "_target_"}  # names with an underscore that are documented
 ENGINE = {"callbacks": {"signals"}}  # and more of them, by room
 
 
@@ -93,7 +94,7 @@ def test_the_model_knows_nothing_of_how_it_is_executed() -> None:
 @pytest.mark.parametrize("module", sorted(set(MODULES) - {"engine/lightning"}))
 def test_private_attributes_of_lightning_are_used_in_one_file(module: str) -> None:
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
-        if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr):
+        if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr) and node.attr not in PUBLIC:
             assert ast.unparse(node.value) in ("self", "cls", "func"), ast.unparse(node)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config.compose import compose
-    from .report import Comparison, compare
+    from .report.compare import Comparison, compare
     from .runs.loading import LoadedRun, LoadError, load_run
     from .training import train
 
@@ -23,8 +23,8 @@ __version__ = "0.2.0"
 
 _HOMES = {
     "compose": "config.compose",
-    "Comparison": "report",
-    "compare": "report",
+    "Comparison": "report.compare",
+    "compare": "report.compare",
     "LoadError": "runs.loading",
     "LoadedRun": "runs.loading",
     "load_run": "runs.loading",

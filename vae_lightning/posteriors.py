@@ -84,9 +84,9 @@ def spread(posterior: Distribution) -> Tensor:
 def moments(posterior: Distribution) -> tuple[Tensor, Tensor]:
     """Returns the mean `(…, latent_dim)` and the covariance `(…, latent_dim, latent_dim)`, those of samples by default.
 
-    Samples are drawn from torch's random state.
+    Where the dimensions are independent, it is the variances `(…, latent_dim)`.
     """
-    z = posterior.sample((20_000,) if not posterior.batch_shape else (SAMPLES,))
+    z = posterior.sample((20_000,) if not posterior.batch_shape else (SAMPLES,)).double()
     mean = z.mean(0)
     centred = (z - mean).movedim(0, -1)
     return mean, centred @ centred.mT / (len(z) - 1)
@@ -94,7 +94,7 @@ def moments(posterior: Distribution) -> tuple[Tensor, Tensor]:
 
 @moments.register
 def _(posterior: Independent) -> tuple[Tensor, Tensor]:
-    return posterior.mean, torch.diag_embed(posterior.variance)
+    return posterior.mean, posterior.variance
 
 
 @moments.register

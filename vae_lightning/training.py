@@ -28,6 +28,7 @@ from .callbacks.curves import DivergenceError, refuse_divergence
 from .config import check, check_calls, make
 from .data.datamodule import ImageDataModule
 from .engine.batch_norm import SharedBatchNorms
+from .engine.lightning import is_trial
 from .engine.options import Options, fused, settle
 from .engine.processes import Processes
 from .engine.random_state import RandomState
@@ -113,7 +114,7 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
             logging.getLogger().setLevel(logging.ERROR)
         processes.start(trainer, run.folder)
         metrics = _fit_and_test(built, run, checkpoint)
-    if not trainer.is_global_zero or trainer.fast_dev_run:
+    if not trainer.is_global_zero or is_trial(trainer):
         return metrics
     stopwatch = built.stopwatch
     metrics |= {
@@ -255,7 +256,7 @@ def _fit_and_test(built: Built, run: Run, checkpoint: Path | None) -> dict[str, 
     metrics = stopwatch.validated | {name: value.item() for name, value in trainer.callback_metrics.items()} | best
     if diverged := [name for name, value in metrics.items() if not math.isfinite(value)]:
         raise DivergenceError(f"{', '.join(diverged)}: NaN or infinite; a lower model.optimizer.lr may help")
-    if trainer.fast_dev_run:
+    if is_trial(trainer):
         log.info("tried      one batch of training, validation and test (trainer.fast_dev_run): no result is kept\n")
     return metrics
 

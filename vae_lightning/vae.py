@@ -85,7 +85,7 @@ class VAE(LightningModule):
     def sample(self, count: int, labels: Tensor | None = None) -> Tensor:
         """Returns means of p(x|z) `(count, C, H, W)` for codes drawn from the prior; labels, if any, are `(count,)`."""
         prior = self.prior_distribution(labels)
-        z = prior.sample(() if prior.batch_shape else (count,))  # type: ignore[arg-type]
+        z = prior.sample(() if prior.batch_shape else (count,))
         return self.decode(z, labels).mean
 
     def reconstruct(self, x: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from ..engine.lightning import is_trial
 from ..engine.signals import Interruption
 from ..runs import write_file
 from .drawing import batches_done, run_of
@@ -56,7 +57,7 @@ class Checkpoints(Checkpoint):
             self._save(trainer, pl_module)
 
     def _save(self, trainer: Trainer, module: LightningModule) -> None:
-        if not trainer.fast_dev_run:
+        if not is_trial(trainer):
             trainer.save_checkpoint(run_of(trainer).checkpoint_file, weights_only=False)
             self._saved = _fingerprint(module)
 

@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ..engine.lightning import is_trial
 from ..runs import write_file
 from .drawing import run_of
 
@@ -79,7 +80,9 @@ class Curves(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(trainer, pl_module)
-        if self.steps and trainer.is_global_zero and not trainer.fast_dev_run:
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.steps and trainer.is_global_zero and not is_trial(trainer):
             arrays: dict[str, Any] = {}
             for name, values in self.values.items():
                 arrays |= {name: np.array(values), f"{name}_steps": np.array(self.steps)}

@@ -68,8 +68,9 @@ class FinalFigures(Callback):
         subject = f"{data.name}, latent dimension {model.latent_dim}"
 
         codes = encode_all(model, tested_batches(trainer))
-        first = next(tested_batches(trainer))
-        originals, labels = (part if part is None else part[: self.reconstructions] for part in first)
+        images, labels = next(tested_batches(trainer))
+        originals = images[: self.reconstructions]
+        labels = None if labels is None else labels[: self.reconstructions]
         reconstructed, samples = model.reconstruct(originals, labels), model.sample(self.samples)
         yield "reconstructions", plots.reconstructions(originals, reconstructed, f"Test images: {subject}")
         columns = math.ceil(self.samples**0.5)

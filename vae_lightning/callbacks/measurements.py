@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 Metrics = dict[str, float]
 
+PATHS = 200  # images between which paths are decoded
+
 
 class Measurements(Callback):
     """Adds to the test metrics; the README's table says what each of them is.
@@ -165,7 +167,8 @@ class Measurements(Callback):
         return metrics
 
     def _paths(self, model: VAE, data: Any, steps: int = 16) -> Metrics:
-        images, labels = on_device(model, *data.examples("test", min(self.quality_images, 200)))
+        examples = data.examples("test", self.quality_images)
+        images, labels = on_device(model, *(part if part is None else part[:PATHS] for part in examples))
         if len(images) < 2:
             return {}
         ends = point(model.encode(images, labels))

@@ -4,7 +4,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.core.optimizer import LightningOptimizer, do_nothing_closure
 
-__all__ = ["calls_done", "count_calls", "count_steps", "do_not_count", "steps_between_checkpoints"]
+__all__ = ["calls_done", "count_calls", "count_steps", "do_not_count", "is_trial", "steps_between_checkpoints"]
 
 
 def count_steps(trainer: Trainer, steps: int) -> None:
@@ -27,7 +27,12 @@ def count_calls(trainer: Trainer, steps: int) -> None:
 
 def calls_done(trainer: Trainer) -> int:
     """Returns the calls of this epoch before an interrupted training was resumed."""
-    return trainer.fit_loop.epoch_loop.batch_progress.current.processed
+    return trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+
+
+def is_trial(trainer: Trainer) -> bool:
+    """Whether the training only tries a batch of everything (`fast_dev_run`), so that nothing is to be kept."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def steps_between_checkpoints(callback: Callback) -> int:

@@ -103,7 +103,7 @@ def _shape(args: Sequence[Any], name: str) -> Sequence[int]:
 
 def _is_still(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether the call draws nothing from the shared random state."""
-    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | dict(kwargs)
     if given.get("generator") is not None or given.get("train") is False:
         return True
     return given.get("dropout_p") == 0

@@ -52,9 +52,9 @@ class OneDevice(SingleDeviceStrategy):
         assert module is not None
         if trainer.state.fn == TrainerFn.FITTING:
             if self.options.channels_last:
-                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                module.to(memory_format=torch.channels_last)
             if self.options.compile:
-                self._compiled = torch.compile(module.training_step, dynamic=False)
+                self._compiled = torch.compile(module.training_step, dynamic=False)  # type: ignore[arg-type]
             module.automatic_optimization = not (self._by_graph or self.options.steps_per_call > 1 or _several(module))
         super().setup(trainer)
 
@@ -66,7 +66,7 @@ class OneDevice(SingleDeviceStrategy):
         # Under float16 the gradient scaler decides after each step whether it counts: nothing that could be recorded.
         return self.root_device.type == "cuda" and self.precision_plugin.precision != "16-mixed"
 
-    def training_step(self, batch: Any) -> Terms:  # type: ignore[override]
+    def training_step(self, batch: Any) -> Terms:
         module = self.lightning_module
         assert module is not None
         if module.automatic_optimization:
@@ -122,15 +122,15 @@ class OneDevice(SingleDeviceStrategy):
         for optimizer in optimizers:
             if module.trainer.gradient_clip_val and isinstance(optimizer, LightningOptimizer):
                 clip, norm = module.trainer.gradient_clip_val, module.trainer.gradient_clip_algorithm
-                module.clip_gradients(optimizer, clip, norm)
+                module.clip_gradients(optimizer, clip, norm)  # type: ignore[arg-type]
             optimizer.step()
         return torch.stack([term.detach() for term in terms.values()])
 
-    def validation_step(self, batch: Any, batch_idx: int) -> Any:  # type: ignore[override]
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
         with _noise_of(batch_idx):
             return super().validation_step(batch, batch_idx)
 
-    def test_step(self, batch: Any, batch_idx: int) -> Any:  # type: ignore[override]
+    def test_step(self, batch: Any, batch_idx: int) -> Any:
         with _noise_of(batch_idx):
             return super().test_step(batch, batch_idx)
 
@@ -154,15 +154,15 @@ class SeveralDevices(DDPStrategy):
         with sharded(batch):
             return batch._replace(batch=super().batch_to_device(batch.batch, device, dataloader_idx))
 
-    def training_step(self, batch: Any) -> Terms:  # type: ignore[override]
+    def training_step(self, batch: Any) -> Terms:
         with self._whole(batch) as mine:
             return _detached(super().training_step(mine))  # type: ignore[arg-type]
 
-    def validation_step(self, batch: Any, batch_idx: int) -> Any:  # type: ignore[override]
+    def validation_step(self, batch: Any, batch_idx: int) -> Any:
         with _noise_of(batch_idx), self._whole(batch) as mine:
             return super().validation_step(mine, batch_idx)
 
-    def test_step(self, batch: Any, batch_idx: int) -> Any:  # type: ignore[override]
+    def test_step(self, batch: Any, batch_idx: int) -> Any:
         with _noise_of(batch_idx), self._whole(batch) as mine:
             return super().test_step(mine, batch_idx)
 

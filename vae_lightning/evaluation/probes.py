@@ -1,4 +1,4 @@
-"""What codes tell of the classes, and how faithful a picture of them is; for some thousands of points."""
+"""How well codes separate the classes, and how faithful a picture of codes is; for some thousands of points."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ __all__ = ["Faithfulness", "class_accuracies", "faithfulness", "knn_accuracy", "
 
 
 def knn_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], neighbours: int = 10) -> float:
-    """Share of test points whose class the vote of their nearest training points tells.
+    """Returns the share of test points whose class is that of most of their nearest training points.
 
     Args:
         train: points `(N, D)` and classes `(N,)`.
         test: points `(M, D)` and classes `(M,)`.
-        neighbours: that vote; all of them where there are fewer.
+        neighbours: number of nearest training points; all of them where there are fewer.
     """
     (points, labels), (test_points, test_labels) = (_arrays(pair) for pair in (train, test))
     classifier = KNeighborsClassifier(n_neighbors=min(neighbours, len(points)))
@@ -27,7 +27,7 @@ def knn_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], neig
 
 
 def class_accuracies(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """Test accuracies of a nearest-neighbour vote and of a logistic regression on standardised points.
+    """Returns the test accuracies of a nearest-neighbour vote and of a logistic regression on standardised points.
 
     Args:
         train: points `(N, D)` and classes `(N,)`.
@@ -55,7 +55,12 @@ class Faithfulness(NamedTuple):
 
 
 def faithfulness(points: Tensor, picture: Tensor, neighbours: int = 12) -> Faithfulness:
-    """Of a picture `(N, 2)` or `(N, 1)` of points `(N, D)`, for neighbourhoods of so many; at least 3 points.
+    """Returns the faithfulness of a picture `(N, 2)` or `(N, 1)` of points `(N, D)`, at least 3.
+
+    Args:
+        points: `(N, D)`.
+        picture: of the points.
+        neighbours: size of the neighbourhoods that are compared.
 
     Source: Venna and Kaski (2006), https://doi.org/10.1016/j.neunet.2006.05.014.
     """
@@ -68,7 +73,7 @@ def faithfulness(points: Tensor, picture: Tensor, neighbours: int = 12) -> Faith
 
 
 def tsne(points: Tensor, seed: int = 0) -> Tensor:
-    """t-SNE picture `(N, 2)` of points `(N, D)`, at least 3, from their principal components.
+    """Returns a t-SNE picture `(N, 2)` of points `(N, D)`, at least 3, from their principal components.
 
     Source: van der Maaten and Hinton (2008), https://jmlr.org/papers/v9/vandermaaten08a.html.
     """

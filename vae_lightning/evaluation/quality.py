@@ -1,7 +1,8 @@
 """How close samples and reconstructions come to real images: distances between features of a small classifier.
 
-The classifier is trained on the data set's own classes. (The usual one was trained on colour photographs; what it sees
-in hiragana means little.) Distances are therefore comparable between models of one data set, not between data sets.
+The classifier is trained on the data set's own classes. (The usual one was trained on colour photographs; its
+features of hiragana mean little.) Distances are therefore comparable between models of one data set, not between
+data sets.
 """
 
 from collections.abc import Sequence
@@ -35,12 +36,12 @@ class Classifier(nn.Module):
         self.head = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, classes))
 
     def features(self, images: Tensor) -> Tensor:
-        """Features `(N, 64)` of images `(N, C, H, W)` in [0, 1], computed in parts, without gradients."""
+        """Returns features `(N, 64)` of images `(N, C, H, W)` in [0, 1], computed in parts, without gradients."""
         with torch.no_grad():
             return torch.cat([self.trunk(part) for part in images.split(1000)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits `(B, classes)` of images `(B, C, H, W)`."""
+        """Returns logits `(B, classes)` of images `(B, C, H, W)`."""
         return self.head(self.trunk(x))
 
 
@@ -48,7 +49,7 @@ class Classifier(nn.Module):
 def train_classifier(
     images: Tensor, labels: Tensor, classes: int, epochs: int = 6, batch_size: int = 128
 ) -> Classifier:
-    """A classifier of images `(N, C, H, W)` in [0, 1] with labels `(N,)`, in evaluation mode, on their device.
+    """Returns a classifier of images `(N, C, H, W)` in [0, 1] with labels `(N,)`, in evaluation mode, on their device.
 
     Draws from torch's random state.
     """
@@ -69,7 +70,7 @@ def train_classifier(
 
 @torch.no_grad()
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
-    """Share of images `(N, C, H, W)` whose label `(N,)` the classifier tells."""
+    """Returns the share of images `(N, C, H, W)` that the classifier gives their label `(N,)`."""
     found = torch.cat([classifier(part).argmax(1) for part in images.split(1000)])
     return (found == labels).double().mean().item()
 
@@ -89,9 +90,12 @@ class Distances(NamedTuple):
 
 
 def distances(real: Tensor, other: Tensor) -> Distances:
-    """Of features `(N, F)` and `(M, F)`, at least two each. The kernel's subsets draw from torch's random state."""
+    """Returns the distances of features `(N, F)` and `(M, F)`, at least two each.
+
+    The kernel's subsets are drawn from torch's random state.
+    """
     features = _Features(real.shape[1])
-    # Nothing to be gathered: in a training on several devices, one process has all images.
+    # Nothing is gathered: in a training on several devices, one process has all images.
     alone: Any = {"sync_on_compute": False}
     frechet = FrechetInceptionDistance(feature=features, **alone).set_dtype(torch.float64)
     kernel = KernelInceptionDistance(feature=features, subsets=50, subset_size=min(500, len(real), len(other)), **alone)
@@ -102,7 +106,7 @@ def distances(real: Tensor, other: Tensor) -> Distances:
 
 
 class _Features(nn.Module):
-    """Features that are there already."""
+    """Passes on features that are already computed."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """The metrics of runs as tables: a row for each run, and means over seeds where seeds differ."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -16,7 +17,7 @@ def metrics_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     """Returns a row for each run: `run`, `status`, a column for each key that differs, and one for each metric."""
     rows = []
     for run, name in run_names(runs).items():
-        row = {"run": name, "status": "finished" if run.finished else run.failure}
+        row: dict[str, Any] = {"run": name, "status": "finished" if run.finished else run.failure}
         row |= {key: None if (value := run.option(key)) is None else str(value) for key in keys}
         rows.append(row | (run.metrics if run.finished else {}))
     return pd.DataFrame(rows)

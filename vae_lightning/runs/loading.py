@@ -20,8 +20,8 @@ from .versions import too_new, upgraded
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
+    from ..data.batch import Batch
     from ..data.datamodule import ImageDataModule
     from ..vae import VAE
 
@@ -76,8 +76,8 @@ class LoadedRun:
         data.setup()
         return data
 
-    def test_images(self, count: int) -> "tuple[Tensor, Tensor]":
-        """Returns at most `count` test images `(N, C, H, W)` and their classes: the same ones in each call."""
+    def test_images(self, count: int) -> "Batch":
+        """Returns at most `count` test images `(N, C, H, W)` and their labels, if any: the same ones in each call."""
         return self.data.examples("test", count)
 
 

@@ -17,6 +17,7 @@ __all__ = ["check_same", "steps_taken_at"]
 
 log = logging.getLogger(__name__)
 
+# What matters most comes first, because the first difference is named.
 NODES = ("seed", "data", "model", "trainer", "engine", "callbacks", "logger")
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps")  # may grow: the run is extended
 
@@ -67,7 +68,7 @@ def check_same(config: DictConfig, run: Run) -> bool:
         raise UsageError(f"{place}: was started by {name}; finish it with that version, or train in another folder")
     before, after = (_resumed(found) for found in (run.config, now))
     extended = False
-    for option in sorted({*before, *after}):
+    for option in sorted({*before, *after}, key=lambda option: (NODES.index(option.partition(".")[0]), option)):
         was, is_now = before.get(option), after.get(option)
         if str(was) == str(is_now):
             continue
