@@ -69,6 +69,7 @@ class LatentExplorer(Callback):
                 "box": box,
                 "lattice": grey_values(_decoded(model, chart.lift(lattice))),
                 "explained": chart.explained,
+                "exact": torch.tensor(chart.exact),
                 "dimensions": used,
                 "values": values,
                 "slides": grey_values(_decoded(model, slides)),

@@ -41,7 +41,8 @@ class TensorBoardViews(Callback):
             codes = encode_all(model, [on_device(model, images, labels)]).points
         if model.latent_space.axes == 1:  # the projector wants at least two columns
             codes = model.latent_space.chart(codes).coordinates
-        classes = None if labels is None else [data.class_names[label] for label in labels.tolist()]
+        names = dict(enumerate(data.class_names))
+        classes = None if labels is None else [names.get(label, str(label)) for label in labels.tolist()]
         sprites = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         for logger in loggers:
             logger.experiment.add_embedding(codes, classes, sprites, trainer.global_step, "posterior means")

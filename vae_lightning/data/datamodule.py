@@ -120,7 +120,7 @@ class ImageDataModule(LightningDataModule):
         if self.splits:
             return
         train, test = self._load(train=True), self._load(train=False)
-        self._check(len(train))
+        self._check(len(train), len(test))
         self.class_names = self._names(train, test)
         if self.validation_size:
             generator = torch.Generator().manual_seed(self.validation_seed)
@@ -141,14 +141,19 @@ class ImageDataModule(LightningDataModule):
             return images.stored()
         return images
 
-    def _check(self, size: int) -> None:
-        """Raises a `DataError` where a process would be left without training images."""
+    def _check(self, size: int, test_size: int) -> None:
+        """Raises a `DataError` where nothing would be left to train on, or a process without images of a batch."""
         if self.validation_size >= size:
             raise DataError(f"data.validation_size={self.validation_size}: must be less than the {size} images")
-        shortest = (size - self.validation_size) % self.batch_size or self.batch_size
-        if self.trainer and shortest < self.trainer.world_size:
-            devices = self.trainer.world_size
-            raise DataError(f"data.batch_size={self.batch_size}: leaves a batch of {shortest} for {devices} devices")
+        processes = self.trainer.world_size if self.trainer else 1
+        for option, batch_size, images in [
+            ("batch_size", self.batch_size, size - self.validation_size),
+            ("eval_batch_size", self.eval_batch_size, self.validation_size),
+            ("eval_batch_size", self.eval_batch_size, test_size),
+        ]:
+            shortest = images % batch_size or batch_size
+            if shortest < processes:
+                raise DataError(f"data.{option}={batch_size}: leaves a batch of {shortest} for {processes} devices")
 
     def _names(self, *splits: StoredImages | FetchedImages) -> tuple[str, ...]:
         if not any(images.labelled for images in splits):
