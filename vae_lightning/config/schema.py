@@ -24,6 +24,16 @@ __all__ = ["Config", "check", "check_calls", "register"]
 
 
 @dataclass
+class Engine:
+    """How steps are taken; see `vae_lightning.engine.options.Options`. `trainer=fast` sets these."""
+
+    steps_per_call: int = 1
+    cuda_graph: bool = False
+    channels_last: bool = False
+    compile: bool = False
+
+
+@dataclass
 class Config:
     """The options of a run.
 
@@ -36,7 +46,7 @@ class Config:
         trainer: Lightning's trainer.
         callbacks: Lightning callbacks, by name.
         logger: Lightning loggers, by name.
-        engine: how steps are taken, options of `vae_lightning.engine.options.Options`.
+        engine: how steps are taken.
         run_dir: the run's folder, set when the run starts.
         choices: what was chosen of each group, set when the configuration has been composed.
     """
@@ -49,7 +59,7 @@ class Config:
     trainer: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
-    engine: dict[str, Any] = field(default_factory=dict)
+    engine: Engine = field(default_factory=Engine)
     run_dir: str = MISSING
     choices: dict[str, str] = field(default_factory=dict)
 
