@@ -27,12 +27,12 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from vae_lightning import cli, generate
+from vae_lightning.building import build
 from vae_lightning.config.sweeps import Folders
 from vae_lightning.data.sources import DataError, TestImagesOnly
 from vae_lightning.report import __main__ as report
 from vae_lightning.runs import Run
 from vae_lightning.runs.run import NEEDED
-from vae_lightning.training import build
 
 Change = Callable[[Path], object]
 MAINS = {"vae-train": cli.main, "vae-generate": generate.main, "vae-report": report.main}

@@ -22,6 +22,7 @@ from torch.distributions import (
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from vae_lightning.building import build
 from vae_lightning.callbacks import SampleGrids
 from vae_lightning.data.batch import Batch
 from vae_lightning.engine.lightning import (
@@ -35,7 +36,6 @@ from vae_lightning.engine.lightning import (
 from vae_lightning.engine.noise import NoiseError, WholeBatchNoise
 from vae_lightning.engine.options import Options, fused, settle
 from vae_lightning.engine.shards import Shard, sharded
-from vae_lightning.training import build
 
 X = torch.rand(7, 5, 4, generator=torch.Generator().manual_seed(1))
 

@@ -23,6 +23,7 @@ from torch.distributions import (
 from torch.distributions.transforms import TanhTransform
 from torch.utils.data import DataLoader
 
+from vae_lightning.building import build
 from vae_lightning.callbacks.measurements import Measurements
 from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
@@ -34,7 +35,6 @@ from vae_lightning.report.claims import chapter_claims
 from vae_lightning.report.metrics import METRICS
 from vae_lightning.runs import Run
 from vae_lightning.runs.run import NEEDED
-from vae_lightning.training import build
 from vae_lightning.vae import VAE
 
 

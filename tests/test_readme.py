@@ -86,7 +86,7 @@ def test_from_python_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(vae_lightning, "compose", lambda *overrides: compose(*overrides, *small))
     found: dict = {}
     exec(written, found)
-    assert found["comparison"].table["model.latent_dim"].astype(int).tolist() == [2, 16]
+    assert found["comparison"].table["model.latent_dim"].tolist() == [2, 16]
     assert (tmp_path / "two_or_sixteen" / "index.html").is_file()
     assert found["run"].model.latent_dim == 16
     assert found["reconstructions"].shape == (16, 1, 28, 28)

@@ -18,12 +18,12 @@ import torch
 from conftest import TINY, compose_config, run_command
 from pytorch_lightning import Callback, seed_everything
 
+from vae_lightning.building import build
 from vae_lightning.callbacks import Checkpoints
 from vae_lightning.engine.signals import Interrupted, Interruption
 from vae_lightning.report.picture import learning_curves
 from vae_lightning.runs import Run
 from vae_lightning.runs.resuming import steps_taken_at
-from vae_lightning.training import build
 
 SETTINGS = ["data.source.train_size=90", "data.batch_size=12", "trainer.log_every_n_steps=2"]
 SETTINGS += ["callbacks.losses.every_n_batches=4", "callbacks.grids.every_n_batches=4", "~callbacks.measurements"]

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from vae_lightning.building import Built, build
 from vae_lightning.callbacks import FinalFigures, LossLines, SampleGrids
 from vae_lightning.callbacks.drawing import drawing
 from vae_lightning.data.batch import Batch
@@ -23,7 +24,6 @@ from vae_lightning.engine.strategies import OneDevice
 from vae_lightning.objectives import ELBO, AsPrinted
 from vae_lightning.report.picture import learning_curves
 from vae_lightning.runs import Run
-from vae_lightning.training import Built, build
 from vae_lightning.vae import VAE
 
 

@@ -180,7 +180,7 @@ def _free_memory() -> None:
 def _execute(config: DictConfig, run: Run, swept: Sequence[str] = ()) -> dict[str, Any]:
     from .training import execute
 
-    return execute(config, run, swept)
+    return execute(config, run, swept).metrics
 
 
 if __name__ == "__main__":

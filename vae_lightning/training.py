@@ -16,31 +16,24 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
-from pytorch_lightning.loggers import Logger, TensorBoardLogger
-from pytorch_lightning.plugins import TorchSyncBatchNorm
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from .callbacks import Checkpoints, Curves, Stopwatch
-from .callbacks.checkpoints import AtomicCheckpointIO
+from .building import Built, build
+from .callbacks import Checkpoints
 from .callbacks.curves import DivergenceError, refuse_divergence
-from .config import check, check_calls, make
-from .data.datamodule import ImageDataModule
-from .engine.batch_norm import SharedBatchNorms
+from .config import check
 from .engine.lightning import is_trial
-from .engine.options import Options, fused, settle
 from .engine.processes import Processes
-from .engine.random_state import RandomState
 from .engine.signals import Interrupted, Interruption
-from .engine.strategies import OneDevice, SeveralDevices
 from .errors import UsageError
 from .runs import Run, forget_paths, short_names, short_path, write_file, write_json
 from .runs.loading import LoadedRun, load_run
 from .runs.resuming import check_same, steps_taken_at
 from .vae import VAE
 
-__all__ = ["Built", "build", "execute", "train"]
+__all__ = ["Outcome", "execute", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +65,29 @@ def train(config: DictConfig, folder: str | Path | None = None, progress: bool |
     run.folder.mkdir(parents=True, exist_ok=True)
     with _printing():
         try:
-            execute(config, run, progress=shown)
+            model = execute(config, run, progress=shown).model
         except Interrupted as stop:
             raise KeyboardInterrupt(f"{short_path(run.folder)}: interrupted; its state is kept") from stop
-    return load_run(run.folder, trust=_modules(config))
+    trust = _modules(config)
+    if model is None:
+        return load_run(run.folder, trust=trust)
+    return LoadedRun(Run(run.folder), model.cpu().eval().requires_grad_(False), run.config, tuple(trust))
 
 
-def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: bool | None = None) -> dict[str, Any]:
+class Outcome(NamedTuple):
+    """What came out of a run.
+
+    Attributes:
+        metrics: the content of `metrics.json`: the test metrics, per image in nats, and `epochs`, `steps`,
+            `parameters`, `seconds_training`, `images_per_second`, `latent_dim` and `seed`.
+        model: as it was tested; None for a run that was finished already.
+    """
+
+    metrics: dict[str, Any]
+    model: VAE | None
+
+
+def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: bool | None = None) -> Outcome:
     """Trains and tests one model and leaves a finished run on disk; what both Python and the command line call.
 
     Args:
@@ -86,10 +95,6 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
         run: where to.
         swept: keys that tell the run apart from others of its sweep.
         progress: whether a progress bar is shown; by default on a terminal.
-
-    Returns:
-        The content of `metrics.json`: the test metrics, per image in nats, and `epochs`, `steps`, `parameters`,
-        `seconds_training`, `images_per_second`, `latent_dim` and `seed`.
 
     Raises:
         UsageError: if an option is wrong.
@@ -99,7 +104,7 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
     extends = config.resume and run.config_file.is_file() and check_same(config, run)
     if config.resume and run.finished and not extends:
         log.info("finished   %s already\n", short_path(run.folder))
-        return dict(run.metrics)
+        return Outcome(dict(run.metrics), None)
     checkpoint = run.checkpoint_file if config.resume and run.checkpoint_file.is_file() else None
     with _quiet(), Processes(config.trainer) as processes:
         seed_everything(config.seed, verbose=False)
@@ -115,7 +120,7 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
         processes.start(trainer, run.folder)
         metrics = _fit_and_test(built, run, checkpoint)
     if not trainer.is_global_zero or is_trial(trainer):
-        return metrics
+        return Outcome(metrics, built.model)
     stopwatch = built.stopwatch
     metrics |= {
         "latent_dim": built.model.latent_dim,
@@ -134,108 +139,7 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
             log.info("%-9s  elbo %.2f = -(distortion %.2f + rate %.2f) nats per image", title, *terms)
     log.info("trained    %.1f s, %.0f images/s", stopwatch.seconds, metrics["images_per_second"])
     log.info("saved      %s\n", short_path(run.folder))
-    return metrics
-
-
-class Built(NamedTuple):
-    """Everything that a run is made of."""
-
-    model: VAE
-    data: ImageDataModule
-    trainer: Trainer
-    stopwatch: Stopwatch
-
-
-def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None) -> Built:
-    """Makes every object of the run, so that all mistakes in the configuration are found before data is read.
-
-    Args:
-        config: as composed from `conf/train.yaml`, with `run_dir`.
-        steps_taken: optimizer steps after which the training is resumed; what was logged later is forgotten.
-        progress: see `execute`.
-    """
-    check_calls(config)
-    device = _device(config.trainer.accelerator)
-    data = make(config.data)
-    model = make(config.model)
-    if not config.trainer.get("gradient_clip_val"):  # Lightning refuses to clip before a fused step
-        model.make_optimizer = fused(model.make_optimizer)
-    try:
-        optimizers = model.configure_optimizers()  # they are made again when the training starts
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"model.optimizer: {error}") from error
-    stopwatch = Stopwatch()
-    callbacks = [stopwatch, Curves(), RandomState(), *make(config.callbacks).values()]
-    options = Options(**config.engine)
-    several = config.trainer.get("devices", 1) != 1 or config.trainer.get("strategy", "auto") == "ddp"
-    strategy = SeveralDevices() if several else OneDevice(device, options)
-    plugins: list[Any] = [AtomicCheckpointIO(), TorchSyncBatchNorm() if device.type == "cuda" else SharedBatchNorms()]
-    if SLURMEnvironment.detect():  # submitit queues jobs again
-        plugins.append(SLURMEnvironment(auto_requeue=False))
-    trainer = make(
-        config.trainer,
-        accelerator=device.type,
-        strategy=strategy,
-        logger=[_make_logger(node, steps_taken) for node in config.logger.values()],
-        plugins=plugins,
-        use_distributed_sampler=False,  # the data module hands out shards itself
-        callbacks=callbacks,
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        default_root_dir=config.run_dir,
-        enable_progress_bar=bool(
-            config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress)
-        ),
-    )
-    _settle(options, strategy, model, data, trainer, optimizers)
-    return Built(model, data, trainer, stopwatch)
-
-
-def _settle(
-    options: Options,
-    strategy: OneDevice | SeveralDevices,
-    model: VAE,
-    data: ImageDataModule,
-    trainer: Trainer,
-    optimizers: list[Any],
-) -> None:
-    """Settles how many steps a call of Lightning's loop takes, and refuses what several optimizers cannot do."""
-    if len(model.minimised) > 1:
-        terms = ", ".join(model.minimised)
-        if isinstance(strategy, SeveralDevices):
-            raise UsageError(
-                f"trainer.devices: {terms} have an optimizer each, which needs a single device; use trainer=default"
-            )
-        if trainer.accumulate_grad_batches != 1:
-            raise UsageError(f"trainer.accumulate_grad_batches: must be 1, because {terms} have an optimizer each")
-    if isinstance(strategy, SeveralDevices):
-        if options.compile:
-            raise UsageError("engine.compile=true: needs a single device; use trainer=default or engine.compile=false")
-        return
-    schedules = [optimizer["lr_scheduler"] for optimizer in optimizers if isinstance(optimizer, dict)]
-    strategy.options, reason = settle(options, trainer, schedules)
-    if hasattr(data, "batches_per_call"):
-        data.batches_per_call = strategy.options.steps_per_call
-    elif strategy.options.steps_per_call > 1:
-        strategy.options, reason = settle(Options(compile=options.compile), trainer, schedules)
-    if reason and options.steps_per_call > 1:
-        log.info("steps      one for each call of Lightning's loop, because of %s", reason)
-
-
-def _device(accelerator: str) -> torch.device:
-    """The device of a training on one, and the kind of them on several."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
-        return torch.device("mps", 0)
-    if accelerator in ("auto", "cpu"):
-        return torch.device("cpu")
-    raise UsageError(f"trainer.accelerator={accelerator}: there is no GPU here; use trainer=cpu or trainer=default")
-
-
-def _make_logger(node: DictConfig, steps_taken: int) -> Logger:
-    if steps_taken and str(node["_target_"]).endswith(".TensorBoardLogger"):
-        return make(node, purge_step=steps_taken + 1)
-    return make(node)
+    return Outcome(metrics, built.model)
 
 
 def _fit_and_test(built: Built, run: Run, checkpoint: Path | None) -> dict[str, Any]:
@@ -328,6 +232,12 @@ def _describe(config: DictConfig, run: Run, built: Built) -> None:
         config.choices.get("model/objective"),
         f"{parameters:,}",
     )
+    if (
+        trainer.precision == "bf16-mixed"
+        and device.type == "cpu"
+        and "AVX512" not in torch.backends.cpu.get_cpu_capability()
+    ):
+        log.info("precision  bfloat16 is slow on this CPU, which only emulates it: trainer=default is faster")
     devices = f"{trainer.world_size} × {device.type}" if trainer.world_size > 1 else str(device)
     log.info("device     %s, precision %s, seed %d", devices, trainer.precision, config.seed)
 
@@ -385,6 +295,7 @@ def _quiet() -> Iterator[None]:
                 ".*isinstance.treespec.*",
                 ".*Total length of `list`.*",
                 ".*your dataloader is not resumable.*",
+                ".*Checkpoint directory .* exists and is not empty.*",
                 ".*will save all extracted features in buffer.*",
                 ".*Grad strides do not match bucket view strides.*",
                 ".*sync_dist=True.*when logging on epoch level.*",

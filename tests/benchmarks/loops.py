@@ -21,12 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import KMNIST
 from torchvision.transforms import ToTensor
 
+from vae_lightning.building import build
 from vae_lightning.config import CONFIGURATION
 from vae_lightning.data.glyphs import Glyphs
 from vae_lightning.data.loaders import Batches, EpochShuffle, ResidentLoader
 from vae_lightning.data.sources import Split
 from vae_lightning.engine.graphs import CapturedStep, make_capturable
-from vae_lightning.training import build
 from vae_lightning.vae import VAE
 
 __all__ = ["LOOPS", "TOGETHER", "Timing", "arithmetic_limit", "prepare", "profile", "scaled"]

@@ -167,8 +167,8 @@ class Measurements(Callback):
         return metrics
 
     def _paths(self, model: VAE, data: Any, steps: int = 16) -> Metrics:
-        examples = data.examples("test", self.quality_images)
-        images, labels = on_device(model, *(part if part is None else part[:PATHS] for part in examples))
+        images, labels = on_device(model, *data.examples("test", self.quality_images))
+        images, labels = images[:PATHS], None if labels is None else labels[:PATHS]
         if len(images) < 2:
             return {}
         ends = point(model.encode(images, labels))

@@ -6,8 +6,12 @@ from typing import Any
 
 from hydra import compose as compose_with_hydra
 from hydra import initialize_config_dir
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
+from ..errors import UsageError
+from .messages import explain
 from .schema import register
 
 __all__ = ["CONFIGURATION", "compose", "of_groups", "without_hydra"]
@@ -24,14 +28,20 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
         overrides: `KEY=VALUE` or `GROUP=CHOICE`, as on the command line; no sweeps.
         config_dir: a folder with groups of your own, as `--config-dir` names it.
 
+    Raises:
+        UsageError: naming the option, its value and what is allowed.
+
     >>> config = compose("data=glyphs", "model=mlp", "model.latent_dim=16")
     >>> config.model.latent_dim, config.choices["model"]
     (16, 'mlp')
     """
     register()
     search = [f"hydra.searchpath=[{Path(config_dir).resolve().as_uri()}]"] if config_dir else []
-    with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
-        composed = compose_with_hydra("train", overrides=[*overrides, *search], return_hydra_config=True)
+    try:
+        with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+            composed = compose_with_hydra("train", overrides=[*overrides, *search], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(explain(error, overrides)) from error
     choices = of_groups(composed.hydra.runtime.choices)
     return without_hydra(composed, choices)
 

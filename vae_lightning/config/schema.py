@@ -130,7 +130,6 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value == -1 or _whole(1)(value),
         "a whole number of at least 1, or -1: no limit",
     ),
-    "trainer.strategy": _one_of("auto", "ddp"),
     "trainer.accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.devices": (
         lambda value: value in ("auto", -1) or _whole(1)(value),

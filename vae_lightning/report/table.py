@@ -15,12 +15,20 @@ SAME_FOR_ALL_SEEDS = {"parameters", "epochs"}
 
 def metrics_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     """Returns a row for each run: `run`, `status`, a column for each key that differs, and one for each metric."""
+    options = {key: _column([run.option(key) for run in runs]) for key in keys}
     rows = []
-    for run, name in run_names(runs).items():
+    for position, (run, name) in enumerate(run_names(runs).items()):
         row: dict[str, Any] = {"run": name, "status": "finished" if run.finished else run.failure}
-        row |= {key: None if (value := run.option(key)) is None else str(value) for key in keys}
+        row |= {key: values[position] for key, values in options.items()}
         rows.append(row | (run.metrics if run.finished else {}))
     return pd.DataFrame(rows)
+
+
+def _column(values: list[Any]) -> list[Any]:
+    """Numbers where all values are; otherwise text, or None for an option that a run does not have."""
+    if all(type(value) in (int, float) for value in values):
+        return values
+    return [None if value is None else str(value) for value in values]
 
 
 def run_table(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

@@ -1,0 +1,131 @@
+"""Makes every object of a run from its configuration, so that all mistakes in it are found before data is read."""
+
+import logging
+import sys
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins import TorchSyncBatchNorm
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+
+from .callbacks import Checkpoints, Curves, Stopwatch
+from .callbacks.checkpoints import AtomicCheckpointIO
+from .config import check_calls, make
+from .data.datamodule import ImageDataModule
+from .engine.batch_norm import SharedBatchNorms
+from .engine.options import Options, fused, settle
+from .engine.random_state import RandomState
+from .engine.strategies import OneDevice, SeveralDevices
+from .errors import UsageError
+from .vae import VAE
+
+__all__ = ["Built", "build"]
+
+log = logging.getLogger(__name__)
+
+
+class Built(NamedTuple):
+    """Everything that a run is made of."""
+
+    model: VAE
+    data: ImageDataModule
+    trainer: Trainer
+    stopwatch: Stopwatch
+
+
+def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None) -> Built:
+    """Makes every object of the run, so that all mistakes in the configuration are found before data is read.
+
+    Args:
+        config: as composed from `conf/train.yaml`, with `run_dir`.
+        steps_taken: optimizer steps after which the training is resumed; what was logged later is forgotten.
+        progress: see `execute`.
+    """
+    check_calls(config)
+    device = _device(config.trainer.accelerator)
+    data = make(config.data)
+    model = make(config.model)
+    if not config.trainer.get("gradient_clip_val"):  # Lightning refuses to clip before a fused step
+        model.make_optimizer = fused(model.make_optimizer)
+    try:
+        optimizers = model.configure_optimizers()  # they are made again when the training starts
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"model.optimizer: {error}") from error
+    stopwatch = Stopwatch()
+    callbacks = [stopwatch, Curves(), RandomState(), *make(config.callbacks).values()]
+    # Last, because what others decide at the end of an epoch, such as the best checkpoint, is part of the state.
+    callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))
+    options = Options(**config.engine)
+    several = config.trainer.get("devices", 1) != 1 or config.trainer.get("strategy", "auto") == "ddp"
+    strategy = SeveralDevices() if several else OneDevice(device, options)
+    plugins: list[Any] = [AtomicCheckpointIO(), TorchSyncBatchNorm() if device.type == "cuda" else SharedBatchNorms()]
+    if SLURMEnvironment.detect():  # submitit queues jobs again
+        plugins.append(SLURMEnvironment(auto_requeue=False))
+    trainer = make(
+        config.trainer,
+        accelerator=device.type,
+        strategy=strategy,
+        logger=[_make_logger(node, steps_taken) for node in config.logger.values()],
+        plugins=plugins,
+        use_distributed_sampler=False,  # the data module hands out shards itself
+        callbacks=callbacks,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        default_root_dir=config.run_dir,
+        enable_progress_bar=bool(
+            config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress)
+        ),
+    )
+    _settle(options, strategy, model, data, trainer, optimizers)
+    return Built(model, data, trainer, stopwatch)
+
+
+def _settle(
+    options: Options,
+    strategy: OneDevice | SeveralDevices,
+    model: VAE,
+    data: ImageDataModule,
+    trainer: Trainer,
+    optimizers: list[Any],
+) -> None:
+    """Settles how many steps a call of Lightning's loop takes, and refuses what several optimizers cannot do."""
+    if len(model.minimised) > 1:
+        terms = ", ".join(model.minimised)
+        if isinstance(strategy, SeveralDevices):
+            raise UsageError(
+                f"trainer.devices: {terms} have an optimizer each, which needs a single device; use trainer=default"
+            )
+        if trainer.accumulate_grad_batches != 1:
+            raise UsageError(f"trainer.accumulate_grad_batches: must be 1, because {terms} have an optimizer each")
+    if isinstance(strategy, SeveralDevices):
+        if options.compile:
+            raise UsageError("engine.compile=true: needs a single device; use trainer=default or engine.compile=false")
+        return
+    schedules = [optimizer["lr_scheduler"] for optimizer in optimizers if isinstance(optimizer, dict)]
+    strategy.options, reason = settle(options, trainer, schedules)
+    if hasattr(data, "batches_per_call"):
+        data.batches_per_call = strategy.options.steps_per_call
+    elif strategy.options.steps_per_call > 1:
+        strategy.options, reason = settle(Options(compile=options.compile), trainer, schedules)
+    if reason and options.steps_per_call > 1:
+        log.info("steps      one for each call of Lightning's loop, because of %s", reason)
+
+
+def _device(accelerator: str) -> torch.device:
+    """The device of a training on one, and the kind of them on several."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps", 0)
+    if accelerator in ("auto", "cpu"):
+        return torch.device("cpu")
+    raise UsageError(f"trainer.accelerator={accelerator}: there is no GPU here; use trainer=cpu or trainer=default")
+
+
+def _make_logger(node: DictConfig, steps_taken: int) -> Logger:
+    if steps_taken and str(node["_target_"]).endswith(".TensorBoardLogger"):
+        return make(node, purge_step=steps_taken + 1)
+    return make(node)
