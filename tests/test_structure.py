@@ -38,9 +38,6 @@ ALLOWED: dict[str, set[str]] = {
 HYDRA = {"cli", "config", "runs"}
 OMEGACONF = {*HYDRA, "building", "training"}  # which are handed a configuration
 ENGINE_FOR_ALL = {"shards", "lightning"}  # modules of the engine that any room may import
-    "shards",
-    "lightning",
-}  # modules of the engine that rooms other than building, training and cli may import
 PUBLIC = {"_exit", "_fields", "_replace", "_target_"}  # names with an underscore that are documented
 ENGINE = {"callbacks": {"signals"}}  # and more of them, by room
 

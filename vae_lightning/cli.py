@@ -36,6 +36,9 @@ __all__ = ["JobError", "main"]
 log = logging.getLogger(__name__)
 
 WANTS_TRACEBACK = "VAE_WANTS_TRACEBACK"
+FLAGS_WITH_VALUE = {
+    "--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p",
+}  # fmt: skip
 
 register()
 
@@ -87,8 +90,7 @@ def _lead() -> int:
     # A log that cannot be written is no reason for tracebacks; nor are events, which a thread writes.
     logging.raiseExceptions = False
     threading.excepthook = _quiet_about_files(threading.excepthook)
-    # Hydra takes flags before overrides only; this one is easily thought of last.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("--multirun", "-m"))
+    sys.argv[1:] = _flags_first(sys.argv[1:])
     signal.signal(signal.SIGTERM, _terminate)
     code = 0
     try:
@@ -118,6 +120,25 @@ def _lead() -> int:
         print_comparison(comparison)
         code = max(code, 1 if comparison.unfinished else 0)
     return code
+
+
+def _flags_first(arguments: Sequence[str]) -> list[str]:
+    """Puts flags, with their values, before overrides: Hydra takes them in this order only.
+
+    >>> _flags_first(["seed=0,1", "-m", "model=own", "--config-dir", "mine"])
+    ['-m', '--config-dir', 'mine', 'seed=0,1', 'model=own']
+    """
+    flags, others = [], []
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        if argument.startswith("-"):
+            flags.append(argument)
+            if argument in FLAGS_WITH_VALUE and left:
+                flags.append(left.pop(0))
+        else:
+            others.append(argument)
+    return flags + others
 
 
 def _terminate(number: int, frame: Any) -> None:
