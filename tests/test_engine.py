@@ -130,7 +130,7 @@ STEPWISE = {"interval": "step", "frequency": 1}
         ([], {}, [{"interval": "epoch"}], 1),
         ([], {}, [{**STEPWISE, "monitor": "val/elbo"}], 1),
     ],
-    ids=str,
+    ids=lambda value: ",".join(type(part).__name__ for part in value) if isinstance(value, list) else str(value),
 )
 def test_steps_per_call(callbacks: list[Callback], options: dict, schedules: list[dict], steps: int) -> None:
     trainer = trainer_with(*callbacks, **options)

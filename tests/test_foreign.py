@@ -51,7 +51,7 @@ def test_it_is_trained_measured_drawn_and_reported(sweep: Path) -> None:
 
 
 def test_it_is_loaded_with_trust_alone(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(LoadError, match="own.Encoder"):
+    with pytest.raises(LoadError, match="--trust own"):
         load_run(sweep / "latent_dim-3")
     monkeypatch.syspath_prepend(FOREIGN)
     run = load_run(sweep / "latent_dim-3", trust=["own"])

@@ -174,12 +174,10 @@ def _job(config: DictConfig) -> float:
     except Exception as error:
         code, message = exit_code(error), explain_failure(error, short_path(run.folder), config.data.get("batch_size"))
         log.error("%s", f"{run.name}: {message}" if sweeps else message)
-        with suppress(OSError):  # the disk may be full
-            run.error_file.write_text(f"{traceback.format_exc()}\n{message.splitlines()[0]}\n")
-            if code == 1 and not type(error).__module__.startswith(__package__):
-                log.error("The traceback is in %s", short_path(run.error_file))
+        if not Run(run.folder).finished:  # a finished run that was not resumed stays as it is
+            _keep_traceback(run, message, shown=code == 1 and not type(error).__module__.startswith(__package__))
         if code == 1 and run.checkpoint_file.is_file():
-            log.error("The last good state is in %s; resume=true goes on from there", short_path(run.checkpoint_file))
+            log.error("The last good state is in %s; resume=true continues from there", short_path(run.checkpoint_file))
         if os.environ.get(WANTS_TRACEBACK) == "1":
             traceback.print_exc()
     finally:
@@ -187,6 +185,13 @@ def _job(config: DictConfig) -> float:
     # Outside the handler: an error that Hydra keeps must not keep the frames of the job with its model and data. And
     # SystemExit is not an Exception, so that Hydra adds nothing to what has been said.
     raise JobError(run.name, code) if sweeps else SystemExit(code)
+
+
+def _keep_traceback(run: Run, message: str, shown: bool) -> None:
+    with suppress(OSError):  # the disk may be full
+        run.error_file.write_text(f"{traceback.format_exc()}\n{message.splitlines()[0]}\n")
+        if shown:
+            log.error("The traceback is in %s", short_path(run.error_file))
 
 
 def _free_memory() -> None:

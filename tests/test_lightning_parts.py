@@ -1,0 +1,206 @@
+"""Lightning's own parts do what they say, one step a call or several, or are refused before data is read."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from vae_lightning import compose, load_run, train
+from vae_lightning.building import build
+from vae_lightning.errors import UsageError
+from vae_lightning.runs import Run
+from vae_lightning.runs.loading import LoadedRun
+from vae_lightning.training import execute
+
+PLAIN = [option for option in TINY if not option.startswith("callbacks")]
+PLAIN += ["callbacks=none", "+callbacks.checkpoints._target_=vae_lightning.callbacks.Checkpoints", "logger=none"]
+SEVERAL = ["engine.steps_per_call=3", "engine.channels_last=true"]  # as trainer=fast, but in 32 bits
+BOTH = pytest.mark.parametrize("steps", [[], SEVERAL], ids=["default", "several steps a call"])
+
+
+def run(folder: Path, *options: str) -> LoadedRun:
+    return train(compose(*PLAIN, *options), folder, progress=False)
+
+
+def callback(name: str, **options: object) -> list[str]:
+    target = f"+callbacks.own._target_=pytorch_lightning.callbacks.{name}"
+    return [target, *(f"+callbacks.own.{option}={value}" for option, value in options.items())]
+
+
+def same(one: LoadedRun, other: LoadedRun) -> bool:
+    state = other.model.state_dict()
+    return all(torch.equal(value, state[name]) for name, value in one.model.state_dict().items())
+
+
+class Refuses(Logger):
+    """A logger whose service is down when the result comes."""
+
+    name = version = "refuses"
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict, step: int | None = None) -> None: ...
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict) -> None:
+        raise ConnectionError("no connection")
+
+
+def test_nothing_that_a_logger_does_costs_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    csvs = [
+        "+logger.csv={_target_: pytorch_lightning.loggers.CSVLogger, save_dir: '${run_dir}', name: csv, version: ''}"
+    ]
+    options = [*csvs, "+logger.down._target_=test_lightning_parts.Refuses", "data.validation_size=16"]
+    found = run(tmp_path / "run", *options)
+    assert "Refuses did not take the result: no connection" in capsys.readouterr().out
+    with (tmp_path / "run" / "csv" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["test/elbo"]) == pytest.approx(found.metrics["test/elbo"])
+    assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(1, 7))
+    # A result that is there can be resumed, and extended.
+    assert run(tmp_path / "run", *options, "resume=true").metrics == found.metrics
+    assert run(tmp_path / "run", *options, "resume=true", "trainer.max_epochs=3").metrics["epochs"] == 3
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "averaging",
+    [
+        callback("StochasticWeightAveraging", swa_lrs=0.01, swa_epoch_start=1),
+        callback("EMAWeightAveraging", decay=0.9),
+    ],
+    ids=["swa", "ema"],
+)
+def test_averaged_weights_are_tested_and_kept(tmp_path: Path, steps: list[str], averaging: list[str]) -> None:
+    averaged = run(tmp_path / "averaged", *steps, *averaging)
+    loaded = load_run(tmp_path / "averaged")
+    assert same(averaged, loaded)
+    assert not same(averaged, run(tmp_path / "plain", *steps))
+    if steps:  # which then are single ones
+        plain = run(tmp_path / "single", "engine.channels_last=true", *averaging)
+        assert same(averaged, plain)
+        assert averaged.metrics["test/elbo"] == plain.metrics["test/elbo"]
+
+
+COSINE = "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, _partial_: true, T_max: 6}"
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_schedules_are_stepped_as_they_say(tmp_path: Path, interval: str) -> None:
+    options = [f"model.lr_scheduler={{scheduler: {COSINE}, interval: {interval}}}"]
+    one, several = run(tmp_path / "one", *options), run(tmp_path / "several", *options, "engine.steps_per_call=3")
+    assert same(one, several)
+    state = torch.load(one.run.checkpoint_file, weights_only=True)
+    taken = 6 if interval == "step" else 2
+    assert state["lr_schedulers"][0]["last_epoch"] == taken
+    run(tmp_path / "parts", *options, "engine.steps_per_call=3", "trainer.max_epochs=1")
+    assert same(one, run(tmp_path / "parts", *options, "engine.steps_per_call=3", "resume=true"))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["trainer.gradient_clip_val=0.001"],
+        ["trainer.accumulate_grad_batches=2"],
+        ["model.optimizer._target_=torch.optim.RMSprop"],
+        ["data.validation_size=16", "trainer.val_check_interval=1"],
+    ],
+    ids=lambda options: options[-1],
+)
+def test_options_of_the_trainer_do_something(tmp_path: Path, steps: list[str], options: list[str]) -> None:
+    found = run(tmp_path / "run", *steps, *options)
+    if "interval" not in options[-1]:  # which changes when is validated, not what is trained
+        assert not same(found, run(tmp_path / "plain", *steps, *options[:-1]))
+    assert found.metrics["epochs"] == 2
+    assert found.metrics["steps"] == (4 if "accumulate" in options[0] else 6)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_clipped_gradients(tmp_path: Path, precision: str) -> None:
+    """SGD with rate 1: a step is as long as its gradient."""
+    sgd = ["model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=1", "trainer.max_steps=1"]
+    config = compose(
+        *PLAIN, *sgd, f"trainer.precision={precision}", "trainer.gradient_clip_val=0.5", "engine.steps_per_call=3"
+    )
+    config.run_dir = str(tmp_path)
+    torch.manual_seed(0)
+    model, data, trainer, _ = build(config)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    trainer.fit(model, datamodule=data)
+    moved = torch.cat([(p - b).flatten() for p, b in zip(model.parameters(), before, strict=True)])
+    assert moved.norm().item() == pytest.approx(0.5, rel=1e-3)
+
+
+@BOTH
+def test_the_best_checkpoint_is_tested_and_loaded(
+    tmp_path: Path, steps: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At such a rate of learning the first epoch is the best."""
+    best = callback("ModelCheckpoint", monitor="val/loss", mode="max")
+    options = [*steps, *best, "data.validation_size=16"]
+    found = run(tmp_path / "best", *options)
+    assert found.metrics["best_step"] == 3
+    assert "best       val/loss" in capsys.readouterr().out
+    assert same(found, load_run(tmp_path / "best"))
+    last = torch.load(found.run.checkpoint_file, weights_only=True)
+    assert not torch.equal(
+        last["state_dict"]["decoder.project.weight"], found.model.state_dict()["decoder.project.weight"]
+    )
+    first = run(tmp_path / "first", *steps, "trainer.max_epochs=1", "data.validation_size=16")
+    assert first.metrics["test/elbo"] == found.metrics["test/elbo"]
+
+
+@BOTH
+def test_early_stopping(tmp_path: Path, steps: list[str]) -> None:
+    stop = callback("EarlyStopping", monitor="val/elbo", patience=1, mode="min")
+    assert (
+        run(tmp_path / "run", *steps, *stop, "data.validation_size=16", "trainer.max_epochs=9").metrics["epochs"] == 2
+    )
+
+
+@BOTH
+def test_a_trial_leaves_no_result(tmp_path: Path, steps: list[str]) -> None:
+    config = compose(*PLAIN, *steps, "trainer.fast_dev_run=true")
+    outcome = execute(config, Run(tmp_path / "run"))
+    assert outcome.metrics["test/elbo"] < 0
+    assert {path.name for path in (tmp_path / "run").rglob("*") if path.is_file()} == {
+        "config.yaml",
+        "environment.json",
+    }
+
+
+def test_the_model_summary_is_shown_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path / "run", "trainer.enable_model_summary=true", "trainer.max_epochs=1")
+    assert "ConvEncoder" in capsys.readouterr().out
+
+
+@BOTH
+def test_validation_in_the_middle_of_an_epoch(tmp_path: Path, steps: list[str]) -> None:
+    seen: list[int] = []
+
+    config = compose(*PLAIN, *steps, "data.validation_size=30", "data.batch_size=11", "trainer.val_check_interval=2")
+    config.run_dir = str(tmp_path)
+    model, data, trainer, _ = build(config)
+    log_dict = model.log_dict
+    model.log_dict = lambda metrics, **how: (  # type: ignore[method-assign]
+        seen.append(trainer.global_step) if "val/elbo" in metrics else None,
+        log_dict(metrics, **how),
+    )
+    trainer.fit(model, datamodule=data)
+    assert sorted(set(seen)) == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_run_that_is_refused_stays_as_it_is(tmp_path: Path) -> None:
+    found = run(tmp_path / "run")
+    before = {path: path.read_bytes() for path in found.run.folder.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="model.optimizer.lr=0.5"):
+        run(tmp_path / "run", "resume=true", "model.optimizer.lr=0.5")
+    with pytest.raises(UsageError, match="already holds a run"):
+        run(tmp_path / "run")
+    assert before == {path: path.read_bytes() for path in found.run.folder.rglob("*") if path.is_file()}
+    assert json.loads(found.run.metrics_file.read_text()) == found.metrics
