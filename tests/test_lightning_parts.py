@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -50,13 +51,14 @@ class Refuses(Logger):
         raise ConnectionError("no connection")
 
 
-def test_nothing_that_a_logger_does_costs_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_that_a_logger_does_costs_a_result(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     csvs = [
         "+logger.csv={_target_: pytorch_lightning.loggers.CSVLogger, save_dir: '${run_dir}', name: csv, version: ''}"
     ]
     options = [*csvs, "+logger.down._target_=test_lightning_parts.Refuses", "data.validation_size=16"]
     found = run(tmp_path / "run", *options)
-    assert "Refuses did not take the result: no connection" in capsys.readouterr().out
+    assert "Refuses did not take the result: no connection" in caplog.text
     with (tmp_path / "run" / "csv" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["test/elbo"]) == pytest.approx(found.metrics["test/elbo"])
@@ -138,14 +140,15 @@ def test_clipped_gradients(tmp_path: Path, precision: str) -> None:
 
 @BOTH
 def test_the_best_checkpoint_is_tested_and_loaded(
-    tmp_path: Path, steps: list[str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, steps: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At such a rate of learning the first epoch is the best."""
+    """By the mode, the epoch with the highest loss: the first."""
+    caplog.set_level(logging.INFO)
     best = callback("ModelCheckpoint", monitor="val/loss", mode="max")
     options = [*steps, *best, "data.validation_size=16"]
     found = run(tmp_path / "best", *options)
     assert found.metrics["best_step"] == 3
-    assert "best       val/loss" in capsys.readouterr().out
+    assert "best       val/loss" in caplog.text
     assert same(found, load_run(tmp_path / "best"))
     last = torch.load(found.run.checkpoint_file, weights_only=True)
     assert not torch.equal(

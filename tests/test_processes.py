@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import TINY, compose_config, run_command
+from conftest import TINY, run_command
 from hydra.utils import instantiate
 from torch import nn
 from torch.multiprocessing import start_processes
 
+from vae_lightning import compose
 from vae_lightning.data.batch import Batch
 from vae_lightning.data.loaders import Batches, EpochShuffle
 from vae_lightning.engine.batch_norm import SharedBatchNorm, SharedBatchNorms
@@ -43,14 +44,21 @@ def test_every_image_once_an_epoch(processes: int) -> None:
             assert max(len(chosen.indices) for chosen in step) - min(len(chosen.indices) for chosen in step) <= 1
 
 
+# A posterior with full covariance, which draws by itself, and a dropout before it; see tests/foreign.
+FOREIGN = Path(__file__).parent / "foreign"
+OWN_POSTERIOR = ["model=own", "model.objective._target_=vae_lightning.objectives.ELBO", "~model.objective.latent_dim"]
+
+
 def step_in_parts(rank: int, processes: int, options: list[str], folder: Path) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=(folder / "port").read_text())
     dist.init_process_group("gloo", rank=rank, world_size=processes)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = instantiate(compose_config(*TINY, *options).model, _convert_="all").double()
+    small = [option for option in TINY if "width" not in option or "model=own" not in options]
+    sys.path.append(str(FOREIGN))
+    model = instantiate(compose(*small, *options, config_dir=FOREIGN).model, _convert_="all").double()
     SharedBatchNorms().apply(model)
-    assert any(isinstance(layer, SharedBatchNorm) for layer in model.modules())
+    assert any(isinstance(layer, SharedBatchNorm) for layer in model.modules()) != ("model=own" in options)
     images = torch.rand(13, 1, 28, 28, dtype=torch.float64)
     start, end = bounds(13, rank, processes)
     mine = images[start:end]
@@ -71,7 +79,9 @@ def step_in_parts(rank: int, processes: int, options: list[str], folder: Path) -
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["model/objective=iwae"], ["model/objective=as_printed"], ["model/prior=vamp"]], ids=str
+    "options",
+    [[], ["model/objective=iwae"], ["model/objective=as_printed"], ["model/prior=vamp"], OWN_POSTERIOR],
+    ids=lambda options: options[0] if options else "conv",
 )
 def test_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path: Path, options: list[str]) -> None:
     """In float64, against a single process; 5 processes have parts of 2 and 3 images."""

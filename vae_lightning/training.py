@@ -62,7 +62,6 @@ def train(config: DictConfig, folder: str | Path | None = None, progress: bool |
         raise UsageError(f"folder={run.folder}: already holds a run; resume=true resumes it")
     check(config)
     shown = progress if progress is not None else sys.stdout.isatty() or "ipykernel" in sys.modules
-    run.folder.mkdir(parents=True, exist_ok=True)
     with _printing():
         try:
             model = execute(config, run, progress=shown).model
@@ -101,6 +100,7 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
         DivergenceError: if a term of the loss, a weight or a test metric is NaN or infinite.
     """
     config.run_dir = str(run.folder)
+    run.folder.mkdir(parents=True, exist_ok=True)
     extends = config.resume and run.config_file.is_file() and check_same(config, run)
     if config.resume and run.finished and not extends:
         log.info("finished   %s already\n", short_path(run.folder))
@@ -196,7 +196,8 @@ def _report_to_loggers(trainer: Trainer, hyperparameters: dict[str, Any], metric
             logger.save()
             logger.finalize("success")
         except Exception as error:  # loggers are other people's code, and may need a network
-            log.warning("%s did not take the result: %s", type(logger).__name__, str(error).splitlines()[:1])
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            log.warning("%s did not take the result: %s", type(logger).__name__, reason)
 
 
 def _describe(config: DictConfig, run: Run, built: Built) -> None:

@@ -45,10 +45,12 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None) -> MultivariateNormal:
         hidden = self.hidden(torch.cat([x.flatten(1), class_codes(labels, x.shape[:1], x)], 1))
-        factor = self.factor(hidden).unflatten(1, (self.latent_dim, self.latent_dim)).float()
+        mean, factor = self.mean(hidden), self.factor(hidden).unflatten(1, (self.latent_dim, self.latent_dim))
+        precise = torch.promote_types(mean.dtype, torch.float32)
+        mean, factor = mean.to(precise), factor.to(precise)
         diagonal = functional.softplus(factor.diagonal(dim1=1, dim2=2)) + 1e-3
         scale_tril = factor.tril(-1) + torch.diag_embed(diagonal)
-        return MultivariateNormal(self.mean(hidden).float(), scale_tril=scale_tril, validate_args=False)
+        return MultivariateNormal(mean, scale_tril=scale_tril, validate_args=False)
 
 
 class Decoder(nn.Module):
