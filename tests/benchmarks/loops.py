@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
@@ -21,12 +21,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import KMNIST
 from torchvision.transforms import ToTensor
 
+from vae_lightning import compose
 from vae_lightning.building import build
-from vae_lightning.config import CONFIGURATION
+from vae_lightning.data.batch import Batch
 from vae_lightning.data.glyphs import Glyphs
+from vae_lightning.data.images import StoredImages
 from vae_lightning.data.loaders import Batches, EpochShuffle, ResidentLoader
 from vae_lightning.data.sources import Split
 from vae_lightning.engine.graphs import CapturedStep, make_capturable
+from vae_lightning.engine.options import fused
 from vae_lightning.vae import VAE
 
 __all__ = ["LOOPS", "TOGETHER", "Timing", "arithmetic_limit", "prepare", "profile", "scaled"]
@@ -114,7 +117,7 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _timed(step: Callable[[Tensor], object], batches: Iterator[Tensor], steps: int, device: torch.device) -> Timing:
+def _timed(step: Callable[[Any], object], batches: Iterator[Any], steps: int, device: torch.device) -> Timing:
     """Times whole turns of a loop, the fetching of the batches included."""
     timing = Timing(first=time.time())
     last = time.perf_counter()
@@ -150,8 +153,7 @@ def plain(folder: Path, latent_dim: int, steps: int) -> Timing:
 
 
 def _compose(source: dict[str, object], latent_dim: int, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
-        config = compose("train", overrides=["data=glyphs", f"model.latent_dim={latent_dim}", *overrides])
+    config = compose("data=glyphs", f"model.latent_dim={latent_dim}", *overrides)
     with open_dict(config):
         config.data.source = source
     return config
@@ -204,25 +206,26 @@ def ceiling(folder: Path, latent_dim: int, steps: int) -> Timing:
     return _timed(*_bare_loop(folder, latent_dim), steps, _device())
 
 
-def _bare_loop(folder: Path, latent_dim: int) -> tuple[Callable[[Tensor], object], Iterator[Tensor]]:
+def _bare_loop(folder: Path, latent_dim: int) -> tuple[Callable[[Any], object], Iterator[Any]]:
     config = _compose(_files(folder), latent_dim, "trainer=fast")
     torch.manual_seed(0)
     device = _device()
     model: VAE = instantiate(config.model, _convert_="all").to(device, memory_format=torch.channels_last)
-    optimizer = model.configure_optimizers()
+    model.make_optimizer = fused(model.make_optimizer)
+    (optimizer,) = model.configure_optimizers()
     images, labels = Files(str(folder)).load(folder, train=True)
     sampler = EpochShuffle(len(images), seed=0)
-    loader = ResidentLoader(Split(images.to(device), labels.to(device)), Batches(len(images), 128, sampler))
+    loader = ResidentLoader(StoredImages(images.to(device), labels.to(device)), Batches(128, sampler))
 
-    def batches() -> Iterator[Tensor]:
+    def batches() -> Iterator[Batch]:
         while True:
             for batch in loader:
-                yield batch.images.float() / 255
+                yield Batch(batch.images.float() / 255, batch.labels)
             sampler.set_epoch(sampler.epoch + 1)
 
-    def step(x: Tensor) -> Tensor:
+    def step(batch: Batch) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            loss = model.objective(model, x).loss.mean()
+            loss = model.objective(model, batch)["loss"].mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
