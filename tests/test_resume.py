@@ -175,7 +175,7 @@ def test_a_signal_keeps_everything_and_says_how_to_go_on(tmp_path: Path, number:
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "interrupted latent_dim-2: its state is kept" in errors
+    assert "interrupted latent_dim-2: its state has been saved" in errors
     assert "hydra.sweep.dir=sweep resume=true" in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "sweep" / "latent_dim-3").exists()

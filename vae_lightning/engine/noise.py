@@ -88,9 +88,9 @@ class WholeBatchNoise(TorchDispatchMode):
 
     def _refusal(self, name: str, what: str) -> str:
         return (
-            f"several devices: torch.{name} {what}; only noise with one axis for the images of a device's share of the "
-            f"batch, here {self.length}, can be shared out. Draw what is not per image from a torch.Generator of its "
-            "own, or train on one device"
+            f"several devices: torch.{name} {what}; noise must have a single axis for the images of a device's share "
+            f"of the batch, here {self.length}. Draw noise that is not per image from its own torch.Generator, or "
+            "train on one device"
         )
 
 
