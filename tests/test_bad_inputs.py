@@ -193,7 +193,7 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
     "no images at all": (
         nothing, ["vae-train", "data=glyphs", "data.source.train_size=0"], 2, "data.source.train_size: must be a whole"
     ),
-    "option twice": (nothing, ["vae-train", *QUICK, "seed=1,1", "-m"], 2, "1 stands there 2 times"),
+    "option twice": (nothing, ["vae-train", *QUICK, "seed=1,1", "-m"], 2, "1 appears 2 times"),
     "a sweep without -m": (nothing, ["vae-train", "seed=0,1"], 2, "which needs --multirun"),
     "unbalanced brackets": (nothing, ["vae-train", "data.image_shape=[1,28"], 2, "cannot be read"),
     "empty key": (nothing, ["vae-train", "=3"], 2, "override"),
@@ -231,7 +231,7 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
         "needs a prior with independent dimensions",
     ),
     "a path that climbs": (nothing, ["vae-train", "experiment=../../../etc/passwd"], 2, "experiment"),
-    "the folder of another run": (nothing, ["vae-train", *QUICK, f"hydra.run.dir={ONE}"], 2, "holds a run already"),
+    "the folder of another run": (nothing, ["vae-train", *QUICK, f"hydra.run.dir={ONE}"], 2, "already holds a run"),
     "a file as folder": (
         write("file", ""),
         ["vae-train", *QUICK, "hydra.run.dir=file/run"],
@@ -249,7 +249,7 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
         nothing,
         ["vae-train", *QUICK, f"hydra.run.dir={ONE}", "resume=true", "seed=5"],
         2,
-        "seed=5: sweep/latent_dim-2 was started with seed=0. Only the same run resumes",
+        "seed=5: sweep/latent_dim-2 was started with seed=0. Set it back to resume",
     ),
     "resuming from half a checkpoint": (
         lambda folder: (remove(METRICS)(folder), cut(CKPT, 0.5)(folder)),

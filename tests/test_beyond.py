@@ -106,7 +106,7 @@ def test_a_job_that_is_cut_off_is_queued_again_and_goes_on(tmp_path: Path) -> No
     out, errors = process.communicate(timeout=100)
     assert process.returncode == 0, out + errors
     (run,) = sweep_runs(tmp_path / "sweep")
-    assert re.search("resumes    after step [1-9]", (run.folder / "train.log").read_text())
+    assert re.search("resuming   after step [1-9]", (run.folder / "train.log").read_text())
     whole = run_command("vae_lightning.cli", *options, "hydra.sweep.dir=whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     (undisturbed,) = sweep_runs(tmp_path / "whole")
@@ -191,7 +191,7 @@ def test_a_search_goes_on(tmp_path: Path) -> None:
     assert table["model.optimizer.lr"].tolist() == [run.config["model"]["optimizer"]["lr"] for run in runs]
     again = run_command("vae_lightning.cli", *SEARCH, "hydra.sweeper.n_trials=3", cwd=tmp_path)
     assert again.returncode == 2
-    assert "holds runs already" in again.stderr
+    assert "already holds runs" in again.stderr
 
 
 def test_names_of_runs_with_long_decimals() -> None:

@@ -140,7 +140,7 @@ def test_the_same_seed_gives_bitwise_the_same_run(sweep: tuple[Path, str], vae_t
     again = vae_train(*TINY, "model.latent_dim=4", "hydra.run.dir=run")
     assert (again.returncode, again.stderr) == (
         2,
-        "hydra.run.dir=run: holds a run already; resume=true goes on with it\n",
+        "hydra.run.dir=run: already holds a run; resume=true resumes it\n",
     )
     assert (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text() == asked
     assert not (tmp_path / "run" / "error.txt").exists()

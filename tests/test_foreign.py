@@ -131,4 +131,4 @@ def test_several_optimizers_on_several_devices_are_refused(tmp_path: Path) -> No
     options = [*OWN, "--config-dir", str(FOREIGN), "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     done = run_command("vae_lightning.cli", *options, cwd=tmp_path, PYTHONPATH=str(FOREIGN))
     assert done.returncode == 2
-    assert done.stderr.startswith("trainer.devices: loss, discriminator_loss have an optimizer each")
+    assert done.stderr.startswith("trainer.devices: loss, discriminator_loss have separate optimizers")

@@ -400,9 +400,9 @@ def test_hostile_targets_are_refused_before_anything_is_made(
     [
         ("_args_", ["echo"], "_args_ is not allowed"),
         ("_recursive_", False, "_recursive_ is not allowed"),
-        ("width", "${oc.env:HOME}", "interpolations are not followed"),
-        ("width", "${run_name:a,b}", "interpolations are not followed"),
-        ("nested", [{"_target_": "os.system"}], "_target_=os.system: classes are taken from this package"),
+        ("width", "${oc.env:HOME}", "interpolations are not allowed"),
+        ("width", "${run_name:a,b}", "interpolations are not allowed"),
+        ("nested", [{"_target_": "os.system"}], "_target_=os.system: only classes of this package"),
         ("width", -3, "model: "),
         ("no_such_option", 1, "model: "),
     ],
@@ -452,7 +452,7 @@ def test_damaged_runs(foreign: Path, sweep: Path) -> None:
     torch.save({"no": "state"}, checkpoint)
     refused(foreign, "cannot be read as a checkpoint of tensors")
     checkpoint.unlink()
-    refused(foreign, "there is no checkpoint in it")
+    refused(foreign, "has no checkpoint")
     metrics = (foreign / "metrics.json").read_text()
     (foreign / "metrics.json").write_text("{")
     refused(foreign, "metrics.json is damaged")
@@ -476,12 +476,12 @@ def test_an_architecture_from_elsewhere_needs_trust(
     config = OmegaConf.load(foreign / "config.yaml")
     config.model.encoder["_target_"] = "mine.Mine"
     OmegaConf.save(config, foreign / "config.yaml")
-    refused(foreign, "_target_=mine.Mine: classes are taken .*; if you trust it: --trust mine")
+    refused(foreign, "_target_=mine.Mine: only classes .*; if you trust it, add --trust mine")
     assert load_run(foreign, trust=["mine"]).model.sample(2).shape == (2, 1, 28, 28)
     arguments = ["export", "foreign", "-o", "mine.pt"]
     refusal = run_command("vae_lightning.generate", *arguments, cwd=tmp_path, PYTHONPATH=path)
     assert refusal.returncode == 2
-    assert "if you trust it: --trust mine" in refusal.stderr
+    assert "if you trust it, add --trust mine" in refusal.stderr
     done = run_command("vae_lightning.generate", *arguments, "--trust", "mine", cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mine.pt").stat().st_size > 0

@@ -58,7 +58,7 @@ def test_nothing_that_a_logger_does_costs_a_result(tmp_path: Path, caplog: pytes
     ]
     options = [*csvs, "+logger.down._target_=test_lightning_parts.Refuses", "data.validation_size=16"]
     found = run(tmp_path / "run", *options)
-    assert "Refuses did not take the result: no connection" in caplog.text
+    assert "Refuses could not record the result: no connection" in caplog.text
     with (tmp_path / "run" / "csv" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["test/elbo"]) == pytest.approx(found.metrics["test/elbo"])

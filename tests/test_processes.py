@@ -244,7 +244,7 @@ def test_all_processes_stop_and_go_on_together(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert "its state is kept" in errors
+    assert "its state has been saved" in errors
     deadline = time.monotonic() + 20
     while Path(f"/proc/{process.pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -175,7 +175,7 @@ def test_a_signal_keeps_everything_and_says_how_to_go_on(tmp_path: Path, number:
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "interrupted latent_dim-2: its state is kept" in errors
+    assert "interrupted latent_dim-2: its state has been saved" in errors
     assert "hydra.sweep.dir=sweep resume=true" in errors
     assert "Traceback" not in errors
     assert not (tmp_path / "sweep" / "latent_dim-3").exists()
@@ -211,7 +211,7 @@ def test_a_sweep_goes_on(tmp_path: Path) -> None:
     assert whole.returncode == 0, whole.stderr
     again = run_command("vae_lightning.cli", *TINY, *sweep, cwd=tmp_path)
     assert again.returncode == 2
-    assert "hydra.sweep.dir=sweep: holds runs already; resume=true goes on with them" in again.stderr
+    assert "hydra.sweep.dir=sweep: already holds runs; resume=true resumes them" in again.stderr
     runs = [Run(tmp_path / "sweep" / f"latent_dim-{dimension}") for dimension in (2, 3)]
     expected = json.loads(runs[1].metrics_file.read_text())
     runs[1].metrics_file.unlink()
@@ -220,7 +220,7 @@ def test_a_sweep_goes_on(tmp_path: Path) -> None:
     resumed = run_command("vae_lightning.cli", *TINY, *sweep, "resume=true", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "finished   sweep/latent_dim-2 already" in resumed.stdout
-    assert "resumes    after step 6" in resumed.stdout
+    assert "resuming   after step 6" in resumed.stdout
     assert "2 of 2 runs finished" in resumed.stdout
     assert runs[0].metrics_file.stat().st_mtime_ns == untouched
     found = json.loads(runs[1].metrics_file.read_text())

@@ -110,7 +110,7 @@ def test_schedules_of_pytorch_may_be_loaded(saved: Run) -> None:
 
 def test_a_trusted_module_that_is_not_found(saved: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reconfigure(saved, lambda config: config["model"]["encoder"].update(_target_="dense_elsewhere.layers.Dense"))
-    with pytest.raises(LoadError, match="the folder that has dense_elsewhere in it must be on PYTHONPATH"):
+    with pytest.raises(LoadError, match="the folder that contains dense_elsewhere must be on PYTHONPATH"):
         load_run(saved.folder, trust=["dense_elsewhere"])
     (tmp_path / "dense_elsewhere").mkdir()
     (tmp_path / "dense_elsewhere" / "layers.py").write_text("raise RuntimeError('not today')")
@@ -126,7 +126,7 @@ def resume(run: Run, **options: Any) -> bool:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": 3}, "seed=3: .*run was started with seed=0. Only the same run resumes: set it back, or train in"),
+        ({"seed": 3}, "seed=3: .*run was started with seed=0. Set it back to resume this run, or train in"),
         ({"callbacks__figures__samples": 9}, "callbacks.figures.samples=9: .* was started with .*samples=100"),
         ({"callbacks__grids": {"shown": 3}}, "callbacks.grids.shown=3: .* was started without it. Leave it out"),
         ({"callbacks__figures": ...}, "callbacks.figures._target_: .* was started with .*FinalFigures. Set it to"),

@@ -1,6 +1,6 @@
-"""Variational autoencoders compared: PyTorch Lightning experiments composed with Hydra.
+"""Comparing variational autoencoders: PyTorch Lightning experiments configured with Hydra.
 
-In Python as on the command line: compose a configuration, train, compare several runs, load one.
+The Python API mirrors the command line: compose a configuration, train, compare runs, load a run.
 
 >>> from vae_lightning import compare, compose, load_run, train
 >>> runs = [train(compose("data=glyphs", f"model.latent_dim={d}")) for d in (2, 16)]  # doctest: +SKIP
@@ -33,7 +33,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Only now, because the commands answer before PyTorch is imported.
+    # Lazy, so that the commands can respond before PyTorch is imported.
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Makes every object of a run from its configuration, so that all mistakes in it are found before data is read."""
+"""Builds every object of a run from its configuration, so that all errors in it are found before data is read."""
 
 import logging
 import sys
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Built(NamedTuple):
-    """Everything that a run is made of."""
+    """The objects of a run."""
 
     model: VAE
     data: ImageDataModule
@@ -38,11 +38,11 @@ class Built(NamedTuple):
 
 
 def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None) -> Built:
-    """Makes every object of the run, so that all mistakes in the configuration are found before data is read.
+    """Builds every object of the run, so that all errors in the configuration are found before data is read.
 
     Args:
         config: as composed from `conf/train.yaml`, with `run_dir`.
-        steps_taken: optimizer steps after which the training is resumed; what was logged later is forgotten.
+        steps_taken: optimizer steps after which the run is resumed; anything logged after them is discarded.
         progress: see `execute`.
     """
     check_calls(config)
@@ -52,18 +52,18 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
     if not config.trainer.get("gradient_clip_val"):  # Lightning refuses to clip before a fused step
         model.make_optimizer = fused(model.make_optimizer)
     try:
-        optimizers = model.configure_optimizers()  # they are made again when the training starts
+        optimizers = model.configure_optimizers()  # only a check; training makes them again
     except (TypeError, ValueError) as error:
         raise UsageError(f"model.optimizer: {error}") from error
     stopwatch = Stopwatch()
     callbacks = [stopwatch, Curves(), RandomState(), *make(config.callbacks).values()]
-    # Last, because what others decide at the end of an epoch, such as the best checkpoint, is part of the state.
+    # Checkpoints come last, so that they include what other callbacks decide at the end of an epoch.
     callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))
     options = Options(**config.engine)
     several = config.trainer.get("devices", 1) != 1 or config.trainer.get("strategy", "auto") == "ddp"
     strategy = SeveralDevices() if several else OneDevice(device, options)
     plugins: list[Any] = [AtomicCheckpointIO(), TorchSyncBatchNorm() if device.type == "cuda" else SharedBatchNorms()]
-    if SLURMEnvironment.detect():  # submitit queues jobs again
+    if SLURMEnvironment.detect():  # submitit requeues jobs itself
         plugins.append(SLURMEnvironment(auto_requeue=False))
     trainer = make(
         config.trainer,
@@ -71,7 +71,7 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
         strategy=strategy,
         logger=[_make_logger(node, steps_taken) for node in config.logger.values()],
         plugins=plugins,
-        use_distributed_sampler=False,  # the data module hands out shards itself
+        use_distributed_sampler=False,  # the data module shards batches itself
         callbacks=callbacks,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         default_root_dir=config.run_dir,
@@ -91,15 +91,15 @@ def _settle(
     trainer: Trainer,
     optimizers: list[Any],
 ) -> None:
-    """Settles how many steps a call of Lightning's loop takes, and refuses what several optimizers cannot do."""
+    """Sets the number of steps per call of Lightning's loop, and rejects options that several optimizers exclude."""
     if len(model.minimised) > 1:
         terms = ", ".join(model.minimised)
         if isinstance(strategy, SeveralDevices):
             raise UsageError(
-                f"trainer.devices: {terms} have an optimizer each, which needs a single device; use trainer=default"
+                f"trainer.devices: {terms} have separate optimizers, which need a single device; use trainer=default"
             )
         if trainer.accumulate_grad_batches != 1:
-            raise UsageError(f"trainer.accumulate_grad_batches: must be 1, because {terms} have an optimizer each")
+            raise UsageError(f"trainer.accumulate_grad_batches: must be 1, because {terms} have separate optimizers")
     if isinstance(strategy, SeveralDevices):
         if options.compile:
             raise UsageError("engine.compile=true: needs a single device; use trainer=default or engine.compile=false")
@@ -111,11 +111,11 @@ def _settle(
     elif strategy.options.steps_per_call > 1:
         strategy.options, reason = settle(Options(compile=options.compile), trainer, schedules)
     if reason and options.steps_per_call > 1:
-        log.info("steps      one for each call of Lightning's loop, because of %s", reason)
+        log.info("steps      one per call of Lightning's loop, because of %s", reason)
 
 
 def _device(accelerator: str) -> torch.device:
-    """The device of a training on one, and the kind of them on several."""
+    """The training device; with several devices, the first, which gives their type."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", 0)
     if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():

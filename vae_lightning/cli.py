@@ -1,7 +1,7 @@
-"""`vae-train` and `python -m vae_lightning.cli`: what surrounds a training, or a sweep of them, on the command line.
+"""The command line of `vae-train` and `python -m vae_lightning.cli`, for a single run or a sweep.
 
-Until a job is to be trained this module imports neither torch nor Lightning, so that help, `--cfg` and mistakes in the
-command are answered at once.
+This module imports neither torch nor Lightning until a job starts training, so that help, `--cfg` and errors in the
+command appear at once.
 """
 
 import gc
@@ -44,11 +44,11 @@ register()
 
 
 class JobError(RuntimeError):
-    """A job of a sweep failed, and has said why; the other jobs go on.
+    """Raised when a job of a sweep has failed and printed its message; the other jobs continue.
 
     Args:
         run: name of the job's run.
-        code: what the process is to exit with.
+        code: exit code of the process.
     """
 
     def __init__(self, run: str, code: int) -> None:
@@ -57,7 +57,7 @@ class JobError(RuntimeError):
 
 
 def main() -> None:
-    """Runs one training or a sweep, as the command line says; exits with 0, 1 for a failure, 2 for wrong usage."""
+    """Runs the command line's run or sweep; exits with 0, with 1 for a failure, or with 2 for a usage error."""
     if is_member():
         sys.exit(_take_part())
     try:
@@ -71,7 +71,7 @@ def _quiet_about_files(otherwise: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _take_part() -> int:
-    """Trains what the first process of the training says, and leaves files and console to it."""
+    """Joins the jobs of the first process, which alone writes files and prints."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     try:
         join_jobs(lambda folder: _execute(OmegaConf.create(Run(folder).config), Run(folder)))
@@ -83,11 +83,11 @@ def _take_part() -> int:
 
 
 def _lead() -> int:
-    # Hydra would print its own account of an error and exit with 1; with this variable it raises. What the user has
-    # set it to is kept for the jobs, which may run in other processes.
+    # Hydra would print its own error message and exit with 1; with this variable it raises. The user's value is saved
+    # for the jobs, which may run in other processes.
     os.environ.setdefault(WANTS_TRACEBACK, os.environ.get("HYDRA_FULL_ERROR", "0"))
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    # A log that cannot be written is no reason for tracebacks; nor are events, which a thread writes.
+    # No tracebacks if the log, or TensorBoard's events, written by a thread, cannot be written.
     logging.raiseExceptions = False
     threading.excepthook = _quiet_about_files(threading.excepthook)
     sys.argv[1:] = _flags_first(sys.argv[1:])
@@ -101,12 +101,12 @@ def _lead() -> int:
         print(_how_to_go_on(), file=sys.stderr)
         return stop.code if isinstance(stop, Interrupted) else 130  # type: ignore[return-value]
     except Exception as error:
-        # No job has been started, or it would have said what is wrong itself.
+        # No job has started: a job reports its own errors.
         code = max(exit_code(error), 1 if isinstance(error, OSError) else 2)
         if os.environ[WANTS_TRACEBACK] == "1":
             traceback.print_exc()
         elif isinstance(error, OSError) and code == 1:
-            hint = "Name another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep."
+            hint = "Choose another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER for a sweep."
             print(f"cannot write the output folder: {explain(error)}\n{hint}", file=sys.stderr)
         else:
             print(explain(error), file=sys.stderr)
@@ -123,7 +123,7 @@ def _lead() -> int:
 
 
 def _flags_first(arguments: Sequence[str]) -> list[str]:
-    """Puts flags, with their values, before overrides: Hydra takes them in this order only.
+    """Moves flags, with their values, before the overrides, as Hydra requires.
 
     >>> _flags_first(["seed=0,1", "-m", "model=own", "--config-dir", "mine"])
     ['-m', '--config-dir', 'mine', 'seed=0,1', 'model=own']
@@ -142,7 +142,7 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
 
 
 def _terminate(number: int, frame: Any) -> None:
-    """What SIGTERM does while this process is not training, as when a sweep's jobs run elsewhere."""
+    """Handles SIGTERM while this process is not training, for example when a sweep's jobs run elsewhere."""
     raise Interrupted(128 + number)
 
 
@@ -152,7 +152,7 @@ def _how_to_go_on() -> str:
         own = ("hydra.sweep.dir=", "hydra.run.dir=", "resume=")
         arguments = [argument for argument in sys.argv[1:] if not argument.startswith(own)]
         folder = short_path(Folders.sweep or Folders.run or Path())
-        return f"To go on:  vae-train {shlex.join([*arguments, f'{option}={folder}', 'resume=true'])}"
+        return f"To resume:  vae-train {shlex.join([*arguments, f'{option}={folder}', 'resume=true'])}"
     return "interrupted"
 
 
@@ -163,12 +163,12 @@ def _job(config: DictConfig) -> float:
     try:
         config = without_hydra(config, of_groups(HydraConfig.get().runtime.choices))
         check(config)
-        # In a sweep only a job that has been queued again finds its folder in use.
+        # In a sweep, only a requeued job finds its folder in use.
         config.resume = config.resume or (sweeps and run.config_file.is_file())
         metrics = _execute(config, run, swept_keys(Path(HydraConfig.get().sweep.dir)) if sweeps else [])
         return metrics.get("val/elbo", metrics["test/elbo"])
     except Interrupted:
-        kept = "its state is kept" if run.checkpoint_file.is_file() else "it had no checkpoint yet"
+        kept = "its state has been saved" if run.checkpoint_file.is_file() else "it had no checkpoint yet"
         log.error("interrupted %s: %s", run.name, kept)
         raise
     except Exception as error:
@@ -182,8 +182,8 @@ def _job(config: DictConfig) -> float:
             traceback.print_exc()
     finally:
         _free_memory()
-    # Outside the handler: an error that Hydra keeps must not keep the frames of the job with its model and data. And
-    # SystemExit is not an Exception, so that Hydra adds nothing to what has been said.
+    # Outside the handler, so that the error that Hydra holds does not keep the job's model and data alive. SystemExit
+    # is not an Exception, so Hydra prints nothing more.
     raise JobError(run.name, code) if sweeps else SystemExit(code)
 
 
@@ -195,10 +195,10 @@ def _keep_traceback(run: Run, message: str, shown: bool) -> None:
 
 
 def _free_memory() -> None:
-    """Leaves the next job of a sweep the memory of this one, on the device as well."""
+    """Frees this job's memory, including the device's, for the next job of a sweep."""
     if torch := sys.modules.get("torch"):
         gc.collect()
-        torch.compiler.reset()  # what is compiled counts towards a limit, beyond which nothing is
+        torch.compiler.reset()  # torch.compile stops compiling beyond a limit
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -210,7 +210,7 @@ def _execute(config: DictConfig, run: Run, swept: Sequence[str] = ()) -> dict[st
 
 
 if __name__ == "__main__":
-    # Not this module's own: what is sent to other processes must be found there by its name.
+    # Not this module's `main`: objects sent to other processes must be importable by name.
     from vae_lightning.cli import main as installed
 
     installed()

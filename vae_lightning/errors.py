@@ -1,4 +1,4 @@
-"""The error that every room raises for a user's mistake."""
+"""The error that every subpackage raises for a user's mistake."""
 
 __all__ = ["UsageError"]
 

@@ -1,7 +1,7 @@
-"""The latent space of a model: what a path, a traversal and a picture of codes mean in it.
+"""The geometry of a model's latent space: paths, traversals and two-dimensional charts of codes.
 
-A prior says which one it lives on, with an attribute `latent_space`, a class called with the latent dimension; the
-default is `Euclidean`.
+A prior names its space in the attribute `latent_space`, a class called with the latent dimension; the default is
+`Euclidean`.
 """
 
 from typing import NamedTuple, Protocol
@@ -13,15 +13,15 @@ __all__ = ["Chart", "Euclidean", "LatentSpace", "great_circle"]
 
 
 class Chart(NamedTuple):
-    """Two coordinates in which codes are shown.
+    """The two coordinates in which codes are plotted.
 
     Attributes:
         origin: `(D,)`.
         axes: orthonormal directions `(2, D)`.
         coordinates: of the points `(N, 2)`.
-        explained: share of the points' total variance along each axis `(2,)`.
+        explained: fraction of the points' total variance along each axis `(2,)`.
         names: of the axes.
-        exact: whether these are the codes' own coordinates; otherwise the chart is a reduction.
+        exact: whether these are the codes' own coordinates rather than a reduction.
     """
 
     origin: Tensor
@@ -32,16 +32,16 @@ class Chart(NamedTuple):
     exact: bool
 
     def project(self, points: Tensor) -> Tensor:
-        """Coordinates `(N, 2)` of points `(N, D)`."""
+        """Returns the coordinates `(N, 2)` of points `(N, D)`."""
         return (points - self.origin) @ self.axes.T
 
     def lift(self, coordinates: Tensor) -> Tensor:
-        """Points `(…, D)` at coordinates `(…, 2)`."""
+        """Returns the points `(…, D)` at coordinates `(…, 2)`."""
         return self.origin + coordinates @ self.axes
 
 
 class LatentSpace(Protocol):
-    """What is asked of a latent space."""
+    """The contract of a latent space."""
 
     axes: int
 
@@ -53,13 +53,13 @@ class LatentSpace(Protocol):
 
 
 class Euclidean:
-    """R^d: paths are straight lines, and more than two dimensions are shown in the plane of two principal components.
+    """R^d: paths are straight lines; above two dimensions, charts show the leading two principal components.
 
     Args:
         latent_dim: d.
 
     Attributes:
-        axes: how many axes a lattice over the whole space has; 0 where it has too many to be drawn.
+        axes: number of axes of a lattice over the whole space; 0 if it has too many to draw.
     """
 
     def __init__(self, latent_dim: int) -> None:
@@ -67,26 +67,26 @@ class Euclidean:
         self.axes = latent_dim if latent_dim <= 2 else 0
 
     def interpolate(self, start: Tensor, end: Tensor, steps: int) -> Tensor:
-        """Returns codes `(…, steps, D)` at equal steps from one code `(…, D)` to another, ends included."""
+        """Returns codes `(…, steps, D)` at equal steps from one code `(…, D)` to another, endpoints included."""
         shares = torch.linspace(0, 1, steps, device=start.device).unsqueeze(1)
         return torch.lerp(start.unsqueeze(-2), end.unsqueeze(-2), shares)
 
     def traverse(self, code: Tensor, dimensions: Tensor, values: Tensor) -> Tensor:
-        """Returns copies of a code `(D,)` with one dimension at a time set to each value: `(dimensions, values, D)`."""
+        """Returns copies `(dimensions, values, D)` of a code `(D,)` with one dimension at a time set to each value."""
         codes = code.expand(len(dimensions), len(values), -1).clone()
         for row, dimension in enumerate(dimensions.tolist()):
             codes[row, :, dimension] = values
         return codes
 
     def chart(self, points: Tensor) -> Chart:
-        """Returns the chart of codes `(N, D)`: of one dimension, the second coordinate is 0."""
+        """Returns the chart of codes `(N, D)`; with D = 1 the second coordinate is 0."""
         return _coordinates(points) if self.axes else _principal_plane(points)
 
 
 def great_circle(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Returns codes `(steps, D)` that turn evenly from one code `(D,)` to another; their length changes evenly as well.
+    """Returns codes `(steps, D)` that rotate evenly from one code `(D,)` to another, with evenly changing length.
 
-    A straight line where the two lie on a line through the origin, and no great circle is the shortest.
+    Falls back to a straight line if both lie on a line through the origin, where the great circle is not unique.
 
     Source: Shoemake (1985), https://doi.org/10.1145/325165.325242.
     """
@@ -114,7 +114,7 @@ def _principal_plane(points: Tensor) -> Chart:
     covariance = (points - origin).T.double().cov(correction=0)
     variances, directions = torch.linalg.eigh(covariance)
     axes = directions[:, [-1, -2]].T.to(points)
-    # An eigenvector's sign is arbitrary: let its largest component be positive, so that pictures are repeatable.
+    # An eigenvector's sign is arbitrary: make its largest component positive, so that figures are reproducible.
     largest = axes.abs().argmax(1, keepdim=True)
     axes = axes * axes.gather(1, largest).sign()
     explained = variances[[-1, -2]].clamp(min=0) / variances.sum().clamp(min=torch.finfo(torch.double).tiny)

@@ -1,8 +1,8 @@
 """Likelihoods p(x|z): from a decoder's raw output to a distribution over images.
 
 A likelihood is a module that maps raw parameters `(…, C, H, W)` to a `torch.distributions` object with batch
-shape `(…)` and the image as its event. Its `mean` is the picture that is shown. Parameters of its own (a
-learned scale, say) belong to it, not to the decoder. `Likelihood` is the contract.
+shape `(…)` and the image as its event. Its `mean` is the image that is shown. Any parameters of the likelihood
+itself, such as a learned scale, belong to it and not to the decoder. `Likelihood` is the contract.
 """
 
 import math
@@ -29,10 +29,10 @@ Shape = torch.Size | list[int] | tuple[int, ...]
 
 
 class Likelihood(nn.Module):
-    """From raw parameters to p(x|z). One of your own overrides `forward`, and `metrics` where it has some to report."""
+    """Maps raw parameters to p(x|z). Subclasses override `forward`, and `metrics` if they have any to report."""
 
     def forward(self, raw: Tensor) -> Distribution:
-        """Returns p(x|z): batch `(…)`, event `(C, H, W)`, its `mean` the picture to show.
+        """Returns p(x|z): batch `(…)`, event `(C, H, W)`, with the image to show as its `mean`.
 
         Args:
             raw: output of the decoder, `(…, C, H, W)`, with at least 32 bits.
@@ -40,7 +40,7 @@ class Likelihood(nn.Module):
         raise NotImplementedError
 
     def metrics(self, x: Tensor, distortion: Tensor, rate: Tensor) -> Mapping[str, Tensor]:
-        """Returns what else to report of an evaluation, by name, each `(B,)`.
+        """Returns additional evaluation metrics by name, each `(B,)`.
 
         Args:
             x: images `(B, C, H, W)`.
@@ -53,8 +53,8 @@ class Likelihood(nn.Module):
 class Bernoulli(Likelihood):
     """Independent Bernoulli pixels; the raw parameters are logits.
 
-    On images of zeros and ones, `log_prob` is a log-likelihood. On grey images, as in the chapter, it is the
-    negative binary cross entropy: a loss with the entropy of the pixels as its floor, but no likelihood.
+    On binary images, `log_prob` is a log-likelihood. On grey images, as in the chapter, it is the negative binary
+    cross entropy: a loss bounded below by the entropy of the pixels, but not a likelihood.
     """
 
     def forward(self, raw: Tensor) -> Independent:
@@ -64,15 +64,15 @@ class Bernoulli(Likelihood):
         return {"distortion_above_floor": distortion - self.floor(x)}
 
     def floor(self, x: Tensor) -> Tensor:
-        """Returns the least distortion of images `(B, C, H, W)`, their pixels' entropy: `(B,)`, 0 if binary."""
+        """Returns the lowest distortion of images `(B, C, H, W)`, the entropy of their pixels, `(B,)`; 0 if binary."""
         return -(torch.xlogy(x, x) + torch.xlogy(1 - x, 1 - x)).flatten(1).sum(1)
 
 
 class ContinuousBernoulli(Likelihood):
     """Independent pixels with density proportional to λ^x (1 − λ)^(1 − x) on [0, 1]; the raw parameters are λ's logits.
 
-    It is what binary cross entropy lacks to be a likelihood of grey images: a normaliser. With the logit η the density
-    is that of an exponential variable truncated to [0, 1], η e^(ηx) / (e^η − 1).
+    It adds the normaliser that binary cross entropy lacks on grey images. In terms of the logit η, the density is that
+    of an exponential variable truncated to [0, 1], η e^(ηx) / (e^η − 1).
 
     Source: Loaiza-Ganem and Cunningham (2019), https://arxiv.org/abs/1907.06845.
     """
@@ -82,13 +82,13 @@ class ContinuousBernoulli(Likelihood):
 
 
 class Gaussian(Likelihood):
-    """Independent normal pixels around the raw parameters, with one standard deviation for all, which is learned.
+    """Independent normal pixels around the raw parameters, with a single learned standard deviation.
 
-    Learned, it is the root mean square error of the reconstructions, so that the two terms of the bound are weighed
-    as the data ask.
+    At its optimum it is the root mean square error of the reconstructions, which balances the two terms of the bound
+    without a hyperparameter.
 
     Args:
-        scale: standard deviation at the start, greater than 0.
+        scale: initial standard deviation, greater than 0.
 
     Source: Rybkin, Daniilidis and Levine (2021), https://arxiv.org/abs/2006.13202.
     """
@@ -104,12 +104,12 @@ class Gaussian(Likelihood):
 
 
 class DiscretizedLogistic(Likelihood):
-    """Independent grey levels: logistic variables around the raw parameters, rounded, the ends taking the tails.
+    """Independent grey levels: rounded logistic variables around the raw parameters; the end levels take the tails.
 
     Args:
-        levels: number of grey levels; images are k/`pixel_scale` for k = 0 … levels − 1.
-        pixel_scale: what grey levels were divided by.
-        scale: of the logistic distribution at the start, greater than 0, in units of the images; learned, one for all.
+        levels: number of grey levels; pixel values are k/`pixel_scale` for k = 0 … levels − 1.
+        pixel_scale: divisor of the grey levels.
+        scale: initial scale of the logistic, greater than 0, in units of pixel values; learned, shared by all pixels.
 
     Source: Salimans et al. (2017), equation 2, https://arxiv.org/abs/1701.05517; Kingma et al. (2016), appendix.
     """
@@ -128,7 +128,7 @@ class DiscretizedLogistic(Likelihood):
 
 
 class _ScaleParameter(nn.Module):
-    """log σ as ten times a parameter: an optimizer that moves every parameter alike finds σ within an epoch."""
+    """log σ as ten times a parameter, so that optimizers with equal step sizes (Adam) fit σ within an epoch."""
 
     gain = 10.0
 
@@ -143,10 +143,10 @@ class _ScaleParameter(nn.Module):
 
 
 class TruncatedExponential(Distribution):
-    """Density η e^(ηx) / (e^η − 1) on [0, 1], uniform for η = 0.
+    """The density η e^(ηx) / (e^η − 1) on [0, 1], uniform for η = 0.
 
     Args:
-        rate: η, any shape.
+        rate: η, of any shape.
     """
 
     arg_constraints: ClassVar[dict] = {}
@@ -168,7 +168,7 @@ class TruncatedExponential(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         eta, small = self._apart_from_zero(1e-3)
         size = eta.abs()
-        # log((e^η − 1)/η), written so that nothing overflows, and its series around 0
+        # log((e^η − 1)/η) in a form that cannot overflow, and its series around 0
         log_normaliser = functional.relu(eta) + (-torch.expm1(-size)).log() - size.log()
         return self.rate * value - torch.where(small, self.rate / 2 + self.rate.square() / 24, log_normaliser)
 
@@ -180,18 +180,18 @@ class TruncatedExponential(Distribution):
         return torch.where(small, u, torch.log1p(u * torch.expm1(eta.clamp(max=80))) / eta).clamp(0, 1)
 
     def _apart_from_zero(self, distance: float) -> tuple[Tensor, Tensor]:
-        """η where it is not small, else a stand-in, so that neither values nor gradients divide by 0."""
+        """η with small values replaced by 1, so that nothing, gradients included, divides by 0; and a mask of them."""
         small = self.rate.abs() < distance
         return torch.where(small, torch.ones_like(self.rate), self.rate), small
 
 
 class PixelLogistic(Distribution):
-    """A logistic variable rounded to multiples of `width` from 0 to `highest`, the ends taking the tails.
+    """A logistic variable rounded to multiples of `width` from 0 to `highest`; the end levels take the tails.
 
     Args:
-        location: any shape.
-        scale: broadcasts with it.
-        width: distance of two levels.
+        location: of any shape.
+        scale: broadcastable with it.
+        width: distance between adjacent levels.
         highest: the highest level.
     """
 
@@ -207,7 +207,7 @@ class PixelLogistic(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Of the variable cut off at the ends; rounding moves it by less than half a level."""
+        """Mean of the unrounded variable, clamped to the range; rounding moves it by less than half a level."""
         upper, lower = (self.location - end for end in (0.0, self.highest))
         return self.scale * (functional.softplus(upper / self.scale) - functional.softplus(lower / self.scale))
 

@@ -1,7 +1,7 @@
-"""Posteriors q(z|x): the head that the encoders end in, and what else is asked of any posterior.
+"""Posteriors q(z|x): the Gaussian head of the encoders, and functions of any posterior distribution.
 
-Each function here has a default, which needs no more than `rsample` and `log_prob`, and better answers for some types
-of distribution. A type from elsewhere can give its own:
+Each function has a default that needs only `rsample` and `log_prob`, and exact versions for some types of
+distribution. Other types can register their own:
 
 >>> from torch.distributions import LogNormal
 >>> @point.register
@@ -27,11 +27,11 @@ from torch.distributions import (
 
 __all__ = ["GaussianHead", "marginal_log_prob", "moments", "point", "rate", "rates", "spread"]
 
-SAMPLES = 256  # of a posterior whose moments have no closed form
+SAMPLES = 256  # to estimate posterior moments that have no closed form
 
 
 class GaussianHead(nn.Module):
-    """Two linear maps from features to q(z|x) = N(μ, diag σ²), the second giving log σ².
+    """Two linear maps from features to q(z|x) = N(μ, diag σ²), for μ and log σ².
 
     Args:
         features: number of input features.
@@ -44,22 +44,22 @@ class GaussianHead(nn.Module):
         self.log_variance = nn.Linear(features, latent_dim)
 
     def forward(self, features: Tensor) -> Independent:
-        """Posterior of features `(B, features)`: batch `(B,)`, event `(latent_dim,)`."""
-        # Under mixed precision the distribution still has 32 bits: its densities are differences of large numbers.
+        """Returns the posterior for features `(B, features)`: batch `(B,)`, event `(latent_dim,)`."""
+        # 32 bits even under mixed precision: densities are differences of large numbers.
         mean, log_variance = (
             output.to(torch.promote_types(output.dtype, torch.float32))
             for output in (self.mean(features), self.log_variance(features))
         )
-        # Validating the arguments would read them back from the device in every step.
+        # Validating the arguments would read them back from the device at every step.
         return Independent(Normal(mean, (0.5 * log_variance).exp(), validate_args=False), 1, validate_args=False)
 
 
 @singledispatch
 def point(posterior: Distribution) -> Tensor:
-    """Returns the code `(B, latent_dim)` that stands for an image: its posterior mean where that has a closed form.
+    """Returns the code `(B, latent_dim)` that represents an image: its posterior mean if that has a closed form.
 
-    Of a transformed distribution (a flow) it is the image of the base distribution's point, otherwise the mean of
-    samples.
+    For a transformed distribution (a flow) it is the transformed point of the base distribution; otherwise a sample
+    mean.
     """
     mean = _closed_form(posterior, "mean")
     return posterior.sample((SAMPLES,)).mean(0) if mean is None else mean
@@ -75,16 +75,16 @@ def _(posterior: TransformedDistribution) -> Tensor:
 
 @singledispatch
 def spread(posterior: Distribution) -> Tensor:
-    """Returns the standard deviation of each dimension, `(B, latent_dim)`; that of samples without a closed form."""
+    """Returns the standard deviation of each dimension, `(B, latent_dim)`; of samples if it has no closed form."""
     deviation = _closed_form(posterior, "stddev")
     return posterior.sample((SAMPLES,)).std(0) if deviation is None else deviation
 
 
 @singledispatch
 def moments(posterior: Distribution) -> tuple[Tensor, Tensor]:
-    """Returns the mean `(…, latent_dim)` and the covariance `(…, latent_dim, latent_dim)`, those of samples by default.
+    """Returns the mean `(…, latent_dim)` and covariance `(…, latent_dim, latent_dim)`, by default those of samples.
 
-    Where the dimensions are independent, it is the variances `(…, latent_dim)`.
+    If the dimensions are independent, the covariance is given by the variances `(…, latent_dim)`.
     """
     z = posterior.sample((20_000,) if not posterior.batch_shape else (SAMPLES,)).double()
     mean = z.mean(0)
@@ -103,18 +103,18 @@ def _(posterior: MultivariateNormal) -> tuple[Tensor, Tensor]:
 
 
 def rate(posterior: Distribution, prior: Distribution, z: Tensor) -> Tensor:
-    """Returns KL(q(z|x) ‖ p(z)), `(B,)`, in nats; estimated by a sample z `(B, latent_dim)` without a closed form."""
+    """Returns KL(q(z|x) ‖ p(z)), `(B,)`, in nats; estimated at z `(B, latent_dim)` if it has no closed form."""
     try:
         return kl_divergence(posterior, prior)
-    except NotImplementedError:  # PyTorch's word for a pair without closed form
+    except NotImplementedError:  # raised by PyTorch for a pair without closed form
         return posterior.log_prob(z) - prior.log_prob(z)
 
 
 def rates(posterior: Distribution, prior: Distribution) -> Tensor:
     """Returns the rate of each latent dimension, KL(q(z_j|x) ‖ p(z_j)), in nats, `(B, latent_dim)`.
 
-    Estimated by one sample where it has no closed form. Under a prior with dependent dimensions they do not add up to
-    the rate. Where a distribution does not tell its marginals, the whole rate, `(B, 1)`.
+    Estimated from one sample if there is no closed form. Under a prior with dependent dimensions, they do not add up
+    to the rate. If a distribution's marginals are unknown, returns the total rate, `(B, 1)`.
     """
     if isinstance(posterior, Independent) and isinstance(prior, Independent):
         try:
@@ -130,7 +130,7 @@ def rates(posterior: Distribution, prior: Distribution) -> Tensor:
 
 @singledispatch
 def marginal_log_prob(distribution: Distribution, z: Tensor) -> Tensor | None:
-    """Returns log q(z_j) of codes `(…, latent_dim)`, in the same shape; None where marginals are not known."""
+    """Returns log q(z_j) of codes `(…, latent_dim)`, in the same shape; None if the marginals are unknown."""
     return None
 
 

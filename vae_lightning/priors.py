@@ -1,4 +1,4 @@
-"""Priors p(z): modules that give a distribution over codes. `Prior` is their contract."""
+"""Priors p(z): modules that return a distribution over codes. `Prior` is their contract."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,11 +13,11 @@ __all__ = ["Prior", "StandardNormal", "VampPrior"]
 
 
 class Prior(nn.Module):
-    """The contract of a prior, which may be learned, a flow, or share weights with the model.
+    """Base class of priors, which may be fixed, learned, a flow, or share weights with the model.
 
     Attributes:
         conditional: whether `distribution` takes labels.
-        latent_space: class of the space that codes live in, called with the latent dimension.
+        latent_space: class of the latent space, called with the latent dimension.
     """
 
     conditional = False
@@ -26,12 +26,12 @@ class Prior(nn.Module):
     def distribution(self) -> Distribution:
         """Returns p(z): batch `()`, event `(latent_dim,)`, with `sample` and `log_prob`.
 
-        A conditional prior is called with labels `(B,)` and returns p(z|y) with batch `(B,)`; with None, p(z).
+        A conditional prior returns p(z|y) with batch `(B,)` for labels `(B,)`, and p(z) for None.
         """
         raise NotImplementedError
 
     def attach(self, encoder: nn.Module) -> None:
-        """Is called once with the model's encoder, for priors that are made of the posterior."""
+        """Called once with the model's encoder, for priors built from the posterior."""
 
 
 class StandardNormal(Prior):
@@ -54,14 +54,14 @@ class StandardNormal(Prior):
 
 
 class VampPrior(Prior):
-    """The posterior's own mixture over learned pseudo-inputs u_k: p(z) = 1/K Σ_k q(z|u_k).
+    """VampPrior, the mixture of posteriors of learned pseudo-inputs u_k: p(z) = 1/K Σ_k q(z|u_k).
 
-    Pseudo-inputs pass through the encoder with batch norm's running statistics, in training as in evaluation: their
-    batch is no batch of images, and must not enter the statistics by which images are evaluated.
+    Pseudo-inputs are encoded with batch norm's running statistics, even in training: they are not images and must not
+    enter the statistics used to evaluate images.
 
     Args:
         image_shape: `(C, H, W)`.
-        components: K.
+        components: K, at least 1.
 
     Source: Tomczak and Welling (2018), equation 9, https://arxiv.org/abs/1705.07120.
     """
@@ -77,7 +77,7 @@ class VampPrior(Prior):
         self._encoder: tuple[nn.Module, ...] = ()
 
     def attach(self, encoder: nn.Module) -> None:
-        """Tells which encoder; it stays the model's, a tuple hides it from this module's parameters."""
+        """Sets the encoder. It remains the model's: the tuple keeps it out of this module's parameters."""
         self._encoder = (encoder,)
 
     def distribution(self) -> MixtureSameFamily:

@@ -1,4 +1,4 @@
-"""Trains and tests one model and leaves a finished run on disk: build everything → fit → test → metrics.json."""
+"""Trains and tests one model and writes a finished run: build everything → fit → test → metrics.json."""
 
 import logging
 import math
@@ -43,14 +43,14 @@ def train(config: DictConfig, folder: str | Path | None = None, progress: bool |
 
     Args:
         config: as `compose` returns it.
-        folder: where the run goes; by default a new one in `outputs/`. One that holds a run already is refused, unless
-            `config.resume` is true: then the run is resumed.
-        progress: whether a progress bar is shown; by default on a terminal and in a notebook.
+        folder: the run's folder; by default a new one in `outputs/`. If it already holds a run, that run is resumed if
+            `config.resume` is true, and an error otherwise.
+        progress: whether to show a progress bar; by default on a terminal and in a notebook.
 
     Raises:
-        UsageError: if an option is wrong.
+        UsageError: if an option is invalid.
         DivergenceError: if a term of the loss, a weight or a test metric is NaN or infinite.
-        KeyboardInterrupt: if the training was interrupted; it can be resumed.
+        KeyboardInterrupt: if the run was interrupted; it can be resumed.
 
     >>> from vae_lightning import compose
     >>> run = train(compose("data=glyphs", "model.latent_dim=8"))  # doctest: +SKIP
@@ -66,7 +66,7 @@ def train(config: DictConfig, folder: str | Path | None = None, progress: bool |
         try:
             model = execute(config, run, progress=shown).model
         except Interrupted as stop:
-            raise KeyboardInterrupt(f"{short_path(run.folder)}: interrupted; its state is kept") from stop
+            raise KeyboardInterrupt(f"{short_path(run.folder)}: interrupted; its state has been saved") from stop
     trust = _modules(config)
     if model is None:
         return load_run(run.folder, trust=trust)
@@ -74,12 +74,12 @@ def train(config: DictConfig, folder: str | Path | None = None, progress: bool |
 
 
 class Outcome(NamedTuple):
-    """What came out of a run.
+    """The result of a run.
 
     Attributes:
         metrics: the content of `metrics.json`: the test metrics, per image in nats, and `epochs`, `steps`,
             `parameters`, `seconds_training`, `images_per_second`, `latent_dim` and `seed`.
-        model: as it was tested; None for a run that was finished already.
+        model: the tested model; None if the run had already finished.
     """
 
     metrics: dict[str, Any]
@@ -87,16 +87,16 @@ class Outcome(NamedTuple):
 
 
 def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: bool | None = None) -> Outcome:
-    """Trains and tests one model and leaves a finished run on disk; what both Python and the command line call.
+    """Trains and tests one model and writes a finished run; called by both the Python API and the command line.
 
     Args:
-        config: as composed from `conf/train.yaml`; its `run_dir` is set.
-        run: where to.
-        swept: keys that tell the run apart from others of its sweep.
-        progress: whether a progress bar is shown; by default on a terminal.
+        config: as composed from `conf/train.yaml`; its `run_dir` is set here.
+        run: the run to write.
+        swept: keys that distinguish the run from others in its sweep.
+        progress: whether to show a progress bar; by default on a terminal.
 
     Raises:
-        UsageError: if an option is wrong.
+        UsageError: if an option is invalid.
         DivergenceError: if a term of the loss, a weight or a test metric is NaN or infinite.
     """
     config.run_dir = str(run.folder)
@@ -108,7 +108,7 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
     checkpoint = run.checkpoint_file if config.resume and run.checkpoint_file.is_file() else None
     with _quiet(), Processes(config.trainer) as processes:
         seed_everything(config.seed, verbose=False)
-        os.environ.pop("PL_GLOBAL_SEED")  # with several processes Lightning would seed again, after the model is built
+        os.environ.pop("PL_GLOBAL_SEED")  # with it, Lightning would reseed other processes after the model is built
         built = build(config, steps_taken_at(checkpoint), progress)
         trainer = built.trainer
         if trainer.is_global_zero:
@@ -161,12 +161,12 @@ def _fit_and_test(built: Built, run: Run, checkpoint: Path | None) -> dict[str, 
     if diverged := [name for name, value in metrics.items() if not math.isfinite(value)]:
         raise DivergenceError(f"{', '.join(diverged)}: NaN or infinite; a lower model.optimizer.lr may help")
     if is_trial(trainer):
-        log.info("tried      one batch of training, validation and test (trainer.fast_dev_run): no result is kept\n")
+        log.info("dry run    one batch of training, validation and test (trainer.fast_dev_run); nothing is saved\n")
     return metrics
 
 
 def _take_best(model: VAE, trainer: Trainer, run: Run) -> dict[str, float]:
-    """Puts the best weights into the model where a callback chose them by a metric, and keeps them with the run."""
+    """Loads the best weights, if a callback chose some by a metric, into the model and saves them with the run."""
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
             file = Path(callback.best_model_path)
@@ -184,7 +184,7 @@ def _take_best(model: VAE, trainer: Trainer, run: Run) -> dict[str, float]:
 
 
 def _report_to_loggers(trainer: Trainer, hyperparameters: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Tells every logger what came out; the run is finished whatever becomes of that."""
+    """Reports the results to every logger; errors in a logger do not affect the run."""
     outcome = {name: value for name, value in metrics.items() if name not in hyperparameters}
     for logger in trainer.loggers:
         try:
@@ -195,13 +195,13 @@ def _report_to_loggers(trainer: Trainer, hyperparameters: dict[str, Any], metric
                 logger.log_metrics(outcome, trainer.global_step)
             logger.save()
             logger.finalize("success")
-        except Exception as error:  # loggers are other people's code, and may need a network
+        except Exception as error:  # loggers are third-party code and may need a network
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            log.warning("%s did not take the result: %s", type(logger).__name__, reason)
+            log.warning("%s could not record the result: %s", type(logger).__name__, reason)
 
 
 def _describe(config: DictConfig, run: Run, built: Built) -> None:
-    """Says what is about to run, and keeps it with the run."""
+    """Logs the setup of the run and saves it in the run's folder."""
     model, _, trainer, _ = built
     device = trainer.strategy.root_device
     hardware = (
@@ -238,20 +238,20 @@ def _describe(config: DictConfig, run: Run, built: Built) -> None:
         and device.type == "cpu"
         and "AVX512" not in torch.backends.cpu.get_cpu_capability()
     ):
-        log.info("precision  bfloat16 is slow on this CPU, which only emulates it: trainer=default is faster")
+        log.info("precision  bfloat16 is slow on this CPU, which only emulates it; trainer=default is faster")
     devices = f"{trainer.world_size} × {device.type}" if trainer.world_size > 1 else str(device)
     log.info("device     %s, precision %s, seed %d", devices, trainer.precision, config.seed)
 
 
 def _hyperparameters(config: DictConfig, swept: Sequence[str]) -> dict[str, Any]:
-    """What loggers list as hyperparameters: what tells the runs of a sweep apart; of a single run, the usual few."""
+    """The hyperparameters for loggers: the swept options, or for a single run the most important ones."""
     keys = list(swept) or ["data", "model", "model/objective", "model.latent_dim", "seed"]
     names, choices = short_names(keys), config.choices
     return {names[key]: choices[key] if key in choices else OmegaConf.select(config, key) for key in keys}
 
 
 def _modules(config: DictConfig) -> list[str]:
-    """The modules that the configuration of one's own training names, which need no further trust."""
+    """The modules named in the configuration of a run trained here, which are therefore trusted."""
     found = set()
     nodes = [config.model, config.data]
     while nodes:
@@ -265,7 +265,7 @@ def _modules(config: DictConfig) -> list[str]:
 
 @contextmanager
 def _printing() -> Iterator[None]:
-    """Log lines on standard output, where nobody has configured logging, as in a notebook."""
+    """A context that prints log lines to standard output if logging is not configured, as in a notebook."""
     ours = logging.getLogger(__package__)
     if ours.hasHandlers():
         yield
@@ -283,7 +283,7 @@ def _printing() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences what libraries say that nobody here can act on."""
+    """A context that silences library warnings that users cannot act on."""
     names = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric", "tensorboard")
     levels = {name: logging.getLogger(name).level for name in names}
     for name in names:

@@ -1,4 +1,4 @@
-"""The variational autoencoder as a LightningModule: encode, decode, sample, reconstruct, and Lightning's steps."""
+"""The variational autoencoder as a LightningModule: encode, decode, sample, reconstruct, train and evaluate."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -20,28 +20,28 @@ __all__ = ["VAE"]
 
 
 class VAE(LightningModule):
-    """p(x|z) p(z) with an amortised posterior q(z|x), made of parts that can each be exchanged.
+    """p(x|z) p(z) with an amortised posterior q(z|x), built from interchangeable parts.
 
-    An encoder, decoder or prior with an attribute `conditional = True` is given labels as well: `(B,)`, or None where
-    none are known.
+    An encoder, decoder or prior with the attribute `conditional = True` also receives labels: `(B,)`, or None if they
+    are unknown.
 
     Args:
         latent_dim: dimension of z.
-        encoder: images `(B, C, H, W)` to q(z|x); the contract is in `vae_lightning.architectures`.
-        decoder: codes `(…, latent_dim)` to raw parameters `(…, C, H, W)`; likewise.
-        likelihood: raw parameters to p(x|z); see `vae_lightning.likelihoods`.
+        encoder: maps images `(B, C, H, W)` to q(z|x); see `vae_lightning.architectures`.
+        decoder: maps codes `(…, latent_dim)` to raw parameters `(…, C, H, W)`; see `vae_lightning.architectures`.
+        likelihood: maps raw parameters to p(x|z); see `vae_lightning.likelihoods`.
         prior: p(z); see `vae_lightning.priors`.
         objective: what training minimises; see `vae_lightning.objectives`.
-        optimizer: parameters to an optimizer.
-        lr_scheduler: a learning-rate schedule as Lightning describes it (`interval`, `frequency`, `monitor`), whose
-            `scheduler` maps an optimizer to a scheduler.
+        optimizer: makes an optimizer from parameters.
+        lr_scheduler: a learning-rate schedule in Lightning's format (`interval`, `frequency`, `monitor`), whose
+            `scheduler` makes a scheduler from an optimizer.
 
-    The logged metrics are per image, in nats. `val/` and `test/` are followed by `elbo`, `distortion` and `rate` of the
-    properly sampled bound, whatever the objective, so that runs with different ones can be compared; by `loss` and
-    further terms of the objective's own; and by what the likelihood reports.
+    Logged metrics are per image, in nats. Under `val/` and `test/` they are `elbo`, `distortion` and `rate` of the
+    standard one-sample bound, so that runs with different objectives can be compared; the objective's own `loss` and
+    other terms; and the metrics of the likelihood.
 
     Raises:
-        ValueError: if objective and prior do not go together.
+        ValueError: if the objective does not support the prior.
     """
 
     def __init__(
@@ -75,26 +75,26 @@ class VAE(LightningModule):
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Distribution:
         """Returns p(x|z) of codes `(…, latent_dim)`: batch `(…)`, event `(C, H, W)`."""
         raw = self.decoder(z, *_given(self.decoder, labels))
-        # Under mixed precision the distribution still has 32 bits: log p(x|z) is a sum over all pixels.
+        # 32 bits even under mixed precision: log p(x|z) is a sum over all pixels.
         return self.likelihood(raw.to(torch.promote_types(raw.dtype, torch.float32)))
 
     def prior_distribution(self, labels: Tensor | None = None) -> Distribution:
-        """Returns p(z): batch `()`, event `(latent_dim,)`; a conditional prior's has batch `(B,)` for labels `(B,)`."""
+        """Returns p(z): batch `()`, event `(latent_dim,)`; batch `(B,)` for a conditional prior with labels `(B,)`."""
         return self.prior.distribution(*_given(self.prior, labels))
 
     def sample(self, count: int, labels: Tensor | None = None) -> Tensor:
-        """Returns means of p(x|z) `(count, C, H, W)` for codes drawn from the prior; labels, if any, are `(count,)`."""
+        """Returns means of p(x|z) `(count, C, H, W)` for codes drawn from the prior, given labels `(count,)` if any."""
         prior = self.prior_distribution(labels)
         z = prior.sample(() if prior.batch_shape else (count,))
         return self.decode(z, labels).mean
 
     def reconstruct(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Returns means of p(x|z) `(B, C, H, W)` at the posteriors' points (their means) for images `(B, C, H, W)`."""
+        """Returns means of p(x|z) `(B, C, H, W)` at the posterior means (see `point`) of images `(B, C, H, W)`."""
         return self.decode(point(self.encode(x, labels)), labels).mean
 
     @property
     def minimised(self) -> tuple[str, ...]:
-        """Terms that are minimised, each by an optimizer of its own."""
+        """Names of the terms that are minimised, each by its own optimizer."""
         return ("loss", *self.objective.players())
 
     def configure_optimizers(self) -> Any:
@@ -128,11 +128,11 @@ class VAE(LightningModule):
         terms = {**own, "elbo": -bound["loss"], "distortion": bound["distortion"], "rate": bound["rate"]}
         terms |= self.likelihood.metrics(batch.images, bound["distortion"], bound["rate"])
         means, images = batch_means(terms)
-        # Weighted by the number of images, so that the epoch's mean is over images, not over batches.
+        # Weighted by batch size, so that the epoch's mean is over images, not batches.
         metrics = {f"{stage}/{name}": mean for name, mean in means.items()}
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=images)
 
 
 def _given(module: nn.Module, labels: Tensor | None) -> tuple[Tensor | None, ...]:
-    """What a part of the model is called with besides its input."""
+    """The labels argument for a conditional module; empty for any other."""
     return (labels,) if getattr(module, "conditional", False) else ()

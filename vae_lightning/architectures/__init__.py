@@ -1,6 +1,6 @@
-"""Encoders and decoders, a pair to a file.
+"""Encoders and decoders, one pair per file.
 
-The contract of the two, which is all that the rest of the project knows of an architecture:
+The rest of the project relies only on this contract:
 
 **Encoder** `(image_shape, latent_dim, …)`
     A module that maps images `(B, C, H, W)` with values in [0, 1] to the posterior q(z|x): a
@@ -9,7 +9,7 @@ The contract of the two, which is all that the rest of the project knows of an a
 
 **Decoder** `(image_shape, latent_dim, …)`
     A module that maps codes `(…, latent_dim)` to the raw parameters of p(x|z), `(…, C, H, W)`, without an
-    output nonlinearity: what the parameters mean is for the likelihood to say.
+    output nonlinearity: the likelihood defines what they mean.
 
-One that cannot serve an image shape raises `ValueError` when it is made.
+Both raise `ValueError` when they are made for an image shape that they do not support.
 """

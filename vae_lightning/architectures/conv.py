@@ -18,8 +18,7 @@ class ConvEncoder(nn.Module):
     Args:
         image_shape: `(C, H, W)`.
         latent_dim: dimension of z.
-        width: channels of the first convolution, doubled by each that follows. The chapter takes the
-            image size, 28.
+        width: channels of the first convolution, doubled by each later one. The chapter uses the image size, 28.
 
     Source: Keydana, *Deep Learning and Scientific Computing with R torch*, chapter 16.
     """
@@ -43,8 +42,8 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """A linear map to 8·width channels of one pixel, and four transposed convolutions up to the image.
 
-    The first spreads the pixel over the smallest map (4×4 for 28 and 32 pixels, 8×8 for 64), the others
-    double it, and crop a pixel at each edge where the doubled map would be too large (8 → 14).
+    The first expands the pixel to the smallest map (4×4 for 28 and 32 pixels, 8×8 for 64). The others double it,
+    cropping a pixel at each edge if the doubled map would be too large (8 → 14).
 
     Args:
         image_shape: `(C, H, W)`, H and W even.
@@ -77,10 +76,10 @@ class ConvDecoder(nn.Module):
 
 
 class SpreadPixel(nn.ConvTranspose2d):
-    """A transposed convolution without padding or bias of maps that are one pixel large.
+    """A transposed convolution, without padding or bias, of one-pixel maps.
 
-    Each such pixel is multiplied by the whole kernel: one matrix product, which is faster than the general algorithm.
-    The map comes out with its channels last in memory, which the next convolution prefers.
+    Each pixel is multiplied by the whole kernel: a single matrix product, faster than the general algorithm.
+    The output is in channels-last memory format, which the next convolution prefers.
     """
 
     def __init__(self, in_channels: int, out_channels: int, size: tuple[int, int]) -> None:
@@ -95,7 +94,7 @@ class SpreadPixel(nn.ConvTranspose2d):
 def _upsampling_plan(side: int) -> tuple[int, list[int]]:
     """Side of the smallest map, and the paddings of the three layers that double it up to `side`.
 
-    A layer with kernel 4 and stride 2 makes 2·n pixels of n with padding 1, and 2·n − 2 with padding 2.
+    A layer with kernel 4 and stride 2 turns n pixels into 2·n with padding 1, and into 2·n − 2 with padding 2.
     """
     paddings: list[int] = []
     size = side

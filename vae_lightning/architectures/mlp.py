@@ -12,7 +12,7 @@ __all__ = ["MLPDecoder", "MLPEncoder"]
 
 
 class MLPEncoder(nn.Module):
-    """Pixels through hidden layers with ReLU to a Gaussian head.
+    """Hidden layers with ReLU, and a Gaussian head.
 
     Args:
         image_shape: `(C, H, W)`.
@@ -30,7 +30,7 @@ class MLPEncoder(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """A code through hidden layers with ReLU to one parameter per pixel.
+    """Hidden layers with ReLU, and a linear map to one parameter per pixel.
 
     Args:
         image_shape: `(C, H, W)`.

@@ -12,10 +12,10 @@ __all__ = ["ResNetDecoder", "ResNetEncoder", "ResidualBlock"]
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), f being twice [batch norm, SiLU, 3×3 convolution].
+    """x + f(x), where f is [batch norm, SiLU, 3×3 convolution] twice.
 
     Args:
-        channels: before and after.
+        channels: of input and output.
 
     Source: He et al. (2016), full pre-activation, https://arxiv.org/abs/1603.05027.
     """
@@ -39,7 +39,7 @@ class ResNetEncoder(nn.Module):
     Args:
         image_shape: `(C, H, W)`, H and W divisible by 4.
         latent_dim: dimension of z.
-        width: channels at half the resolution; twice as many at a quarter.
+        width: channels at half resolution, doubled at a quarter.
         blocks: residual blocks at each resolution.
 
     Raises:
@@ -59,14 +59,14 @@ class ResNetEncoder(nn.Module):
 
 
 class ResNetDecoder(nn.Module):
-    """A hidden layer to a quarter of the resolution, and twice residual blocks and a transposed convolution.
+    """A hidden layer to a quarter of the resolution, then residual blocks and a transposed convolution, twice.
 
     Args:
         image_shape: `(C, H, W)`, H and W divisible by 4.
         latent_dim: dimension of z.
-        width: channels at half the resolution; twice as many at a quarter.
+        width: channels at half resolution, doubled at a quarter.
         blocks: residual blocks at each resolution.
-        hidden: units of the layer before them.
+        hidden: units of the first layer.
 
     Raises:
         ValueError: for images with a side that is not divisible by 4.

@@ -1,4 +1,4 @@
-"""What is printed, drawn, measured and kept during a run, and when: a callback each."""
+"""Callbacks that print, draw, measure and save during a run."""
 
 from .checkpoints import Checkpoints
 from .curves import Curves

@@ -1,4 +1,4 @@
-"""Checkpoints from which a training goes on as if it had not been interrupted."""
+"""Checkpoints from which a run resumes as if it had not been interrupted."""
 
 import io
 from pathlib import Path
@@ -18,15 +18,15 @@ __all__ = ["AtomicCheckpointIO", "Checkpoints"]
 
 
 class Checkpoints(Checkpoint):
-    """Keeps `checkpoints/last.ckpt`: at the end of each epoch, every n batches, and when the training is to stop.
+    """Writes `checkpoints/last.ckpt` at the end of each epoch, every n batches, and before an interrupted run stops.
 
-    The file is replaced at once or not at all.
+    The file is replaced atomically.
 
     Args:
-        every_n_batches: n, counted in each epoch; 0 for the ends of epochs only.
+        every_n_batches: n, counted within each epoch; 0 to save only at the end of each epoch.
 
     Attributes:
-        interruption: what is asked after each step whether the training is to stop.
+        interruption: polled after each step for a request to stop.
     """
 
     def __init__(self, every_n_batches: int = 0) -> None:
@@ -52,7 +52,7 @@ class Checkpoints(Checkpoint):
         self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Weight averaging changes the weights after the last epoch; what is tested must be what is kept.
+        # Weight averaging changes the weights after the last epoch; the tested weights must be the saved ones.
         if self._saved != _fingerprint(pl_module):
             self._save(trainer, pl_module)
 
@@ -67,11 +67,11 @@ def _fingerprint(module: LightningModule) -> list[float]:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside the previous one and then takes its place."""
+    """Writes a checkpoint to a temporary file that then replaces the previous one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()  # PyTorch's writer would hide why a disk refuses
+        content = io.BytesIO()  # PyTorch's writer would hide the reason for a write error
         torch.save(checkpoint, content)
         write_file(file, content.getvalue())

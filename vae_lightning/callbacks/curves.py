@@ -1,4 +1,4 @@
-"""The terms of the loss during training: looked at, logged, and kept as curves."""
+"""The loss terms during training: checked for divergence, logged, and saved as curves."""
 
 import io
 import math
@@ -20,21 +20,21 @@ ADVICE = "a lower model.optimizer.lr may help"
 
 
 class DivergenceError(RuntimeError):
-    """The training ended in NaN or infinite values."""
+    """Raised when training produces NaN or infinite values."""
 
 
 class Curves(Callback):
-    """Logs the terms of the loss at every n-th optimizer step (the trainer's `log_every_n_steps`), and keeps them.
+    """Logs and saves the loss terms at every n-th optimizer step (the trainer's `log_every_n_steps`).
 
-    `figures/curves.npz` holds an array of values for each term, and `<term>_steps`, the optimizer steps that they
-    belong to; it is there with or without a logger. Checkpoints keep the curves as well.
+    `figures/curves.npz`, written with or without a logger, holds an array of values for each term, and the optimizer
+    steps that they belong to as `<term>_steps`. Checkpoints include the curves.
 
-    On a CPU all steps are looked at. On a GPU values are read back only where they are logged, with those of the steps
-    before.
+    On a CPU every step is checked at once. On a GPU, values are read back only when some are logged, together with
+    those of the preceding steps.
 
     Raises:
-        DivergenceError: at the first step with a term that is NaN or infinite, and before a checkpoint with such
-            weights is written.
+        DivergenceError: at the first step with a NaN or infinite term, and before a checkpoint with such weights would
+            be written.
     """
 
     every_n_batches = 0
@@ -47,10 +47,10 @@ class Curves(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
         terms = {name: value.detach().reshape(-1) for name, value in outputs.items()}
-        terms["loss"] = terms["loss"] * trainer.accumulate_grad_batches  # Lightning has divided it
+        terms["loss"] = terms["loss"] * trainer.accumulate_grad_batches  # undoes Lightning's division
         step, steps = trainer.global_step, len(terms["loss"])
         self._unseen.append((step - steps + 1, terms))
-        logged = range(step - steps + 1, step + 1) if step != self._step else ()  # while gradients accumulate, none
+        logged = range(step - steps + 1, step + 1) if step != self._step else ()  # none while gradients accumulate
         self._step = step
         due = [number for number in logged if trainer.log_every_n_steps and number % trainer.log_every_n_steps == 0]  # type: ignore[attr-defined]
         if due or pl_module.device.type == "cpu":
@@ -72,7 +72,7 @@ class Curves(Callback):
         self.steps.append(step)
         for name, value in terms.items():
             self.values.setdefault(name, []).append(value)
-        # What goes to the loggers through Lightning's own log stands under the number of calls, not of steps.
+        # Lightning's own logging would label the values with the number of calls, not of steps.
         metrics = {f"train/{name}": value for name, value in terms.items()}
         module.log_dict(metrics, prog_bar=True, logger=False, batch_size=1)
         for logger in trainer.loggers:

@@ -1,7 +1,6 @@
-"""What callbacks share: drawing without a trace, where pictures go, and which batches there are.
+"""Helpers shared by callbacks: drawing without side effects, saving figures, and iterating over test batches.
 
-Drawing leaves no trace on the training: it happens in evaluation mode, which is undone, and draws its noise
-outside the training's random state.
+Drawing does not affect training: it runs in evaluation mode, which is reset afterwards, with its own random state.
 """
 
 from collections.abc import Iterator
@@ -38,7 +37,7 @@ __all__ = [
 
 @contextmanager
 def drawing(model: LightningModule) -> Iterator[None]:
-    """Evaluation mode without gradients and with random draws of its own; everything is put back afterwards."""
+    """A context in evaluation mode, without gradients and with an isolated random state; restores everything."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -50,7 +49,7 @@ def drawing(model: LightningModule) -> Iterator[None]:
 
 
 def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
-    """Renders a figure once, for `figures/` and for TensorBoard."""
+    """Renders a figure once, and saves it in `figures/` and TensorBoard."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     picture = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1)
@@ -67,12 +66,12 @@ def on_device(model: LightningModule, images: Tensor, labels: Tensor | None) -> 
 
 
 def grey_values(images: Tensor) -> Tensor:
-    """Returns images in [0, 1] as uint8; values beyond are cut off."""
+    """Returns images in [0, 1] as uint8; values outside are clamped."""
     return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def tested_batches(trainer: Trainer) -> Iterator[Batch]:
-    """The test batches as a test step receives them, but whole ones, also where each process tests a shard."""
+    """Yields the test batches as a test step receives them, but whole even if each process tests a shard."""
     loader = trainer.test_dataloaders or ()
     if trainer.world_size > 1 and hasattr(trainer.datamodule, "whole_test_batches"):  # type: ignore[attr-defined]
         loader = trainer.datamodule.whole_test_batches()  # type: ignore[attr-defined]
@@ -81,21 +80,21 @@ def tested_batches(trainer: Trainer) -> Iterator[Batch]:
 
 
 def batches_done(trainer: Trainer, batch_idx: int) -> int:
-    """Returns how many batches of this epoch are done after a call of Lightning's loop, which may take several."""
+    """Returns the number of batches done in this epoch after a call of Lightning's loop, which may take several."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     per_call = getattr(data, "batches_per_call", 1)
     return batch_idx + 1 if per_call == 1 else min((batch_idx + 1) * per_call, data.training_batches)
 
 
 def model_of(module: LightningModule) -> VAE:
-    """Returns the module of a hook as the VAE that it must be."""
+    """Returns the module that a hook receives, as a `VAE`; raises `TypeError` for any other."""
     if not isinstance(module, VAE):
-        raise TypeError(f"this callback is for a VAE, not for a {type(module).__name__}")
+        raise TypeError(f"this callback needs a VAE, got a {type(module).__name__}")
     return module
 
 
 def run_of(trainer: Trainer) -> Run:
-    """Returns the run that a trainer writes to."""
+    """Returns the run that the trainer writes to."""
     return Run(Path(trainer.default_root_dir))
 
 

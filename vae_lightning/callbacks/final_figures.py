@@ -1,4 +1,4 @@
-"""Pictures of the tested model."""
+"""Figures of the tested model."""
 
 import math
 from collections.abc import Iterator
@@ -19,21 +19,21 @@ __all__ = ["FinalFigures"]
 
 
 class FinalFigures(Callback):
-    """Draws the tested model: its codes, what it makes of them, and its samples.
+    """Draws the tested model's codes, latent space, reconstructions and samples.
 
-    What the comparison of a sweep draws again goes to `figures/figures.npz`: `points` `(N, 1)` or `(N, 2)`, the test
-    means or their two principal components; `exact`, whether they are the codes' own coordinates; `explained` `(2,)`,
-    the share of the variance along each; `rates` `(latent_dim,)`; `labels` `(N,)` and `class_names` where the data have
-    them; and, as uint8, `originals`, `reconstructions` and `samples` `(M, C, H, W)`.
+    The arrays that the comparison of a sweep draws again go to `figures/figures.npz`: `points` `(N, 1)` or `(N, 2)`,
+    the test images' posterior means or their two principal components; `exact`, whether these are the codes' own
+    coordinates; `explained` `(2,)`, the fraction of the variance along each; `rates` `(latent_dim,)`; `labels` `(N,)`
+    and `class_names` if the data have them; and, as uint8, `originals`, `reconstructions` and `samples` `(M, C, H, W)`.
 
     Args:
         scatter_limit: half the width of the scatter's axes for latent dimension 2; null for the data's own extent.
         lattice_extent: half the width of the chapter's lattice.
         lattice_cells: codes along each side of it.
         quantile_cells: codes along each side of the lattice at normal quantiles.
-        reconstructions: test images shown beside their reconstructions, of the first test batch.
-        samples: samples from the prior.
-        traversed: dimensions that are traversed, the most used ones, for latent dimensions above 2.
+        reconstructions: number of test images shown with their reconstructions, from the first test batch.
+        samples: number of samples from the prior.
+        traversed: number of most used dimensions to traverse, for latent dimensions above 2.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class FinalFigures(Callback):
         points = chart.coordinates[:, :1] if model.latent_space.axes == 1 else chart.coordinates
         title = f"Posterior means of the test images: {subject}"
         if not chart.exact:
-            title += f"\n{chart.explained.sum():.0%} of their variance is in this plane"
+            title += f"\n{chart.explained.sum():.0%} of their variance lies in this plane"
         limit = self.scatter_limit if model.latent_space.axes == 2 else None
         scatter = plots.latent_scatter(points, codes.labels, data.class_names, title, chart.names, limit)
         yield "latent means", scatter
@@ -99,7 +99,7 @@ class FinalFigures(Callback):
         np.savez_compressed(run_of(trainer).arrays_file, **arrays)
 
     def _decoded(self, model: VAE, codes: Codes, subject: str) -> Iterator[tuple[str, Figure]]:
-        """Lattices over a plane of codes, or traversals where the latent space is no plane."""
+        """Yields lattices of a two-dimensional latent space, or traversals of any other."""
         if model.latent_space.axes == 2:
             for name, lattice in [
                 ("lattice", square_lattice(self.lattice_extent, self.lattice_cells)),
@@ -108,7 +108,7 @@ class FinalFigures(Callback):
                 decoded = model.decode(lattice.to(model.device)).mean
                 yield name, plots.lattice(decoded, lattice, f"Decoded {name}: {subject}")
         elif model.latent_space.axes == 0:
-            # Rates that are not known by dimension leave the dimensions in their own order.
+            # Without rates per dimension, the dimensions keep their order.
             known = len(codes.rates) == model.latent_dim
             used = codes.rates.argsort(descending=True) if known else torch.arange(model.latent_dim)
             used = used[: self.traversed]

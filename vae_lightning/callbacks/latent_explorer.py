@@ -1,4 +1,4 @@
-"""What the latent explorer of a report shows."""
+"""The images shown by the latent explorer of a report."""
 
 from typing import Any
 
@@ -16,23 +16,23 @@ __all__ = ["LatentExplorer"]
 
 
 class LatentExplorer(Callback):
-    """Decodes the tested model ahead of time, for the explorer of the report: a page cannot run it.
+    """Decodes the images of the report's latent explorer in advance, because a web page cannot run the model.
 
-    `figures/explorer.npz` holds, images always as uint8:
+    `figures/explorer.npz` holds, with all images as uint8:
 
     - `codes` `(N, 1)` or `(N, 2)`: posterior means of test images, above two dimensions in the plane of their leading
-      components; `images` `(N, C, H, W)` of them, and `labels` `(N,)` and `class_names` where the data have them;
-      `explained` `(2,)`: the share of their variance along each axis.
-    - `box` `(2, 2)`: lowest and highest value along either axis; `lattice` `(R, S, C, H, W)`: decoded at equal
-      steps of the box, the second coordinate falling from row to row.
-    - `dimensions` `(K,)`: the most used ones; `values` `(V,)` and `slides` `(K, V, C, H, W)`: decoded from the mean
-      code with one dimension at a time set to each value.
+      components; `images` `(N, C, H, W)`: the test images; `labels` `(N,)` and `class_names` if the data have them;
+      `explained` `(2,)`: the fraction of the codes' variance along each axis.
+    - `box` `(2, 2)`: lowest and highest value along each axis; `lattice` `(R, S, C, H, W)`: images decoded at equal
+      steps over the box, with the second coordinate decreasing from row to row.
+    - `dimensions` `(K,)`: the most used ones; `values` `(V,)` and `slides` `(K, V, C, H, W)`: images decoded from the
+      mean code with one dimension at a time set to each value.
 
     Args:
         cells: lattice points along each axis.
-        points: test images, at most.
-        dimensions: dimensions, at most, that can be moved one at a time, the most used ones.
-        steps: values that each of them takes, from −3 to 3.
+        points: maximum number of test images.
+        dimensions: maximum number of dimensions that can be moved one at a time, the most used ones first.
+        steps: number of values of each, from −3 to 3.
     """
 
     def __init__(self, cells: int = 41, points: int = 800, dimensions: int = 8, steps: int = 25) -> None:
@@ -83,5 +83,5 @@ class LatentExplorer(Callback):
 
 
 def _decoded(model: VAE, codes: Tensor) -> Tensor:
-    """Means `(R, S, C, H, W)` at codes `(R, S, latent_dim)`, a row at a time."""
+    """Returns decoded means `(R, S, C, H, W)` of codes `(R, S, latent_dim)`, one row at a time."""
     return torch.stack([model.decode(row.to(model.device)).mean for row in codes])

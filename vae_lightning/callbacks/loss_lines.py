@@ -1,4 +1,4 @@
-"""The terms of the loss, printed during training."""
+"""The loss terms, printed during training."""
 
 import logging
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class LossLines(Callback):
-    """Prints the terms of the loss at every n-th batch of each epoch.
+    """Prints the loss terms at every n-th batch of each epoch.
 
     Args:
         every_n_batches: n.
@@ -25,8 +25,8 @@ class LossLines(Callback):
         batches = batches_done(trainer, batch_idx)
         if batches % self.every_n_batches:
             return
-        # A call of several steps has a number for each. Lightning divides the loss, and only that, by the number of
-        # batches that it accumulates.
+        # A call that takes several steps returns one value per step. Lightning divides the loss, but no other term, by
+        # the number of accumulated batches.
         terms = {name: value.reshape(-1)[-1].item() for name, value in outputs.items()}
         terms["loss"] *= trainer.accumulate_grad_batches
         values = "   ".join(f"{name} {value:7.2f}" for name, value in terms.items())

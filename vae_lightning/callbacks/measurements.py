@@ -1,7 +1,7 @@
-"""Measures the tested model beyond the bound: a callback that hands the test set to `evaluation`.
+"""Test metrics beyond the bound: a callback that applies `evaluation` to the test set.
 
-Measuring leaves no trace on the training, and its memory does not grow with the test set: what needs many images at
-once takes a sample of them, the same in every run. What needs labels is left out where there are none.
+Measuring does not affect training, and its memory does not grow with the test set: metrics that need many images at
+once use a subset, the same in every run. Metrics that need labels are skipped if there are none.
 """
 
 import logging
@@ -28,23 +28,23 @@ log = logging.getLogger(__name__)
 
 Metrics = dict[str, float]
 
-PATHS = 200  # images between which paths are decoded
+PATHS = 200  # number of images between which paths are decoded
 
 
 class Measurements(Callback):
-    """Adds to the test metrics; the README's table says what each of them is.
+    """Adds test metrics; the README has a table of them.
 
-    Of the data module it needs `name`, `class_names` and `examples(name, count)`.
+    The data module must have `name`, `class_names` and `examples(name, count)`.
 
     Args:
-        bound_samples: samples per image for the importance-weighted bound; 0 leaves it out.
-        probe_images: training and test images, at most, whose codes are probed for their classes; 0 leaves it out.
-        quality_images: images, at most, between which Fréchet and kernel distances are measured; 0 leaves them out,
-            and the unevenness of paths between images.
-        plane_points: codes, at most, whose picture's faithfulness is measured; 0 leaves it out.
-        tsne: whether it is measured of a t-SNE picture as well, where codes cannot be shown by their own coordinates.
-        cache: folder of the classifiers that distances are measured with, one for each data set; null is
-            `$VAE_CACHE_DIR`, else `vae_lightning` in the user's cache folder.
+        bound_samples: samples per image for the importance-weighted bound; 0 skips it.
+        probe_images: maximum number of training and of test images for probing codes for classes; 0 skips it.
+        quality_images: maximum number of images for Fréchet and kernel distances; 0 skips these and the unevenness of
+            paths between images.
+        plane_points: maximum number of codes for measuring the faithfulness of their two-dimensional plot; 0 skips it.
+        tsne: whether a t-SNE plot is measured as well, if codes cannot be plotted by their own coordinates.
+        cache: folder of the classifiers used for distances, one per data set; null is `$VAE_CACHE_DIR`, else
+            `vae_lightning` in the user's cache folder.
 
     Raises:
         ValueError: for a negative number.
@@ -161,7 +161,7 @@ class Measurements(Callback):
         features = classifier.features(real.images)
         metrics: Metrics = {}
         for name, images in made.items():
-            # What a likelihood calls its mean may leave the range of pixels.
+            # A likelihood's mean can leave the range of pixel values.
             found = quality.distances(features, classifier.features(images.clamp(0, 1)))
             metrics |= {f"frechet_{name}": found.frechet, f"kernel_{name}": found.kernel}
         return metrics
@@ -196,7 +196,7 @@ class Measurements(Callback):
 
 
 def _progress(trainer: Trainer) -> Iterator[Batch]:
-    """The test batches, with a progress bar on a terminal."""
+    """Yields the test batches, with a progress bar on a terminal."""
     total = int(trainer.num_test_batches[0])
     return iter(tqdm(tested_batches(trainer), "measuring", total, unit="batch", leave=False, disable=None))
 
@@ -212,7 +212,7 @@ def _parts(batch: Batch, size: int = 1000) -> Iterator[Batch]:
 
 
 def _encoded(model: VAE, examples: Sequence[Any]) -> tuple[Tensor, Any]:
-    """Codes `(N, latent_dim)` and labels of images, on the CPU."""
+    """Returns the codes `(N, latent_dim)` and labels of images, on the CPU."""
     batch = Batch(*examples)
     found = [point(model.encode(*on_device(model, *part))).cpu() for part in _parts(batch)]
     return torch.cat(found), batch.labels

@@ -1,4 +1,4 @@
-"""Grids of samples during training, and a figure of how generation comes along."""
+"""Grids of samples during training, and a figure of their progress."""
 
 import torch
 from PIL import Image
@@ -12,13 +12,13 @@ __all__ = ["SampleGrids"]
 
 
 class SampleGrids(Callback):
-    """A grid of samples from the prior at every n-th batch of each epoch, always from the same noise.
+    """Draws a grid of samples from the prior at every n-th batch of each epoch, always from the same noise.
 
-    At the end of training, evenly spaced ones of them, from first to last, are put together in one figure.
+    At the end of training, evenly spaced grids, including the first and last, are combined in one figure.
 
     Args:
         every_n_batches: n.
-        images: samples in a grid.
+        images: samples per grid.
         shown: grids in the final figure.
     """
 
@@ -32,7 +32,7 @@ class SampleGrids(Callback):
             return
         model = model_of(pl_module)
         with drawing(model):
-            # Noise, not codes, is what stays the same: a learned prior moves.
+            # The noise is fixed rather than the codes, because a learned prior changes.
             torch.manual_seed(0)
             samples = model.sample(self.images)
         grid = (plots.tile(samples, round(self.images**0.5)) * 255).round().to(torch.uint8).cpu()

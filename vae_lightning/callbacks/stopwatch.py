@@ -1,4 +1,4 @@
-"""How long the training takes."""
+"""The wall time of training."""
 
 import time
 from typing import Any
@@ -12,14 +12,14 @@ __all__ = ["Stopwatch"]
 
 
 class Stopwatch(Callback):
-    """Measures training: its wall time and the images it went through, drawing and logging included.
+    """Measures the wall time of training, including drawing and logging, and counts its images.
 
     Attributes:
-        seconds: from the first batch of the first epoch to the end of the last, validation included.
-        images: that were trained on, counted once for each epoch.
-        validated: the last validation's metrics.
+        seconds: from the first batch of the first epoch to the end of the last, including validation.
+        images: number of training images processed, counted once per epoch.
+        validated: metrics of the last validation.
 
-    Checkpoints keep them all.
+    Checkpoints include all of them.
     """
 
     every_n_batches = 0

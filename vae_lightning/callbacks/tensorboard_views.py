@@ -1,4 +1,4 @@
-"""What TensorBoard shows beyond curves and pictures."""
+"""TensorBoard's Custom Scalars and Projector tabs."""
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
@@ -9,13 +9,12 @@ __all__ = ["TensorBoardViews"]
 
 
 class TensorBoardViews(Callback):
-    """What TensorBoard shows beyond curves and pictures: the terms of all runs as one chart each, and the codes.
+    """Adds charts of each term over all runs (Custom Scalars tab) and the codes of test images (Projector tab).
 
-    The charts are in its Custom Scalars tab; the posterior means of test images, with their classes and the images
-    themselves, in its Projector tab.
+    The projector shows posterior means with their classes and images.
 
     Args:
-        points: test images, at most, in the projector; 0 leaves it out.
+        points: maximum number of test images in the projector; 0 skips it.
     """
 
     every_n_batches = 0
@@ -39,7 +38,7 @@ class TensorBoardViews(Callback):
         images, labels = data.examples("test", self.points)
         with drawing(model):
             codes = encode_all(model, [on_device(model, images, labels)]).points
-        if model.latent_space.axes == 1:  # the projector wants at least two columns
+        if model.latent_space.axes == 1:  # the projector needs at least two columns
             codes = model.latent_space.chart(codes).coordinates
         names = dict(enumerate(data.class_names))
         classes = None if labels is None else [names.get(label, str(label)) for label in labels.tolist()]

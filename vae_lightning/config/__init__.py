@@ -1,4 +1,4 @@
-"""The configuration: its schema, its composition, messages about mistakes in it, Hydra's callbacks around a sweep."""
+"""The configuration: schema, composition, error messages, and Hydra callbacks for runs and sweeps."""
 
 from typing import Any
 
@@ -12,5 +12,5 @@ __all__ = ["CONFIGURATION", "check", "check_calls", "compose", "make"]
 
 
 def make(node: DictConfig, **options: Any) -> Any:
-    """Returns what a node's `_target_` makes of its options, and of more of them; lists and mappings are plain ones."""
+    """Calls a node's `_target_` with its options and further ones; lists and mappings are passed as plain objects."""
     return instantiate(node, _convert_="all", **options)

@@ -1,4 +1,4 @@
-"""The configuration composed in Python as on the command line, without leaving Hydra's global state behind."""
+"""Composes a configuration in Python as on the command line, without leaving global Hydra state behind."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,16 +17,16 @@ from .schema import register
 __all__ = ["CONFIGURATION", "compose", "of_groups", "without_hydra"]
 
 PACKAGE = Path(__file__).parents[1]
-# In a checkout the configuration stands beside the package, in a wheel inside it.
+# The configuration is next to the package in a checkout and inside it in a wheel.
 CONFIGURATION = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig:
-    """Returns the configuration of a run, as `vae-train OVERRIDES` would compose it.
+    """Returns the configuration of a run as composed by `vae-train OVERRIDES`.
 
     Args:
         overrides: `KEY=VALUE` or `GROUP=CHOICE`, as on the command line; no sweeps.
-        config_dir: a folder with groups of your own, as `--config-dir` names it.
+        config_dir: a folder with your own groups, as for `--config-dir`.
 
     Raises:
         UsageError: naming the option, its value and what is allowed.
@@ -47,7 +47,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
 
 
 def without_hydra(composed: DictConfig, choices: Mapping[str, Any]) -> DictConfig:
-    """Returns the configuration of a run alone, with the choices that it was composed from."""
+    """Returns a run's configuration without the `hydra` node, and with the choices it was composed from."""
     config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     with open_dict(config):
         config.choices = dict(choices)
@@ -56,7 +56,7 @@ def without_hydra(composed: DictConfig, choices: Mapping[str, Any]) -> DictConfi
 
 
 def of_groups(choices: Mapping[Any, Any]) -> dict[str, str]:
-    """Returns the choices of a run's own groups, those of Hydra left out."""
+    """Returns the choices of a run's groups, without Hydra's own."""
     return {
         str(group): str(choice) for group, choice in choices.items() if not str(group).startswith("hydra/") and choice
     }

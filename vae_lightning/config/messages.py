@@ -24,17 +24,17 @@ from .targets import parameters
 __all__ = ["exit_code", "explain", "explain_failure", "only_below_error", "unknown_option"]
 
 
-# Hydra's choices that need an optional dependency, and the name of that extra in pyproject.toml.
+# Hydra choices that need an optional dependency, and its extra in pyproject.toml.
 EXTRAS = {
     "joblib": "parallel", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "search",
 }  # fmt: skip
 
-# What libraries say only in words. A test provokes each of these errors, and fails when the wording changes.
+# Errors that libraries identify only by their wording. A test provokes each and fails if the wording changes.
 HYDRA_NODE = re.compile(r"full_key: (.+)")
 TORCH_WORKER_DIED = re.compile(r"DataLoader worker \(pid\(?s?\)? (\d+)")
 TORCH_CPU_MEMORY = re.compile(r"can't allocate memory")
 
-SURE = 0.9  # similarity of two names from which on one is taken for a misspelling of the other without further checks
+SURE = 0.9  # similarity above which a name counts as a misspelling without further checks
 SUGGESTIONS = 3
 
 
@@ -48,8 +48,7 @@ def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str
 
     Args:
         error: of any kind.
-        arguments: the overrides that led to it, from which the message takes values; those of the command line
-            by default.
+        arguments: the overrides that led to it, whose values the message quotes; by default the command line's.
     """
     overrides = _parsed(sys.argv[1:] if arguments is None else arguments)
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
@@ -77,12 +76,12 @@ def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str
 
 
 def explain_failure(error: BaseException, folder: str, batch_size: int) -> str:
-    """Returns a job's message for an exception: as `explain`, with advice where the machine's limits were reached.
+    """Returns a job's message for an exception: as `explain`, with advice if a resource ran out.
 
     Args:
         error: of any kind.
-        folder: the run's.
-        batch_size: of the training.
+        folder: the run's folder.
+        batch_size: the training batch size.
     """
     chain = [error]
     while chain[-1].__cause__:
@@ -99,7 +98,7 @@ def explain_failure(error: BaseException, folder: str, batch_size: int) -> str:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    torch = sys.modules.get("torch")  # not imported for this: without it, there is no such error
+    torch = sys.modules.get("torch")  # if torch is not imported, there can be no such error
     return (
         isinstance(error, MemoryError)
         or (torch is not None and isinstance(error, torch.OutOfMemoryError))
@@ -111,25 +110,25 @@ def unknown_option(option: str, known: Iterable[str], below: Iterable[str] = ())
     """Returns a message for an option that does not exist.
 
     Args:
-        option: its whole key, dotted.
+        option: its full dotted key.
         known: names of the options of its node.
-        below: whole keys of the options further down, which are suggested for their last part.
+        below: full keys of the options below the node, which are suggested if their last part matches.
     """
     parent, _, key = option.rpartition(".")
     known = sorted(name for name in known if not name.startswith("_"))
     meant = _suggestions(key, {f"{parent}.{name}" if parent else name: name for name in known}, below)
     suggestion = f" Did you mean {_either(meant)}?" if meant else ""
-    place = f"{parent} has" if parent else "there are"
+    place = f"{parent} has" if parent else "the options are"
     return f"{option}: no such option.{suggestion}\n{place} {', '.join(known)}"
 
 
 def only_below_error() -> Callable[[logging.LogRecord], bool]:
-    """Returns a filter for the handler of standard output; errors go to standard error."""
+    """Returns a logging filter that keeps errors off standard output; they go to standard error."""
     return lambda record: record.levelno < logging.ERROR
 
 
 def _suggestions(key: str, siblings: dict[str, str], below: Iterable[str]) -> list[str]:
-    """Whole keys of options whose name is, or resembles, what was written."""
+    """Full keys of options whose name equals or resembles the given one."""
     leaves = {leaf: leaf.rpartition(".")[2] for leaf in below}
     if exact := [leaf for leaf, name in leaves.items() if name == key]:
         return exact[:SUGGESTIONS]
@@ -145,12 +144,12 @@ def _either(options: Sequence[str]) -> str:
 
 
 def _unknown_key(option: str, node: object, overrides: Iterable[Override]) -> str:
-    """Returns a message for a key that the composed configuration does not have."""
+    """Returns a message for a key that is not in the composed configuration."""
     if not isinstance(node, DictConfig):
         return unknown_option(option, [])
     parent, _, key = option.rpartition(".")
     known = [str(name) for name in node]
-    # An evident misspelling is reported at once; all others cost the import of the class.
+    # An obvious misspelling is reported at once; anything else needs the class to be imported.
     if not difflib.get_close_matches(key, known, cutoff=SURE) and _accepts(node, key):
         value = next((_value(override) for override in overrides if override.key_or_group == option), "VALUE")
         return f"{option}: is not set in the configuration; add it with +{option}={value}"
@@ -158,7 +157,7 @@ def _unknown_key(option: str, node: object, overrides: Iterable[Override]) -> st
 
 
 def _accepts(node: DictConfig, name: str) -> bool:
-    """Whether a node's class has an option of this name."""
+    """Returns whether a node's class has an option with this name."""
     target = OmegaConf.select(node, "_target_")
     try:
         return target is not None and name in parameters(str(target))
@@ -167,7 +166,7 @@ def _accepts(node: DictConfig, name: str) -> bool:
 
 
 def _leaves(node: DictConfig, key: str) -> Iterator[str]:
-    """Whole keys of the options below a node; those that follow others by an interpolation are left out."""
+    """Yields full keys of the options below a node, except interpolations."""
     for name in map(str, node):
         if name.startswith("_") or OmegaConf.is_interpolation(node, name) or (name == "hydra" and not key):
             continue
@@ -179,7 +178,7 @@ def _leaves(node: DictConfig, key: str) -> Iterator[str]:
 
 
 def _parsed(arguments: Iterable[str]) -> list[Override]:
-    """The overrides among the arguments of a command."""
+    """Returns the overrides among the arguments of a command."""
     parser, overrides = OverridesParser.create(), []
     for argument in arguments:
         if not argument.startswith("-"):
@@ -191,7 +190,7 @@ def _parsed(arguments: Iterable[str]) -> list[Override]:
 
 
 def _value(override: Override) -> str:
-    """An override's value as it was written."""
+    """Returns an override's value as typed."""
     return str(override.input_line).partition("=")[2]
 
 
@@ -210,10 +209,10 @@ def _unknown_choice(error: MissingConfigException) -> str:
 
 
 def _failed_call(error: InstantiationException) -> str:
-    """Returns a message for a failed constructor call: the node, and what the constructor said."""
+    """Returns a message for a failed constructor call: the node, and the constructor's own message."""
     node = match[1] if (match := HYDRA_NODE.search(str(error))) else ""
     said = _lines(error.__cause__ or error)
-    if match := re.match(r"(\w+): (.*got .*)", said[0]):  # this project's constructors put it that way
+    if match := re.match(r"(\w+): (.*got .*)", said[0]):  # the format of this project's own errors
         return f"{node}.{match[1]}: {match[2]}"
     return f"{node}: {' '.join(said[:2])}"
 

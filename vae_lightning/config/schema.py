@@ -1,8 +1,8 @@
-"""The root of the configuration: a dataclass, so that a misspelt key or a value of the wrong type is an error.
+"""The root of the configuration: a dataclass, so that misspelt keys and values of the wrong type are errors.
 
-The nodes below the root are open, because they are constructor calls (`_target_`) whose options only the classes know.
-`check` finds what is wrong in the configuration itself, without importing anything; `check_calls` compares every call
-with its class's signature before any object is made.
+The nodes below the root are open, because they are constructor calls (`_target_`) whose options are defined by the
+classes. `check` validates the configuration itself, without importing anything; `check_calls` compares every call with
+its class's signature before any object is built.
 """
 
 import inspect
@@ -25,7 +25,7 @@ __all__ = ["Config", "check", "check_calls", "register"]
 
 @dataclass
 class Engine:
-    """How steps are taken; see `vae_lightning.engine.options.Options`. `trainer=fast` sets these."""
+    """Options for executing training steps, set by `trainer=fast`; see `vae_lightning.engine.options.Options`."""
 
     steps_per_call: int = 1
     cuda_graph: bool = False
@@ -38,17 +38,17 @@ class Config:
     """The options of a run.
 
     Attributes:
-        study: name of the run or sweep, in folder names and titles.
-        seed: of initialisation, shuffling and noise.
-        resume: whether to resume the run, or sweep, that the output folder holds.
+        study: name of the run or sweep, used in folder names and titles.
+        seed: seed of initialisation, shuffling and noise.
+        resume: whether to resume the run or sweep in the output folder.
         data: the `LightningDataModule`.
         model: the `LightningModule`.
         trainer: Lightning's trainer.
         callbacks: Lightning callbacks, by name.
         logger: Lightning loggers, by name.
-        engine: how steps are taken.
+        engine: options for executing training steps.
         run_dir: the run's folder, set when the run starts.
-        choices: what was chosen of each group, set when the configuration has been composed.
+        choices: the choice of each group, set when the configuration is composed.
     """
 
     study: str = MISSING
@@ -69,7 +69,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("share_of_cores", _share_of_cores, replace=True)
-    # Cached: the same for all jobs of a sweep, as Hydra's `now` is; different for sweeps started in the same second.
+    # Cached: like Hydra's `now`, the same for all jobs of a sweep, but different for sweeps of the same second.
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
@@ -96,12 +96,12 @@ def _one_of(*choices: Any) -> tuple[Callable[[Any], bool], str]:
 _AT_LEAST_0 = (_whole(0), "a whole number of at least 0")
 _AT_LEAST_1 = (_whole(1), "a whole number of at least 1")
 _POSITIVE = (_positive, "a number greater than 0")
-# Lightning takes a float for a share of the batches, a whole number for their count.
+# Lightning reads a float as a fraction of the batches and a whole number as their count.
 _BATCHES = (
     lambda value: value != 0 and _whole_or_share(value),
-    "a whole number of at least 1, or a share greater than 0.0 and up to 1.0",
+    "a whole number of at least 1, or a fraction greater than 0.0 and up to 1.0",
 )
-_BATCHES_OR_NONE = (_whole_or_share, "a whole number of at least 0, or a share from 0.0 to 1.0")
+_BATCHES_OR_NONE = (_whole_or_share, "a whole number of at least 0, or a fraction from 0.0 to 1.0")
 _SWITCH = (lambda value: isinstance(value, bool), "true or false")
 _SEED = (lambda value: _whole(0)(value) and value < 2**32, "a whole number from 0 to 4294967295")
 
@@ -136,14 +136,14 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a whole number of at least 1, or auto",
     ),
     "trainer.num_nodes": _AT_LEAST_1,
-    "trainer.strategy": _one_of("auto", "ddp"),  # the engine's own strategies do the rest
-    # Under the others, the images would have to have the model's precision as well.
+    "trainer.strategy": _one_of("auto", "ddp"),  # both are replaced by the engine's strategies
+    # Other precisions would require the images to have the model's precision.
     "trainer.precision": _one_of("32-true", "bf16-mixed", "16-mixed", 32, "32"),
     "trainer.accumulate_grad_batches": _AT_LEAST_1,
     "trainer.log_every_n_steps": _AT_LEAST_0,
     "trainer.val_check_interval": (
         lambda value: isinstance(value, str | DictConfig) or (value != 0 and _whole_or_share(value)),
-        "a share of an epoch up to 1.0, a whole number of batches, or a time as in 00:01:00:00",
+        "a fraction of an epoch up to 1.0, a whole number of batches, or a time such as 00:01:00:00",
     ),
     "trainer.check_val_every_n_epoch": _AT_LEAST_1,
     "trainer.num_sanity_val_steps": (_whole(-1), "a whole number of at least 0, or -1: all"),
@@ -176,11 +176,11 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check(config: DictConfig) -> None:
-    """Checks what can be known without importing the classes.
+    """Checks everything that can be checked without importing the classes.
 
     Raises:
-        UsageError: if a group is given as a value, an option is out of its range, or what a callback or schedule
-            monitors is never measured.
+        UsageError: if a group is given as a value, an option is out of range, or a callback or schedule monitors a
+            metric that is never measured.
     """
     _check_groups(config)
     for option, (allowed, description) in _ALLOWED.items():
@@ -213,10 +213,10 @@ def _check_monitors(config: DictConfig) -> None:
 def check_calls(config: DictConfig) -> None:
     """Checks the options of every `_target_` node: their names, simple types, and that none is missing.
 
-    Imports what the targets name, but calls nothing.
+    Imports the targets but calls nothing.
 
     Raises:
-        UsageError: naming the option and what is allowed.
+        UsageError: naming the option and the allowed values.
     """
     for key, node in _nodes(config):
         if "_target_" in node:
@@ -229,7 +229,7 @@ def check_calls(config: DictConfig) -> None:
 
 
 def _nodes(node: DictConfig, key: str = "") -> Iterator[tuple[str, DictConfig]]:
-    """A node and all below it, with their keys. A node that an interpolation refers to is met in its own place."""
+    """Yields a node and all nodes below it, with their keys; interpolations are not followed."""
     yield key, node
     for name in map(str, node):
         if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
@@ -258,7 +258,7 @@ def _check_call(key: str, node: DictConfig, accepted: Mapping[str, inspect.Param
 
 
 def _missing(node: DictConfig, accepted: Mapping[str, inspect.Parameter]) -> list[str]:
-    """Names of the options that a call needs and does not get. Partial calls get the others later."""
+    """Returns the names of required options that a call lacks. Partial calls may get them later."""
     if node.get("_partial_") or node.get("_args_"):
         return []
     return [

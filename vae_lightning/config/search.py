@@ -1,4 +1,4 @@
-"""A search by Optuna that continues where it was interrupted."""
+"""Resuming an Optuna search."""
 
 from omegaconf import DictConfig, open_dict
 
@@ -6,12 +6,12 @@ __all__ = ["go_on"]
 
 
 def go_on(sweeper: DictConfig) -> None:
-    """Makes a sweeper complete a stored study: only the missing trials are run, interrupted ones first.
+    """Makes a sweeper complete a stored study: it runs only the missing trials, interrupted ones first.
 
-    The sampler's seed advances as well; otherwise it would suggest again what has been tried.
+    The sampler's seed advances as well, so that it does not repeat its suggestions.
 
     Args:
-        sweeper: the node `hydra.sweeper`; changed.
+        sweeper: the node `hydra.sweeper`, modified in place.
     """
     if not (sweeper.storage and sweeper.study_name):
         return
@@ -25,7 +25,7 @@ def go_on(sweeper: DictConfig) -> None:
     )
     done = 0
     for trial in study.get_trials(deepcopy=False):
-        if trial.state == TrialState.RUNNING:  # left by an interrupted process; only one at a time runs trials
+        if trial.state == TrialState.RUNNING:  # left by an interrupted process: trials run in one process at a time
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
         elif trial.state == TrialState.COMPLETE:

@@ -1,8 +1,7 @@
-"""Hydra's callback around a run or a sweep: no folder is used twice unasked, and a sweep's folder is remembered.
+"""A Hydra callback that guards the output folder against accidental reuse and records it.
 
-Hydra writes to a folder before a job can look into it, so whether it holds a run already is looked up here. The
-comparison of a sweep is not made by `on_multirun_end`: Hydra does not call that after a failed job, and what goes wrong
-in it would not fail the process.
+Hydra writes to a folder before the job starts, so the check for an existing run is made here. Sweeps are not compared
+in `on_multirun_end`, because Hydra does not call it after a failed job, and errors in it would not fail the process.
 """
 
 import sys
@@ -23,13 +22,13 @@ __all__ = ["Folders"]
 
 
 class Folders(Callback):
-    """Called in the process that launches a run or a sweep, whichever processes run its jobs.
+    """Checks and records output folders, in the process that launches the run or sweep.
 
-    What it refuses ends the process with exit code 2. (Hydra turns exceptions of callbacks into warnings.)
+    Errors end the process with exit code 2, because Hydra turns exceptions in callbacks into warnings.
 
     Attributes:
-        sweep: folder of the sweep that this process has started; None if it has not.
-        run: likewise of a single run.
+        sweep: folder of the sweep started by this process, or None.
+        run: folder of the single run started by this process, or None.
     """
 
     sweep: ClassVar[Path | None] = None
@@ -38,22 +37,22 @@ class Folders(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.run.dir)
         if Run(folder).config_file.exists() and not config.resume:
-            _refuse(f"hydra.run.dir={folder}: holds a run already; resume=true goes on with it")
+            _refuse(f"hydra.run.dir={folder}: already holds a run; resume=true resumes it")
         Folders.run = folder
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         if sweep_runs(folder) and not config.resume:
-            _refuse(f"hydra.sweep.dir={folder}: holds runs already; resume=true goes on with them")
+            _refuse(f"hydra.sweep.dir={folder}: already holds runs; resume=true resumes them")
         for override in sweep_overrides(config.hydra).values():
-            # What a glob stands for is known to Hydra only; it has no value twice.
+            # Only Hydra can expand a glob; its values are always distinct.
             if override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
                 value, count = Counter(override.sweep_string_iterator()).most_common(1)[0]
                 if count > 1:
-                    _refuse(f"{override.input_line}: {value} stands there {count} times; each run needs its own")
+                    _refuse(f"{override.input_line}: {value} appears {count} times; every value must be different")
         Folders.sweep = folder
-        # Not every sweeper keeps what was swept, and the names of runs depend on it.
-        with suppress(OSError):  # which Hydra will find as well, and tell
+        # Not every sweeper saves the swept options, which the names of runs depend on.
+        with suppress(OSError):  # Hydra will hit and report the same error
             folder.mkdir(parents=True, exist_ok=True)
             OmegaConf.save(config, folder / "multirun.yaml")
         if SWEEPER in str(config.hydra.sweeper._target_):

@@ -1,4 +1,4 @@
-"""The options that the class or function named by a `_target_` accepts."""
+"""The options accepted by the class or function of a `_target_`."""
 
 import inspect
 import pkgutil
@@ -8,7 +8,7 @@ __all__ = ["parameters"]
 
 
 def parameters(target: str) -> Mapping[str, inspect.Parameter]:
-    """Parameters of a class's constructor or of a function, by name. Imports what the target names; calls nothing.
+    """Returns the parameters of a class's constructor or a function, by name. Imports the target, calls nothing.
 
     Raises:
         ImportError, AttributeError, TypeError, ValueError: if there is no such class or function.

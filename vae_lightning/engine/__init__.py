@@ -1,7 +1,7 @@
-"""How a training is executed: many steps a call, recorded CUDA graphs, several processes, signals, random state.
+"""Execution of training: multiple steps per call, CUDA graphs, multiple processes, signals, random state.
 
-It knows nothing of VAEs. A model that it executes has a `training_step(batch)` that returns a dictionary of scalar
-terms, and an attribute `minimised`: the names of the terms that its optimizers minimise, in the optimizers' order.
+The engine knows nothing about VAEs. It needs a model with a `training_step(batch)` that returns a dictionary of scalar
+terms, and an attribute `minimised` with the names of the terms that its optimizers minimise, in their order.
 
-Models and data modules need no more of it than `shards`; what composes a training takes the rest.
+Models and data modules depend only on `shards`; the code that sets up training uses the rest.
 """

@@ -1,4 +1,4 @@
-"""Batch normalisation with the statistics of all processes' images."""
+"""Batch normalisation with statistics over the whole batch, across processes."""
 
 from typing import Any, TypeVar
 
@@ -14,12 +14,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class SharedBatchNorm(_BatchNorm):
-    """Batch normalisation with the statistics of all processes' images, on any device.
+    """Batch normalisation with statistics over all processes, on any device.
 
-    PyTorch's own is for GPUs only.
+    PyTorch's `SyncBatchNorm` supports GPUs only.
 
     Attributes:
-        alone: the layer's class where it is not shared.
+        alone: the layer's original class.
     """
 
     alone: type[_BatchNorm]
@@ -63,14 +63,14 @@ class _Sum(torch.autograd.Function):
 
 
 def _sum(tensor: Tensor) -> Tensor:
-    """The sum over all processes, of gradients as well."""
+    """The sum over all processes; gradients are summed as well."""
     return _Sum.apply(tensor)
 
 
 class SharedBatchNorms(LayerSync):
-    """Makes a model's batch norms shared ones while it is trained in several processes.
+    """Turns a model's batch norms into shared ones while it is trained in several processes.
 
-    They stay the layers that they are, of another class for a while: optimizer and checkpoints see no difference.
+    Only the class of each layer changes, temporarily, so optimizers and checkpoints are unaffected.
     """
 
     def apply(self, model: Module) -> Module:

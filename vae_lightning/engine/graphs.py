@@ -1,4 +1,4 @@
-"""Training steps recorded as a CUDA graph: the kernels of a whole step are launched at once instead of one by one."""
+"""Training steps recorded as a CUDA graph, which launches all kernels of a step at once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +11,14 @@ __all__ = ["CapturedStep", "make_capturable"]
 
 
 class CapturedStep:
-    """A training step that runs as it is for a few batches, is then recorded, and from then on is replayed.
+    """A training step that runs normally for a few batches, is then recorded, and is replayed from then on.
 
-    Every call is one step of the training, before the recording as after. Batches of another shape than the first,
-    such as the last, shorter one of an epoch, are never recorded.
+    Every call takes one training step, before and after recording. Batches whose shape differs from the first, such as
+    a shorter last batch of an epoch, are never replayed.
 
     Args:
-        step: forward, backward and optimizer step on a batch, a named tuple of tensors or None; returns what it
-            reports. It must neither read anything back from the device nor depend on the batch but by its values.
+        step: forward, backward and optimizer step on a batch, a named tuple of tensors or None; returns the values to
+            report. It must not read anything back from the device, and may depend only on the values of the batch.
 
     Raises:
         RuntimeError: if the step cannot be recorded.
@@ -26,7 +26,7 @@ class CapturedStep:
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#whole-network-capture.
     """
 
-    steps_before = 3  # the first steps allocate the optimizer's state and the libraries' workspaces
+    steps_before = 3  # the first steps allocate optimizer state and library workspaces
 
     def __init__(self, step: Callable[[Any], Tensor]) -> None:
         self.step = step
@@ -50,10 +50,10 @@ class CapturedStep:
             self.replay, self.output = self.record(self.input)
         self.replay()
         assert self.output is not None
-        return self.output.clone()  # the next replay writes there again
+        return self.output.clone()  # the next replay overwrites it
 
     def warm_up(self, batch: Any) -> Tensor:
-        """Takes a step on a stream of its own, as recording wants it."""
+        """Takes a step on a side stream, as required before recording."""
         main, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(main)
         with torch.cuda.stream(side):
@@ -62,7 +62,7 @@ class CapturedStep:
         return output
 
     def record(self, batch: Any) -> tuple[Callable[[], None], Tensor]:
-        """Records the step on this batch without taking it; returns the way to take it and where it reports."""
+        """Records the step on this batch without taking it; returns the replay function and the output tensor."""
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph):
@@ -80,7 +80,7 @@ def _shapes(batch: Any) -> list[torch.Size | None]:
 
 
 def make_capturable(optimizer: Optimizer) -> None:
-    """Tells an optimizer to keep its step counter on the device, where it does not do so anyway."""
+    """Makes an optimizer keep its step counter on the device, if it has that option."""
     for group in optimizer.param_groups:
         if "capturable" in group:
             group["capturable"] = True

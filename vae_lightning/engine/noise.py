@@ -1,8 +1,8 @@
-"""The one door for noise in a training on several devices: each process gets its share of the whole batch's noise.
+"""Noise on several devices: every process draws the noise of the whole batch and keeps its own slice.
 
-All processes are seeded alike. Whatever draws noise for its own images alone would therefore draw the same noise on
-every device. Within a sharded step every random operation, whether of a posterior, a dropout or an augmentation, is
-carried out for the whole batch, of which the shard's share is kept; one where it is not clear how is refused.
+All processes have the same seed, so noise drawn only for a process's own images would be identical on every device.
+Within a sharded step, every random operation (posterior samples, dropout, augmentation) is therefore executed for the
+whole batch and sliced; operations that cannot be sliced raise an error.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["NoiseError", "WholeBatchNoise"]
 
-# Operations that draw equally many numbers whatever their arguments are; others would leave the processes' random
-# states apart.
+# Operations that draw a fixed number of random values whatever their arguments; with others, the random states of the
+# processes would drift apart.
 STEADY = {
     "bernoulli", "bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "multinomial", "native_dropout",
     "normal", "normal_", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "uniform_",
@@ -23,22 +23,22 @@ STEADY = {
 
 
 class NoiseError(RuntimeError):
-    """Noise that cannot be shared out among the devices of a training."""
+    """Raised for noise that cannot be sliced across devices."""
 
 
 class WholeBatchNoise(TorchDispatchMode):
-    """Inside it random operations on a shard draw the noise of the whole batch and keep the shard's share.
+    """A mode in which random operations on a shard draw the noise of the whole batch and keep the shard's slice.
 
-    The batch is the first axis of the shard's length. Draws from a `torch.Generator` of one's own are left as they are.
+    The batch axis is the first axis with the shard's length. Draws from an explicit `torch.Generator` are not changed.
 
     Args:
-        length: images in the shard.
-        start: position of its first image in the whole batch.
-        total: images in the whole batch.
+        length: number of images in the shard.
+        start: index of its first image in the whole batch.
+        total: number of images in the whole batch.
 
     Raises:
-        NoiseError: for noise without an axis of the shard's length, with two in front, or of an operation that may draw
-            more numbers for some images than for others.
+        NoiseError: for noise with no axis of the shard's length, or with two leading ones, and for operations that may
+            draw more random values for some images than for others.
     """
 
     def __init__(self, length: int, start: int, total: int) -> None:
@@ -67,7 +67,7 @@ class WholeBatchNoise(TorchDispatchMode):
         return whole.narrow(axis, self.start, self.length).contiguous()
 
     def _whole(self, value: Any, name: str) -> Any:
-        """An argument of the operation for the shard as one for the whole batch."""
+        """An argument of an operation on the shard, expanded to the whole batch."""
         if isinstance(value, Tensor) and value.dim() and self.length in value.shape:
             axis = self._axis(value.shape, name)
             whole = value.new_ones([*value.shape[:axis], self.total, *value.shape[axis + 1 :]])
@@ -88,21 +88,21 @@ class WholeBatchNoise(TorchDispatchMode):
 
     def _refusal(self, name: str, what: str) -> str:
         return (
-            f"several devices: torch.{name} {what}; only noise with one axis for the images of a device's share of the "
-            f"batch, here {self.length}, can be shared out. Draw what is not per image from a torch.Generator of its "
-            "own, or train on one device"
+            f"several devices: torch.{name} {what}; noise must have a single axis for the images of a device's share "
+            f"of the batch, here {self.length}. Draw noise that is not per image from its own torch.Generator, or "
+            "train on one device"
         )
 
 
 def _shape(args: Sequence[Any], name: str) -> Sequence[int]:
-    """The shape of what a random operation returns for a shard."""
+    """The shape that a random operation returns for a shard."""
     shapes = [arg.shape for arg in args if isinstance(arg, Tensor) and arg.dim()]
     sizes = [arg for arg in args if isinstance(arg, list | tuple)]
     return torch.broadcast_shapes(*shapes) if shapes else sizes[0]
 
 
 def _is_still(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether the call draws nothing from the shared random state."""
+    """Returns whether the call draws nothing from the shared random state."""
     given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | dict(kwargs)
     if given.get("generator") is not None or given.get("train") is False:
         return True

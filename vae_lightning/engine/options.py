@@ -1,4 +1,4 @@
-"""How steps are taken, and what keeps several of them out of one call of Lightning's loop."""
+"""Options for executing training steps, and the conditions that rule out several steps per call."""
 
 import inspect
 import math
@@ -14,7 +14,7 @@ from .lightning import steps_between_checkpoints
 
 __all__ = ["Options", "fused", "settle"]
 
-# What a callback overrides that counts steps, or changes how they are taken.
+# Hooks overridden by callbacks that count steps or change how they are taken.
 STEP_HOOKS = (
     "on_after_backward", "on_before_backward", "on_before_optimizer_step", "on_before_zero_grad", "on_train_batch_end",
     "on_train_batch_start", "on_train_epoch_start",
@@ -23,16 +23,15 @@ STEP_HOOKS = (
 
 @dataclass(frozen=True)
 class Options:
-    """How steps are taken.
+    """Options for executing training steps.
 
     Args:
-        steps_per_call: optimizer steps, at most, for each call of Lightning's loop, which then gets a list of batches.
-            They are the same steps, with less around them.
-        cuda_graph: whether, on a CUDA device, a step is recorded once and then replayed; see `graphs`.
-        channels_last: whether images and kernels lie in memory with their channels last during training, which
-            convolutions may compute faster.
-        compile: whether training steps are compiled (`torch.compile`), once for each size of batch. Pays off where
-            the time that it takes, tens of seconds on a CPU, is short beside the training.
+        steps_per_call: maximum number of optimizer steps per call of Lightning's loop, which then gets a list of
+            batches. The steps are the same, with less overhead.
+        cuda_graph: whether steps on a CUDA device are recorded once and then replayed; see `graphs`.
+        channels_last: whether training uses channels-last memory format, which can make convolutions faster.
+        compile: whether training steps are compiled (`torch.compile`), once per batch size. This takes tens of seconds
+            on a CPU, so it only pays off in longer training.
     """
 
     steps_per_call: int = 1
@@ -42,15 +41,16 @@ class Options:
 
 
 def settle(options: Options, trainer: Trainer, schedules: list[Any]) -> tuple[Options, str]:
-    """Returns the options that nothing attached to a trainer could tell from one step a call, and what limits them.
+    """Returns options that give the same results as one step per call, and the reason if they allow only one.
 
-    Several steps a call are as many as divide what counts batches: callbacks with an attribute `every_n_batches` (0:
-    any number will do), limits, `val_check_interval` and `max_steps`; one where something looks at every step.
+    The number of steps per call is reduced to a divisor of everything that counts batches: callbacks with an attribute
+    `every_n_batches` (0 allows any number), limits, `val_check_interval` and `max_steps`. It is 1 if anything inspects
+    every step.
 
     Args:
-        options: as asked for.
+        options: the requested options.
         trainer: not yet running.
-        schedules: Lightning's configurations of learning-rate schedules.
+        schedules: Lightning's learning-rate schedule configurations.
     """
     if reason := _wants_single_steps(trainer, schedules):
         return replace(options, steps_per_call=1, cuda_graph=False), reason
@@ -63,12 +63,12 @@ def settle(options: Options, trainer: Trainer, schedules: list[Any]) -> tuple[Op
         trainer.limit_train_batches //= steps
     if type(trainer.val_check_interval) is int:
         trainer.val_check_interval //= steps
-    # A schedule changes the learning rate, which a graph has recorded.
+    # A CUDA graph would freeze the learning rate, which a schedule changes.
     return replace(options, steps_per_call=steps, cuda_graph=options.cuda_graph and not schedules), ""
 
 
 def _wants_single_steps(trainer: Trainer, schedules: list[Any]) -> str:
-    """What looks at every step, as a user knows it; empty if nothing does."""
+    """The option or callback that inspects every step, for messages; empty if there is none."""
     for option, plain in [
         ("accumulate_grad_batches", 1),
         ("gradient_clip_val", None),
@@ -84,7 +84,7 @@ def _wants_single_steps(trainer: Trainer, schedules: list[Any]) -> str:
     ):
         return "a fraction of an epoch"
     if any(_every(schedule) for schedule in schedules):
-        return "a learning-rate schedule by epochs or metrics"
+        return "a learning-rate schedule that steps by epoch or metric"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         known = hasattr(callback, "every_n_batches") or isinstance(
             callback, ProgressBar | ModelCheckpoint | ModelSummary
@@ -95,12 +95,12 @@ def _wants_single_steps(trainer: Trainer, schedules: list[Any]) -> str:
 
 
 def _every(schedule: dict[str, Any]) -> bool:
-    """Whether a schedule is not stepped after each optimizer step."""
+    """Returns whether a schedule does not simply advance with each optimizer step."""
     return schedule.get("interval", "epoch") != "step" or schedule.get("frequency", 1) != 1 or "monitor" in schedule
 
 
 def fused(make_optimizer: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a factory of the same optimizers, fused where their class can be and nothing was said of it."""
+    """Returns an optimizer factory with `fused=True` if the class supports it and the user has not chosen."""
     if (
         not isinstance(make_optimizer, partial)
         or {"fused", "foreach", "differentiable"} & make_optimizer.keywords.keys()

@@ -1,8 +1,8 @@
-"""One training in several processes, one for each device: who starts them, and how they learn what to train.
+"""Training in several processes, one per device: how they are started and told what to train.
 
-On one machine `vae-train` starts the others itself, for each job anew, by the configuration that the first process has
-composed. Under torchrun they are there already, and wait for the first process to say what comes next; only that one
-reads the command line. In a SLURM step of several tasks, each has composed the job's configuration itself.
+On a single machine, `vae-train` starts the other processes for each job, with the configuration composed by the first.
+Under torchrun they already exist and wait for the first process, the only one that reads the command line, to announce
+the next job. In a SLURM step with several tasks, each task composes the configuration itself.
 """
 
 import json
@@ -28,20 +28,20 @@ __all__ = ["ProcessError", "Processes", "is_connection_loss", "is_member", "join
 
 log = logging.getLogger(__name__)
 
-MEMBER = "VAE_MEMBER_OF"  # folder of the run that this process has been started for
-STOPPED = (0, 130, 143)  # how a process ends that has done what it was asked to
+MEMBER = "VAE_MEMBER_OF"  # folder of the run that this process was started for
+STOPPED = (0, 130, 143)  # exit codes of a process that finished, or stopped on request
 GRACE_SECONDS = 60.0
 
 
 class ProcessError(RuntimeError):
-    """Another process of the training has failed."""
+    """Raised when another process of the training has failed."""
 
 
 class Processes:
-    """The processes of one training; a context in which a trainer is built and runs.
+    """The processes of one training, as a context in which the trainer is built and run.
 
     Args:
-        trainer: the node of the configuration.
+        trainer: the configuration's `trainer` node.
     """
 
     def __init__(self, trainer: Mapping[str, Any]) -> None:
@@ -49,7 +49,7 @@ class Processes:
 
         several = trainer.get("devices", 1) != 1 or str(trainer.get("strategy", "auto")) != "auto"
         ours = several and not (_under_torchrun() or SLURMEnvironment.detect())
-        # It tells Lightning that the other processes are not its own to start.
+        # Keeps Lightning from starting the other processes itself.
         self.variables = {"LOCAL_RANK": "0", "NODE_RANK": "0"} if ours else {}
         self.others: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
         self.left = threading.Event()
@@ -61,7 +61,7 @@ class Processes:
         return self
 
     def start(self, trainer: "Trainer", folder: Path) -> None:
-        """Has the other processes, if there are any, join the run in a folder, whose configuration is on disk."""
+        """Makes the other processes, if any, join the run in a folder that already has its configuration on disk."""
         from lightning_fabric.plugins.environments import LightningEnvironment
 
         environment = trainer.strategy.cluster_environment if trainer.world_size > 1 else None  # type: ignore[attr-defined]
@@ -74,7 +74,7 @@ class Processes:
             threads = str(max(1, (os.cpu_count() or 1) // trainer.world_size))
             shared = {"OMP_NUM_THREADS": threads, **os.environ, **address, MEMBER: str(folder.resolve())}
             for rank in range(1, trainer.world_size):
-                said = tempfile.TemporaryFile()  # noqa: SIM115 -- it lives as long as the process
+                said = tempfile.TemporaryFile()  # noqa: SIM115 -- must live as long as the process
                 command = [sys.executable, "-m", "vae_lightning.cli"]
                 settings = {**shared, "LOCAL_RANK": str(rank)}
                 process = subprocess.Popen(command, env=settings, stdout=subprocess.DEVNULL, stderr=said)
@@ -89,7 +89,7 @@ class Processes:
         self.left.set()
         try:
             failure = None
-            if error is None or is_connection_loss(error):  # else they cannot go on either
+            if error is None or is_connection_loss(error):  # after any other error they cannot continue either
                 failure = self._failure(10)
             for process, _ in self.others:
                 if error is not None and not (isinstance(error, SystemExit) and _ends(process, 10)):
@@ -107,14 +107,14 @@ class Processes:
             raise ProcessError(failure) from error
 
     def _watch(self) -> None:
-        """Ends this process where another one has failed and this one waits for it without noticing."""
+        """Ends this process if another one has failed and this one is still waiting for it."""
         while not self.left.wait(1):
             if (failure := self._failure(0)) and not self.left.wait(GRACE_SECONDS):
                 print(failure, file=sys.stderr, flush=True)
                 os._exit(1)
 
     def _failure(self, seconds: float) -> str:
-        """How the first of them failed; empty where none has."""
+        """A message about the first process that failed; empty if none has."""
         for rank, (process, said) in enumerate(self.others, start=1):
             if _ends(process, seconds) and process.returncode not in STOPPED:
                 said.seek(0)
@@ -134,22 +134,22 @@ def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def is_connection_loss(error: BaseException) -> bool:
-    """Whether this is what a process sees when another one is gone."""
+    """Returns whether an error means that the connection to another process was lost."""
     from torch.distributed import DistError
 
     return isinstance(error, DistError) or any(name in str(error) for name in ("gloo", "NCCL", "Connection closed"))
 
 
 def is_member() -> bool:
-    """Whether this process is not the first one of a training, and trains what that one says."""
+    """Returns whether this process follows the first process of a training."""
     return MEMBER in os.environ or (_under_torchrun() and os.environ["RANK"] != "0")
 
 
 def join_jobs(train: Callable[[Path], object]) -> None:
-    """Takes part in one job after the other, until there are no more; fails as the first of them that fails does.
+    """Joins one job after another until there are no more; an exception in a job ends this process, too.
 
     Args:
-        train: what to do with the folder of a job's run.
+        train: called with the folder of each job's run.
     """
     if folder := os.environ.get(MEMBER):
         train(Path(folder))
@@ -160,7 +160,7 @@ def join_jobs(train: Callable[[Path], object]) -> None:
 
 
 def no_more_jobs() -> None:
-    """Sends the processes that torchrun has started home; the first process calls it last."""
+    """Ends the other processes started by torchrun; called last, by the first process."""
     if _under_torchrun() and os.environ["RANK"] == "0" and int(os.environ["WORLD_SIZE"]) > 1:
         Torchrun.tell({})
 
@@ -170,10 +170,10 @@ def _under_torchrun() -> bool:
 
 
 class Torchrun:
-    """The messages by which the first process that torchrun has started tells the others what to train.
+    """Messages, in torchrun's store, by which the first process tells the others what to train.
 
-    torchrun's own store carries them. Each job's processes meet at a port of their own, because what the last
-    job's left in a store would mislead the next.
+    The processes of each job connect on a new port, because a previous job leaves entries in its store that would
+    confuse the next one.
     """
 
     told: ClassVar[int] = 0
@@ -199,7 +199,7 @@ class Torchrun:
 
     @classmethod
     def announce(cls, folder: Path) -> None:
-        """Tells the others about the next job, and where its processes meet."""
+        """Announces the next job and its port to the other processes."""
         with socket.socket() as free:
             free.bind(("", 0))
             port = str(free.getsockname()[1])
@@ -208,7 +208,7 @@ class Torchrun:
 
     @classmethod
     def jobs(cls) -> Iterator[tuple[str, str]]:
-        """Folders and ports of the jobs, as they are announced."""
+        """Yields the folder and port of each job as it is announced."""
         number = 0
         while message := json.loads(cls.store().get(cls.key(number))):
             yield message["folder"], message["port"]

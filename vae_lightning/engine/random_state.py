@@ -1,4 +1,4 @@
-"""The random state in a checkpoint: a resumed training draws the noise that it would have drawn."""
+"""The random state in a checkpoint, so that a resumed run draws the same noise as an uninterrupted one."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ __all__ = ["RandomState"]
 
 
 class RandomState(Callback):
-    """Keeps the random state of CPU and training device in checkpoints, and restores it when training starts."""
+    """Saves the random state of the CPU and the training device in checkpoints and restores it on resuming."""
 
     every_n_batches = 0
 
@@ -17,7 +17,7 @@ class RandomState(Callback):
         self._restored: dict[str, Any] | None = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        # The same on every process of a training, whichever its device: all draw the noise of the whole batch.
+        # The same in every process, on any device: all draw the noise of the whole batch.
         device = pl_module.device
         state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         checkpoint["random_state"] = {"cpu": torch.get_rng_state(), "device": state}

@@ -1,8 +1,7 @@
-"""Shards: each process's share of a batch, and means over the whole of it.
+"""Shards, each process's share of a batch, and means over the whole batch.
 
-A training on several devices is the training on one, but for the order in which numbers are added: `batch_size` counts
-the images of all devices together, each image gets the noise that it would get on one (`noise`), and batch norm sees
-all of them (`batch_norm`).
+Training on several devices equals training on one, up to the order of floating-point sums: `batch_size` is the total
+over all devices, each image gets the same noise (`noise`), and batch norm sees the whole batch (`batch_norm`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,12 +19,12 @@ __all__ = ["Shard", "batch_means", "bounds", "sharded"]
 
 
 class Shard(NamedTuple):
-    """This process's share of a batch, at least one image of it.
+    """One process's share of a batch, with at least one image.
 
     Attributes:
         batch: a named tuple of tensors whose first axis has the length of the shard.
-        start: position of its first image in the whole batch.
-        total: images in the whole batch.
+        start: index of its first image in the whole batch.
+        total: number of images in the whole batch.
     """
 
     batch: Any
@@ -34,7 +33,7 @@ class Shard(NamedTuple):
 
 
 def bounds(total: int, rank: int, processes: int) -> tuple[int, int]:
-    """Returns where a process's shard of a batch starts and ends; shards differ by one image at most.
+    """Returns the start and end of a process's shard of a batch; shard sizes differ by at most one image.
 
     >>> [bounds(10, rank, 4) for rank in range(4)]
     [(0, 2), (2, 5), (5, 7), (7, 10)]
@@ -47,7 +46,7 @@ _current: ContextVar[Shard | None] = ContextVar("shard", default=None)
 
 @contextmanager
 def sharded(shard: Shard) -> Iterator[None]:
-    """Inside it random draws are those of the whole batch, and `batch_means` are means over it."""
+    """Returns a context in which random draws and `batch_means` are those of the whole batch."""
     token = _current.set(shard)
     try:
         with WholeBatchNoise(len(shard.batch[0]), shard.start, shard.total):
@@ -57,9 +56,9 @@ def sharded(shard: Shard) -> Iterator[None]:
 
 
 def batch_means(terms: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
-    """Returns the means of terms `(B,)` over the whole batch, wherever its shards are, and the number of its images.
+    """Returns the means of terms `(B,)` over the whole batch, across all processes, and its number of images.
 
-    Their gradients are those of this process's share: averaged over processes, as DDP does, they are the whole batch's.
+    Gradients are those of this process's shard; averaged over processes, as by DDP, they equal the whole batch's.
     """
     shard = _current.get()
     if shard is None:

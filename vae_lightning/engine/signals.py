@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop: after the step that is being taken, with its state kept."""
+"""Signals that stop a run after the current step, with its state saved."""
 
 import signal
 import threading
@@ -15,22 +15,22 @@ Handler = Callable[[int, FrameType | None], object]
 
 
 class Interrupted(SystemExit):
-    """The training was asked to stop, and has stopped after a whole step with its state kept.
+    """Raised when a signal has stopped the run.
 
-    It is no `Exception`: it ends a sweep as well as a job.
+    It is not an `Exception`, so it ends a whole sweep and not only the current job.
     """
 
 
 class Interruption:
-    """A context in which the first SIGINT or SIGTERM stops a training after the current step, a second one at once.
+    """A context in which the first SIGINT or SIGTERM stops training after the current step, and a second one at once.
 
-    Outside a training loop, and where there is nothing that would keep the state, the first one stops at once as well.
-    In a job that submitit has started, its SIGUSR2 announces the end of the job's time: the state is kept, and submitit
-    queues the job once more. SIGTERM, which a scheduler sends beside it, is then ignored.
+    Outside the training loop, or if no callback saves the state, the first one also stops at once. In a job started by
+    submitit, SIGUSR2 announces that the job's time is nearly up: the state is saved and submitit requeues the job. The
+    scheduler's SIGTERM is then ignored.
 
     Args:
-        trainer: whose training may be interrupted.
-        keeps_state: whether a callback asks `requested` after each step and then keeps the training's state.
+        trainer: the trainer to interrupt.
+        keeps_state: whether a callback polls `requested` after each step and then saves the state.
     """
 
     def __init__(self, trainer: "Trainer", keeps_state: bool) -> None:
@@ -41,7 +41,7 @@ class Interruption:
         self._before: dict[int, Handler | int | None] = {}
 
     def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():  # signals go to that one
+        if threading.current_thread() is threading.main_thread():  # only it receives signals
             announced = signal.getsignal(signal.SIGUSR2)
             if self.keeps_state and callable(announced):
                 self._requeue = announced
@@ -57,12 +57,12 @@ class Interruption:
         self._before = {}
 
     def hold(self) -> None:
-        """Takes SIGTERM back from Lightning, which sets its own handler when a training starts."""
+        """Reinstalls the SIGTERM handler, which Lightning replaces when training starts."""
         if signal.SIGTERM in self._before:
             signal.signal(signal.SIGTERM, self._receive)
 
     def requested(self) -> int:
-        """Returns the signal on which all processes of a training agree, 0 for none; they confer every ten steps."""
+        """Returns the signal received by any process, 0 for none; processes synchronise every ten steps."""
         if self.trainer.world_size == 1:
             return self.number
         if self.trainer.global_step % 10:
@@ -73,10 +73,10 @@ class Interruption:
         return int(self.trainer.strategy.reduce(number, reduce_op="max"))
 
     def stop(self, number: int) -> None:
-        """Ends the training, whose state has been kept.
+        """Ends the run after its state has been saved.
 
         Raises:
-            Interrupted: with the exit code that a shell gives to a process ended by the signal.
+            Interrupted: with the shell's exit code for a process ended by the signal.
         """
         if number == signal.SIGUSR2 and self._requeue:
             self._requeue(number, None)

@@ -1,7 +1,7 @@
-"""Lightning strategies: the model's ordinary steps, taken many to a call, as a recorded graph, or on several devices.
+"""Lightning strategies that run ordinary training steps several per call, as a CUDA graph, or on several devices.
 
-Whatever the device, the noise of an evaluation depends on the number of the batch alone: the same model gets the same
-metrics whenever it is evaluated, and training goes on as if it had not been.
+On any device, the noise of an evaluation depends only on the batch index: the same model always gets the same metrics,
+and evaluation does not affect the training that follows.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,16 +27,16 @@ Terms = dict[str, Tensor]
 
 
 class OneDevice(SingleDeviceStrategy):
-    """A training on one device.
+    """Training on one device.
 
-    With one step a call, one optimizer and no graph, Lightning optimizes by itself. Otherwise the strategy takes the
-    steps, in Lightning's manual optimization, and a call returns a dictionary of vectors, a number for each step.
+    With one step per call, one optimizer and no graph, this is Lightning's automatic optimization. Otherwise the
+    strategy takes the steps, in manual optimization, and a call returns a dictionary of vectors, one value per step.
 
-    With several optimizers each minimises a term of its own, over its own parameters: all gradients are taken from one
-    forward pass, and then all optimizers step.
+    With several optimizers, each minimises its own term over its own parameters: all gradients come from one forward
+    pass, and then all optimizers step.
 
     Args:
-        device: of the training.
+        device: the training device.
         options: how steps are taken.
     """
 
@@ -63,7 +63,7 @@ class OneDevice(SingleDeviceStrategy):
         return self.options.cuda_graph and self._can_capture()
 
     def _can_capture(self) -> bool:
-        # Under float16 the gradient scaler decides after each step whether it counts: nothing that could be recorded.
+        # Under float16 the gradient scaler decides on the host whether to skip each step, which cannot be recorded.
         return self.root_device.type == "cuda" and self.precision_plugin.precision != "16-mixed"
 
     def training_step(self, batch: Any) -> Terms:
@@ -84,7 +84,7 @@ class OneDevice(SingleDeviceStrategy):
         module = self.lightning_module
         assert module is not None
         step = self._compiled or module.training_step
-        # Each step has a context of its own: autocast keeps its copies of the weights as long as one lasts.
+        # One context per step: autocast caches its copies of the weights until the context ends.
         with self.precision_plugin.train_step_context():
             return step(batch)  # type: ignore[return-value]
 
@@ -135,17 +135,17 @@ class OneDevice(SingleDeviceStrategy):
             return super().test_step(batch, batch_idx)
 
     def teardown(self) -> None:
-        self._captured = None  # its graph keeps the memory of a whole step
+        self._captured = None  # the graph holds the memory of a whole step
         super().teardown()
 
 
 class SeveralDevices(DDPStrategy):
-    """A training in several processes, one for each device, by Lightning's own optimization.
+    """Training in several processes, one per device, with Lightning's automatic optimization.
 
-    Batches are `Shard`s; the model sees the batch of each, within `sharded`.
+    Batches are `Shard`s; the model receives the batch of each, within `sharded`.
 
     Raises:
-        RuntimeError: in a training whose data module does not hand out shards.
+        RuntimeError: if the data module does not yield shards.
     """
 
     def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
@@ -169,9 +169,7 @@ class SeveralDevices(DDPStrategy):
     @contextmanager
     def _whole(self, batch: Any) -> Iterator[Any]:
         if self.world_size > 1 and not isinstance(batch, Shard):
-            raise RuntimeError(
-                "several devices: the data module must hand out shards of batches, as ImageDataModule does"
-            )
+            raise RuntimeError("several devices: the data module must yield shards of batches, as ImageDataModule does")
         with sharded(batch) if isinstance(batch, Shard) else nullcontext():
             yield batch.batch if isinstance(batch, Shard) else batch
 
@@ -181,7 +179,7 @@ def _several(module: LightningModule) -> bool:
 
 
 def _detached(terms: Terms) -> Terms:
-    """The terms of a step for Lightning's own optimization: it minimises the loss, the others are for the eye."""
+    """The terms of a step with all but the loss detached, for Lightning's automatic optimization."""
     return {name: term if name == "loss" else term.detach() for name, term in terms.items()}
 
 

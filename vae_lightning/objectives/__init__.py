@@ -1,4 +1,4 @@
-"""Objectives: what a training step minimises, as functions of a model and a batch. `Objective` is their contract."""
+"""Training objectives, as functions of a model and a batch. `Objective` is their contract."""
 
 from .annealed import Annealed
 from .elbo import ELBO, AsPrinted, Beta, FreeBits

@@ -1,4 +1,4 @@
-"""The evidence lower bound with a weight of the rate that changes during training."""
+"""The evidence lower bound with a rate weight that is annealed during training."""
 
 import torch
 from torch import Tensor
@@ -9,15 +9,15 @@ __all__ = ["Annealed"]
 
 
 class Annealed(ELBO):
-    """distortion + β_t·rate, with β_t rising from 0 in each of several cycles, and constant after the last.
+    """distortion + β_t·rate, with β_t rising from 0 in each cycle and constant after the last.
 
     In a cycle of T steps β_t = β·min(1, t/(r·T)). One cycle with r = 1 is the linear warm-up of Bowman et al.
 
     Args:
-        steps: optimizer steps of all cycles together.
+        steps: total number of optimizer steps in all cycles.
         cycles: number of cycles.
-        ramp: r, the share of a cycle in which β_t rises, greater than 0 and at most 1.
-        beta: β, where β_t ends.
+        ramp: r, the fraction of a cycle in which β_t rises, greater than 0 and at most 1.
+        beta: β, the final value of β_t.
 
     Raises:
         ValueError: for an option out of range.
@@ -35,7 +35,7 @@ class Annealed(ELBO):
         self.cycles = at_least("cycles", cycles, 1)
         self.ramp = ramp
         self.beta = at_least("beta", beta, 0)
-        # A buffer: checkpoints keep it.
+        # A buffer, so that checkpoints include it.
         self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
 
     def advance(self) -> None:
@@ -44,7 +44,7 @@ class Annealed(ELBO):
 
     @property
     def weight(self) -> Tensor:
-        """β_t of the next step, a scalar."""
+        """β_t for the next step, a scalar."""
         position = (self.taken * self.cycles / self.steps).frac()
         rising = (position / self.ramp).clamp(max=1.0)
         return self.beta * torch.where(self.taken < self.steps, rising, torch.ones_like(rising))

@@ -1,4 +1,4 @@
-"""The evidence lower bound and its nearest relatives: distortion and rate, weighed or sampled otherwise."""
+"""The evidence lower bound and close variants that weight or sample distortion and rate differently."""
 
 from typing import TypeVar
 
@@ -28,11 +28,11 @@ class ELBO(Objective):
         return {"loss": self.combine(distortion, found), "distortion": distortion, "rate": found}
 
     def sample(self, posterior: Distribution) -> Tensor:
-        """Returns codes `(B, latent_dim)` drawn by reparameterisation; of a Gaussian, z = μ + ε·σ with ε ~ N(0, I)."""
+        """Returns reparameterised samples `(B, latent_dim)`; for a Gaussian, z = μ + ε·σ with ε ~ N(0, I)."""
         return posterior.rsample()
 
     def combine(self, distortion: Tensor, rate: Tensor) -> Tensor:
-        """Returns the loss `(B,)` made of the two terms."""
+        """Returns the loss `(B,)` from the two terms."""
         return distortion + rate
 
 
@@ -57,10 +57,10 @@ class Beta(ELBO):
 
 
 class FreeBits(ELBO):
-    """distortion + Σ_j max(λ, mean over the batch of rate_j): no gain from using a dimension for less than λ nats.
+    """distortion + Σ_j max(λ, batch mean of rate_j): pushing a dimension's rate below λ nats gains nothing.
 
     Args:
-        nats: λ of each latent dimension, at least 0.
+        nats: λ per latent dimension, at least 0.
 
     Raises:
         ValueError: for a negative λ.
@@ -84,17 +84,16 @@ class FreeBits(ELBO):
 
 
 class AsPrinted(ELBO):
-    """The ELBO with the sampler as the book prints it, z = μ + ε·(½ log σ²): an ablation, not a bound.
+    """The ELBO with the sampler as printed in the book, z = μ + ε·(½ log σ²): an ablation, not a bound.
 
-    The standard deviation is exp(½ log σ²); the exponential is missing in print. Where the rate is smallest,
-    at log σ² = 0, this sampler adds no noise at all, so codes cost little and the model becomes nearly a plain
-    autoencoder.
+    The standard deviation is exp(½ log σ²); the printed version lacks the exponential. At log σ² = 0, where the rate
+    is smallest, this sampler adds no noise, so codes cost little and the model is close to a plain autoencoder.
 
     Source: Keydana, *Deep Learning and Scientific Computing with R torch*, chapter 16, as printed.
     """
 
     def check(self, model: Model) -> None:
-        # Without a closed form, the rate would be estimated by a sample of another distribution.
+        # Without a closed form, the rate would be estimated with a sample from a different distribution.
         require_independent_prior(self, model)
 
     def sample(self, posterior: Distribution) -> Tensor:
@@ -103,7 +102,7 @@ class AsPrinted(ELBO):
 
 
 def require_independent_prior(objective: Objective, model: Model) -> None:
-    """Raises `ValueError` unless the dimensions of the model's prior are independent."""
+    """Raises `ValueError` if the dimensions of the model's prior are not independent."""
     prior = model.prior_distribution()
     if not isinstance(prior, Independent):
         name, other = type(objective).__name__, type(prior).__name__
@@ -111,7 +110,7 @@ def require_independent_prior(objective: Objective, model: Model) -> None:
 
 
 def at_least(name: str, value: Number, least: float) -> Number:
-    """Returns the value of an option; raises `ValueError` where it is less than allowed, or NaN."""
+    """Returns the value of an option; raises `ValueError` if it is below the minimum, or NaN."""
     if not value >= least:
         raise ValueError(f"{name}: must be a number of at least {least}, got {value}")
     return value

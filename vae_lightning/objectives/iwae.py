@@ -12,13 +12,13 @@ __all__ = ["IWAE"]
 class IWAE(Objective):
     """The negative importance-weighted bound, −log 1/K Σ_k p(x, z_k)/q(z_k|x).
 
-    Distortion and rate are means over the K samples, unweighted.
+    Distortion and rate are unweighted means over the K samples.
 
     Args:
         samples: K, at least 1; 1 is the ELBO with a sampled rate.
 
     Raises:
-        ValueError: for less than one sample.
+        ValueError: for fewer than one sample.
 
     Source: Burda, Grosse and Salakhutdinov (2016), equation 8, https://arxiv.org/abs/1509.00519.
     """

@@ -1,4 +1,4 @@
-"""InfoVAE: the codes as a whole are drawn to the prior."""
+"""InfoVAE: the aggregate posterior is matched to the prior by its MMD."""
 
 import torch
 from torch import Tensor
@@ -14,12 +14,12 @@ __all__ = ["MMD", "squared_mmd"]
 class MMD(ELBO):
     """distortion + (1 − α)·rate + (α + λ − 1)·MMD²(q(z), p(z)): InfoVAE.
 
-    MMD² is the unbiased estimate from the batch's codes and as many of the prior, with the kernel
-    exp(−‖a − b‖²/(2 d)), d being the latent dimension; it is 0 for a batch of one.
+    MMD² is estimated without bias from the batch's codes and equally many samples of the prior, with the kernel
+    exp(−‖a − b‖²/(2 d)), where d is the latent dimension; it is 0 for a batch of one.
 
     Args:
-        alpha: α; 1 leaves the rate out, 0 keeps all of it.
-        weight: λ, at least 1 − α. MMD² is at most 2, so weights are of the size of the distortion.
+        alpha: α; 1 drops the rate, 0 keeps it in full.
+        weight: λ, at least 1 − α. MMD² is at most 2, so useful weights are of the order of the distortion.
 
     Raises:
         ValueError: for a weight that is too small.
@@ -37,7 +37,7 @@ class MMD(ELBO):
         z = self.sample(posterior)
         distortion = -model.decode(z, batch.labels).log_prob(batch.images)
         found = rate(posterior, prior, z)
-        # A learned prior learns from the rate alone: this term moves codes.
+        # A learned prior is trained by the rate alone; this term moves only the codes.
         with torch.no_grad():
             drawn = prior.sample(z.shape[: 1 - len(prior.batch_shape)])
         divergence = squared_mmd(z, drawn)
@@ -46,7 +46,7 @@ class MMD(ELBO):
 
 
 def squared_mmd(one: Tensor, other: Tensor) -> Tensor:
-    """Returns the unbiased estimate from samples `(B, latent_dim)` of two distributions, a scalar."""
+    """Returns the unbiased estimate of MMD², a scalar, from samples `(B, latent_dim)` of two distributions."""
     count, dimension = one.shape
     if count == 1:
         return one.new_zeros(())

@@ -15,7 +15,7 @@ Terms = dict[str, Tensor]
 
 
 class Model(Protocol):
-    """What an objective may ask of a model; `vae_lightning.vae.VAE` is one."""
+    """The part of a model that objectives may use; `vae_lightning.vae.VAE` implements it."""
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> Distribution: ...
 
@@ -25,11 +25,11 @@ class Model(Protocol):
 
 
 class Player(NamedTuple):
-    """A module that belongs to an objective and is trained to minimise a term of its own (a discriminator, say).
+    """A module owned by an objective and trained to minimise its own term, such as a discriminator.
 
     Attributes:
-        module: whose parameters these are; the model's optimizer leaves them out.
-        optimizer: parameters to an optimizer; None for one like the model's.
+        module: the module; the model's optimizer skips its parameters.
+        optimizer: makes an optimizer from parameters; None for one like the model's.
     """
 
     module: nn.Module
@@ -37,37 +37,37 @@ class Player(NamedTuple):
 
 
 class Objective(nn.Module):
-    """What training minimises. One of your own overrides `forward`, and the other methods where it needs them."""
+    """Base class of training objectives. Subclasses override `forward`, and the other methods as needed."""
 
     def forward(self, model: Model, batch: Batch) -> Terms:
         """Returns the terms of a batch by name, each `(B,)`: per image, in nats, summed over pixels and dimensions.
 
-        (A mean over either would weigh the terms by the size of the image or of the code, and runs with different
-        latent dimensions would no longer minimise the same thing.)
+        (Taking a mean over either would weight the terms by image or code size, and runs with different latent
+        dimensions would no longer minimise the same quantity.)
 
-        - `loss` is what is minimised;
-        - `distortion` is −log p(x|z) for a sample z of the posterior, an estimate of −E_q log p(x|z);
-        - `rate` is KL(q(z|x) ‖ p(z)), estimated by the same sample where it has no closed form;
-        - others are logged, printed and reported under their names. Those of `players` are minimised as well.
+        - `loss` is minimised;
+        - `distortion` is −log p(x|z) for a posterior sample z, an estimate of −E_q log p(x|z);
+        - `rate` is KL(q(z|x) ‖ p(z)), estimated from the same sample if it has no closed form;
+        - other terms are logged, printed and reported under their names. Those of `players` are minimised as well.
 
-        It must not read anything back from the device.
+        This method must not read anything back from the device.
 
         Args:
-            model: the whole model, so that bounds with many samples fit as well.
-            batch: images, and labels where the data have them.
+            model: the whole model, so that multi-sample bounds are possible.
+            batch: images, and labels if the data have them.
         """
         raise NotImplementedError
 
     def check(self, model: Model) -> None:
-        """Raises `ValueError` for a model that the objective cannot train; called when the model is made."""
+        """Raises `ValueError` if the objective cannot train this model; called when the model is built."""
 
     def advance(self) -> None:
-        """Is called after every optimizer step: for objectives that change during training."""
+        """Called after every optimizer step, for objectives that change during training."""
 
     def players(self) -> Mapping[str, Player]:
-        """Returns the modules with optimizers of their own, by the name of the term that each of them minimises.
+        """Returns the modules with their own optimizers, by the name of the term that each minimises.
 
-        Gradients of all terms are taken from one forward pass, each over its own parameters alone, before any of the
-        optimizers steps.
+        The gradients of all terms come from one forward pass, each with respect to its own parameters only, before any
+        optimizer steps.
         """
         return {}

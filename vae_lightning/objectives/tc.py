@@ -1,4 +1,4 @@
-"""β-TCVAE: the total correlation of the code is weighed by a number of its own."""
+"""β-TCVAE: the total correlation of the code has its own weight."""
 
 import math
 
@@ -11,10 +11,10 @@ __all__ = ["TC"]
 
 
 class TC(ELBO):
-    """distortion + rate + (β − 1)·TC(z): the total correlation KL(q(z) ‖ Π_j q(z_j)) is weighed by β instead of 1.
+    """distortion + rate + (β − 1)·TC(z): the total correlation KL(q(z) ‖ Π_j q(z_j)) has weight β instead of 1.
 
     q(z) and q(z_j) are estimated by the mixture of the batch's posteriors. (Minibatch-weighted sampling as published
-    differs from it by a constant, which depends on the size of the data set and has no gradient.)
+    differs by a constant that depends on the size of the data set and has no gradient.)
 
     Args:
         beta: β, at least 0; 1 is the ELBO.

@@ -1,4 +1,4 @@
-"""A run on disk: its layout, names, atomic files, safe loading, resuming."""
+"""Runs on disk: layout, names, atomic files, safe loading, resuming."""
 
 from .files import forget_paths, read_hydra, write_file, write_json
 from .names import plain_cell, run_labels, run_name, run_names, short_names, short_path, shown

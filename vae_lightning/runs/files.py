@@ -1,4 +1,4 @@
-"""Atomic writing of a run's files, and YAML read as plain data."""
+"""Atomic writing of a run's files, and reading of YAML as plain data."""
 
 import json
 import os
@@ -13,12 +13,12 @@ __all__ = ["forget_paths", "load_yaml", "read_hydra", "write_file", "write_json"
 
 
 def load_yaml(file: Path) -> Any:
-    """Returns the content of a YAML file as plain data, by the C reader if there is one; no tag makes an object."""
+    """Returns a YAML file as plain data, with the C parser if available; tags never create objects."""
     return yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def read_hydra(file: Path) -> Mapping[str, Any]:
-    """Returns the `hydra` node of a file that Hydra has written; empty where it is missing or damaged."""
+    """Returns the `hydra` node of a file written by Hydra; empty if it is missing or damaged."""
     try:
         found = load_yaml(file)
     except (OSError, ValueError, yaml.YAMLError):
@@ -28,7 +28,7 @@ def read_hydra(file: Path) -> Mapping[str, Any]:
 
 
 def forget_paths(file: Path) -> None:
-    """Removes the user's folders from a file that Hydra has written: no run depends on them."""
+    """Removes the user's folders, which no run depends on, from a file written by Hydra."""
     hydra = read_hydra(file)
     runtime = hydra.get("runtime")
     if not isinstance(runtime, dict):
@@ -43,7 +43,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file atomically; if it cannot be written, the previous one stays.
+    """Writes a file atomically; on an error the previous file remains.
 
     Raises:
         OSError: with the file's name.

@@ -1,6 +1,6 @@
-"""Loading a finished run: only classes of this package and of PyTorch are instantiated, whatever its files name.
+"""Safe loading of finished runs: only classes of this package and of PyTorch are instantiated.
 
-A run may come from someone else. Its configuration is read as plain data, every class that it names is checked before
+A run may come from an untrusted source. Its configuration is read as plain data, every class it names is checked before
 anything is instantiated, and checkpoints are loaded as tensors only.
 """
 
@@ -41,7 +41,7 @@ class LoadedRun:
     Attributes:
         run: the run on disk.
         model: in evaluation mode, without gradients.
-        config: its resolved configuration, as this version would have written it.
+        config: its resolved configuration, in this version's format.
         trust: modules whose classes may be instantiated, besides this package and PyTorch.
     """
 
@@ -69,7 +69,7 @@ class LoadedRun:
 
         Raises:
             LoadError: if the configuration names a class that must not be instantiated.
-            DataError: if the data are not there.
+            DataError: if the data are missing.
         """
         _vet(self.config["data"], "data", self.trust)
         data = _make(self.config["data"], "data", self.run)
@@ -77,7 +77,7 @@ class LoadedRun:
         return data
 
     def test_images(self, count: int) -> "Batch":
-        """Returns at most `count` test images `(N, C, H, W)` and their labels, if any: the same ones in each call."""
+        """Returns at most `count` test images `(N, C, H, W)` and their labels, if any; the same in every call."""
         return self.data.examples("test", count)
 
 
@@ -87,12 +87,12 @@ def load_run(path: str | Path, device: "str | torch.device" = "cpu", trust: Sequ
     Args:
         path: the run's folder.
         device: the model's device.
-        trust: names of modules or packages whose classes may be instantiated as well, such as that of an architecture
-            kept outside this repository. Importing them executes their code.
+        trust: names of other modules or packages whose classes may be instantiated, such as that of an architecture
+            outside this repository. Importing them executes their code.
 
     Raises:
-        LoadError: if the folder is not a finished run, a newer version made it, or one of its files is damaged or names
-            a class that must not be instantiated.
+        LoadError: if the folder is not a finished run, comes from a newer version, or contains a file that is damaged
+            or names a class that must not be instantiated.
     """
     import torch
 
@@ -103,7 +103,7 @@ def load_run(path: str | Path, device: "str | torch.device" = "cpu", trust: Sequ
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
     except FileNotFoundError:
-        raise LoadError(f"{run.folder}: there is no checkpoint in it (checkpoints/last.ckpt)") from None
+        raise LoadError(f"{run.folder}: has no checkpoint (checkpoints/last.ckpt)") from None
     except Exception as error:  # a damaged file may raise anything
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise LoadError(f"{file}: cannot be read as a checkpoint of tensors: {reason}") from error
@@ -144,10 +144,10 @@ def _make(node: Mapping[str, Any], key: str, run: Run) -> Any:
 
 
 def _vet(node: Any, key: str, trust: tuple[str, ...]) -> None:
-    """Refuses whatever a resolved configuration never contains, and every class that must not be instantiated."""
+    """Raises `LoadError` for anything that a resolved configuration cannot contain, and for untrusted classes."""
     for place, found in _walk(node, key):
         if isinstance(found, str) and "${" in found:
-            raise LoadError(f"{place}={found}: interpolations are not followed in a run's configuration")
+            raise LoadError(f"{place}={found}: interpolations are not allowed in a run's configuration")
         if isinstance(found, Mapping):
             special = {str(name) for name in found if str(name).startswith("_")} - NODE_KEYS
             if special:
@@ -177,17 +177,15 @@ def _vet_target(target: Any, place: str, trust: tuple[str, ...]) -> None:
     module, _, name = str(target).rpartition(".")
     package = "vae_lightning"
     trusted = within(module, *trust)
-    # A module outside these packages is not even imported, and nothing is reached through a module's attributes.
+    # A module outside these packages is never imported, and modules' attributes are not followed.
     if not (trusted or within(module, package, "torch.nn", "torch.optim")):
-        hint = f"; if you trust it: --trust {module.split('.')[0]}" if module else ""
-        raise LoadError(f"{place}._target_={target}: classes are taken from this package and PyTorch only{hint}")
+        hint = f"; if you trust it, add --trust {module.split('.')[0]}" if module else ""
+        raise LoadError(f"{place}._target_={target}: only classes of this package and PyTorch are loaded{hint}")
     try:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:  # a trusted module may raise anything
         missing = isinstance(error, ModuleNotFoundError) and module.startswith(str(error.name))
-        hint = (
-            f"; the folder that has {module.split('.')[0]} in it must be on PYTHONPATH" if trusted and missing else ""
-        )
+        hint = f"; the folder that contains {module.split('.')[0]} must be on PYTHONPATH" if trusted and missing else ""
         raise LoadError(f"{place}._target_={target}: cannot be loaded: {error}{hint}") from error
     if trusted:
         return
@@ -201,6 +199,6 @@ def _vet_target(target: Any, place: str, trust: tuple[str, ...]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what the constructor raised; Hydra's own message takes several."""
+    """The first line of the constructor's error; Hydra's own message has several."""
     lines = str(error.__cause__ or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

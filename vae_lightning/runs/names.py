@@ -1,4 +1,4 @@
-"""Names of runs and of what was swept, as people read them."""
+"""Readable names of runs, options and values."""
 
 import hashlib
 import os
@@ -17,13 +17,13 @@ Labels = dict[Run, str]
 
 
 def run_name(sweep: str, overrides: Sequence[str]) -> str:
-    """Returns the name of a job's folder, after what was swept, as in `latent_dim-128_seed-1`.
+    """Returns the name of a job's folder, from the swept options, as in `latent_dim-128_seed-1`.
 
-    Names consist of letters, digits and `._-`, which need no quotes in a shell or in Hydra's grammar. Where a value has
-    other characters, or is long, a digest keeps the names unique.
+    Names consist of letters, digits and `._-`, which need no quoting in a shell or in Hydra's grammar. If a value is
+    long or has other characters, a digest keeps the names unique.
 
     Args:
-        sweep: the sweep's folder, with `multirun.yaml` in it.
+        sweep: the sweep's folder, which contains `multirun.yaml`.
         overrides: the job's own overrides, `key=value`.
 
     >>> run_name("nowhere", ["model.latent_dim=2", "model/objective=beta", "model.encoder.hidden=[64,32]"])
@@ -38,7 +38,7 @@ def run_name(sweep: str, overrides: Sequence[str]) -> str:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Returns the last part of each key, or as many parts as it takes to tell the keys apart.
+    """Returns the last part of each key, or as many parts as needed to make the names unique.
 
     >>> short_names(["model.latent_dim", "model.encoder.width", "model.decoder.width"])
     {'model.latent_dim': 'latent_dim', 'model.encoder.width': 'encoder.width', 'model.decoder.width': 'decoder.width'}
@@ -56,7 +56,7 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def run_names(runs: Sequence[Run]) -> Labels:
-    """Returns the name of each run's folder, with as many of the folders around it as it takes to tell the runs apart.
+    """Returns the name of each run's folder, with as many parent folders as needed to make the names unique.
 
     >>> list(run_names([Run(Path("/a/one")), Run(Path("/b/one")), Run(Path("/b/two"))]).values())
     ['a/one', 'b/one', 'two']
@@ -72,7 +72,7 @@ def run_names(runs: Sequence[Run]) -> Labels:
 
 
 def run_labels(runs: Sequence[Run], keys: Sequence[str]) -> Labels:
-    """Returns what tells each run apart: the keys that differ with their values, and its name where it needs one."""
+    """Returns a label that identifies each run: the differing keys with their values, and its name if needed."""
     names, short = run_names(runs), short_names(keys)
     labels = {run: ", ".join(f"{short[key]} = {shown(run.option(key))}" for key in keys) for run in runs}
     counts = Counter(labels.values())
@@ -83,13 +83,13 @@ def run_labels(runs: Sequence[Run], keys: Sequence[str]) -> Labels:
 
 
 def short_path(folder: Path) -> str:
-    """Returns a path as one would type it from the current folder."""
+    """Returns a path as typed from the current folder."""
     relative = os.path.relpath(folder)
     return str(folder) if relative.startswith("..") else relative
 
 
 def shown(value: Any) -> str:
-    """Returns a value as people read it: long decimals rounded, a dash where there is none.
+    """Returns a value as text for display: long decimals rounded, a dash for None.
 
     >>> shown(0.0036835616), shown("0.001"), shown("conv"), shown(None)
     ('0.003684', '0.001', 'conv', '–')
@@ -101,7 +101,7 @@ def shown(value: Any) -> str:
 
 
 def plain_cell(text: str) -> str:
-    """Returns text that a spreadsheet does not take for a formula.
+    """Returns text that a spreadsheet does not interpret as a formula.
 
     >>> plain_cell("=cmd()"), plain_cell("-1.5"), plain_cell("conv")
     ("'=cmd()", '-1.5', 'conv')

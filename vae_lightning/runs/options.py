@@ -1,4 +1,4 @@
-"""The options of resolved configurations, flat: what tells runs apart, and what cannot change their results."""
+"""The options of resolved configurations as flat dictionaries: those that differ, and those without any effect."""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
@@ -9,9 +9,9 @@ from .versions import upgraded
 
 __all__ = ["differing_options", "is_incidental", "options"]
 
-# Where data lie and what is shown.
+# Location of the data, and display.
 INCIDENTAL = ("data.root", "callbacks.*.cache", "trainer.enable_progress_bar", "trainer.enable_model_summary")
-# A run's name and place, how it was started, and what records it.
+# A run's name and location, how it was started, and its loggers.
 NOT_COMPARED = ("study", "run_dir", "resume", "choices", "logger")
 
 
@@ -28,17 +28,17 @@ def options(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def is_incidental(option: str) -> bool:
-    """Returns whether an option says only where data lie or what is shown, so that no result depends on it."""
+    """Returns whether an option concerns only the location of data or display, so that no result depends on it."""
     return any(fnmatch(option, pattern) for pattern in INCIDENTAL)
 
 
 def differing_options(runs: Sequence[Run]) -> list[str]:
     """Returns the keys of the options that differ between runs, in the order of their configurations, the seed last.
 
-    Where the class of a node differs, the node's options are not comparable, and its group stands for them
-    (`model/objective`), or the class where no group's choice differs (`model.prior._target_`). What follows from
-    another option is left out: `model.encoder.latent_dim` beside `model.latent_dim`, `data.name` beside `data`.
-    Runs without a readable configuration are left out of account.
+    If a node's class differs, its options are not comparable and are replaced by its group (`model/objective`), or by
+    the class if no group's choice differs (`model.prior._target_`). Options that follow from another are omitted, such
+    as `model.encoder.latent_dim` with `model.latent_dim`, or `data.name` with `data`. Runs without a readable
+    configuration are ignored.
     """
     readable = [run for run in runs if run.has_config]
     configurations = [upgraded(run.config) for run in readable]
@@ -60,7 +60,7 @@ def differing_options(runs: Sequence[Run]) -> list[str]:
 
 
 def _compared(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that may tell runs apart; this package's callbacks watch a training without changing it."""
+    """The options in which runs may differ; this package's callbacks do not affect training and are omitted."""
     callbacks = configuration.get("callbacks")
     own = {
         name
@@ -77,8 +77,8 @@ def _compared(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differing_group(option: str, choices: Sequence[Mapping[str, str]]) -> str | None:
-    """The innermost group around a node whose choice differs between runs."""
-    parts = ["trainer"] if option.startswith("engine.") else option.split(".")  # a choice of trainer sets the engine
+    """The innermost enclosing group whose choice differs between runs."""
+    parts = ["trainer"] if option.startswith("engine.") else option.split(".")  # the trainer group sets engine options
     for depth in range(len(parts), 0, -1):
         group = "/".join(parts[:depth])
         if len({str(choice.get(group)) for choice in choices}) > 1 and all(group in choice for choice in choices):
@@ -87,7 +87,7 @@ def _differing_group(option: str, choices: Sequence[Mapping[str, str]]) -> str |
 
 
 def _follows(option: str, values: Sequence[Any], choices: Sequence[str | None]) -> bool:
-    """Whether a value is settled by the choice of its group. A number is not taken to be: it may have been set."""
+    """Returns whether a value is determined by its group's choice; never for numbers, which may have been set."""
     texts = option.startswith("engine.") or not any(isinstance(value, int | float) for value in values)
     return texts and len({(choice, str(value)) for choice, value in zip(choices, values, strict=True)}) == len(
         set(choices)
@@ -95,7 +95,7 @@ def _follows(option: str, values: Sequence[Any], choices: Sequence[str | None]) 
 
 
 def _repeats(option: str, differing: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether an option of the same name, further up, has the same value in each run, as by an interpolation."""
+    """Returns whether an option of the same name, further up, has the same value in each run (an interpolation)."""
     depth, name = option.count("."), option.rpartition(".")[2]
     return any(
         other.rpartition(".")[2] == name and other.count(".") < depth and found == differing[option]

@@ -1,4 +1,4 @@
-"""Resuming a run that is on disk: whether it is the same run, whether it is extended, and after which step."""
+"""Resuming a run on disk: checks that its options are the same, or extend it, and finds the step to resume at."""
 
 import logging
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ __all__ = ["check_same", "steps_taken_at"]
 
 log = logging.getLogger(__name__)
 
-# What matters most comes first, because the first difference is named.
+# Most important first, because the message names the first difference.
 NODES = ("seed", "data", "model", "trainer", "engine", "callbacks", "logger")
 LENGTHS = ("trainer.max_epochs", "trainer.max_steps")  # may grow: the run is extended
 
@@ -26,7 +26,7 @@ def steps_taken_at(checkpoint: Path | None) -> int:
     """Returns the number of optimizer steps taken before a checkpoint; 0 without one.
 
     Raises:
-        UsageError: if it cannot be read.
+        UsageError: if the checkpoint cannot be read.
     """
     import torch
 
@@ -37,25 +37,25 @@ def steps_taken_at(checkpoint: Path | None) -> int:
     except Exception as error:  # a damaged file may raise anything
         hint = "remove the file to start this run from the beginning"
         raise UsageError(f"{short_path(checkpoint)}: cannot be read ({type(error).__name__}); {hint}") from error
-    log.info("resumes    after step %d", steps)
+    log.info("resuming   after step %d", steps)
     return int(steps)
 
 
 def check_same(config: DictConfig, run: Run) -> bool:
-    """Refuses to resume a run with other options than it was started with.
+    """Checks that a run is resumed with the options that it was started with.
 
-    Options that say only where data lie or what is shown may differ, and `trainer.max_epochs` and `trainer.max_steps`
-    may be larger.
+    Options that concern only the location of data or display may differ, and `trainer.max_epochs` and
+    `trainer.max_steps` may be larger.
 
     Args:
-        config: what is to be run, with interpolations or without.
-        run: what is on disk; it has a `config.yaml`.
+        config: the requested configuration, with or without interpolations.
+        run: the run on disk; it has a `config.yaml`.
 
     Returns:
-        Whether the run is extended: it is to train for longer than it was to.
+        Whether the run is extended, that is, trained for longer than originally requested.
 
     Raises:
-        UsageError: naming the first option that differs, or the older version that has started the run.
+        UsageError: naming the first option that differs, or the older version that started the run.
     """
     place = short_path(run.folder)
     if not run.has_config:
@@ -102,6 +102,4 @@ def _different(option: str, was: Any, is_now: Any, place: str) -> str:
         return f"{option}: {place} was started with {option}={was}. Set it to resume this run, {advice}"
     if was is None:
         return f"{option}={is_now}: {place} was started without it. Leave it out to resume this run, {advice}"
-    return (
-        f"{option}={is_now}: {place} was started with {option}={was}. Only the same run resumes: set it back, {advice}"
-    )
+    return f"{option}={is_now}: {place} was started with {option}={was}. Set it back to resume this run, {advice}"

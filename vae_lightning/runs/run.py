@@ -1,19 +1,19 @@
-"""A run on disk: where its files are, what it is called, whether it is finished.
+"""A run on disk: its files, name, configuration, metrics and status.
 
 ::
 
-    <run>/.hydra/                 what was asked, as Hydra writes it
-    <run>/config.yaml             what was run: resolved, without interpolations; `choices`: the choice of each group
+    <run>/.hydra/                 the requested configuration, as written by Hydra
+    <run>/config.yaml             the configuration of the run, resolved; `choices` has the choice of each group
     <run>/environment.json        versions, hardware, command line, start time
     <run>/train.log
     <run>/tensorboard/            events
-    <run>/checkpoints/last.ckpt   from which the run is resumed
-    <run>/checkpoints/best.ckpt   chosen by a ModelCheckpoint, if there is one: what was tested, and is loaded
+    <run>/checkpoints/last.ckpt   checkpoint for resuming the run
+    <run>/checkpoints/best.ckpt   chosen by a ModelCheckpoint, if there is one; the weights that are tested and loaded
     <run>/figures/                every figure as PNG; figures.npz: the arrays they were drawn from; explorer.npz:
-                                  what the report's explorer shows; curves.npz: the terms of the loss by step
-    <run>/metrics.json            written last, whole or not at all: it marks a finished run
+                                  images for the report's explorer; curves.npz: the loss terms by step
+    <run>/metrics.json            written last and atomically: marks a finished run
     <run>/error.txt               traceback of a failed run
-    <sweep>/multirun.yaml         what was swept, as Hydra writes it
+    <sweep>/multirun.yaml         the swept options, as written by Hydra
     <sweep>/report/               the comparison
 """
 
@@ -86,11 +86,11 @@ class Run:
         return self.figures / "explorer.npz"
 
     def grid_file(self, step: int) -> Path:
-        """Where the grid of samples after an optimizer step lies."""
+        """Returns the file of the grid of samples after an optimizer step."""
         return self.figures / "grids" / f"step_{step:06d}.png"
 
     def grids(self) -> dict[int, Path]:
-        """The grids of samples that were drawn during training, by optimizer step."""
+        """Returns the files of the grids of samples drawn during training, by optimizer step."""
         files = sorted((self.figures / "grids").glob("step_*.png"))
         steps = {file.stem.removeprefix("step_"): file for file in files}
         return {int(step): file for step, file in steps.items() if step.isdecimal()}
@@ -114,7 +114,7 @@ class Run:
 
     @cached_property
     def finished(self) -> bool:
-        """Whether there are metrics and a configuration that can be read."""
+        """Whether the metrics and the configuration exist and can be read."""
         try:
             return bool(self.metrics and self.config)
         except (OSError, ValueError):
@@ -122,7 +122,7 @@ class Run:
 
     @cached_property
     def has_config(self) -> bool:
-        """Whether there is a configuration that can be read."""
+        """Whether the configuration exists and can be read."""
         try:
             return bool(self.config)
         except (OSError, ValueError):
@@ -162,7 +162,7 @@ class Run:
 
     @property
     def failure(self) -> str:
-        """The reason why it is not finished, in one line."""
+        """The reason why the run is not finished, in one line."""
         if self.metrics_file.is_file():
             try:
                 return f"{self.config_file.name} is damaged" if self.metrics else ""
@@ -173,9 +173,9 @@ class Run:
         return "not finished"
 
     def option(self, key: str) -> Any:
-        """Returns the value of a dotted key, of a group its choice (`model/objective`); None where there is none.
+        """Returns the value of a dotted key, or the choice of a group (`model/objective`); None if there is none.
 
-        Of a key that ends with `_target_`, the name of the class without its module.
+        For a key that ends with `_target_`, returns the name of the class without its module.
         """
         if not self.has_config:
             return None
@@ -192,13 +192,13 @@ class Run:
 
     @property
     def choices(self) -> Mapping[str, str]:
-        """The choice of each group, from `config.yaml`, or from Hydra's notes where an older version made the run."""
+        """The choice of each group, from `config.yaml`, or from Hydra's files for runs of older versions."""
         noted = self.config.get("choices") if self.has_config else None
         found = noted or self.hydra("runtime").get("choices")
         return found if isinstance(found, Mapping) else {}
 
     def hydra(self, node: str) -> Mapping[str, Any]:
-        """Returns a node of Hydra's notes on the run; empty where they are missing or damaged."""
+        """Returns a node of the run's `hydra.yaml`; empty if the file is missing or damaged."""
         found = self._hydra.get(node)
         return found if isinstance(found, Mapping) else {}
 

@@ -1,4 +1,4 @@
-"""The folder of a sweep: its runs, what it varies, and whether an optimizer of hyperparameters chose the values."""
+"""The folder of a sweep: its runs, the options it varies, and whether it is a hyperparameter search."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SWEEPER", "best_first", "is_search", "sweep_overrides", "sweep_runs", "swept_keys"]
 
-SWEEPER = "OptunaSweeper"  # the class that searches
+SWEEPER = "OptunaSweeper"  # the class that runs searches
 
 
 def sweep_runs(sweep: Path) -> list[Run]:
-    """Returns the runs of a sweep folder, in the order of their jobs; a failed job's may have no `config.yaml` yet."""
+    """Returns the runs in a sweep folder, in job order; that of a failed job may have no `config.yaml`."""
     found = {file.parent for file in sweep.glob("*/config.yaml")}
     found |= {file.parent.parent for file in sweep.glob("*/.hydra/hydra.yaml")}
     runs = [Run(folder) for folder in found if not folder.name.startswith(".")]
@@ -29,15 +29,15 @@ def _job_number(run: Run) -> int:
 
 
 def is_search(sweep: Path) -> bool:
-    """Returns whether Optuna chose the sweep's values, in view of earlier results."""
+    """Returns whether the sweep is a search, with values chosen by Optuna."""
     sweeper = read_hydra(sweep / "multirun.yaml").get("sweeper")
     return isinstance(sweeper, dict) and SWEEPER in str(sweeper.get("_target_"))
 
 
 def best_first(runs: Sequence[Run]) -> list[Run]:
-    """Returns runs ordered by what a search maximises, unfinished ones last.
+    """Returns runs ordered by the objective of a search, best first, unfinished ones last.
 
-    That is the elbo of validation images, or of test images where there are no validation images.
+    The objective is the elbo on validation images, or on test images if there are no validation images.
     """
 
     def success(run: Run) -> float:
@@ -58,11 +58,11 @@ def swept_keys(sweep: Path) -> list[str]:
 
 
 def sweep_overrides(hydra: Mapping[str, Any]) -> "dict[str, Override]":
-    """Returns what a sweep varies, by key: those overrides of its `hydra` node that stand for several values."""
+    """Returns the overrides with several values in a sweep's `hydra` node, by key."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     params = [f"{key}={value}" for key, value in (hydra["sweeper"].get("params") or {}).items()]
-    # The command line comes last and wins over the configuration, as it does in Hydra's sweeper.
+    # As in Hydra's sweeper, the command line overrides the configuration.
     overrides = OverridesParser.create().parse_overrides([*params, *hydra["overrides"]["task"]])
     last = {override.key_or_group: override for override in overrides}
     return {key: override for key, override in last.items() if override.is_sweep_override()}

@@ -1,4 +1,4 @@
-"""Runs made by other versions of this package: what has changed since, and which of them are too new to be read."""
+"""Runs of other versions of this package: upgrading older configurations and rejecting newer runs."""
 
 import json
 import re
@@ -11,18 +11,18 @@ from .run import Run
 
 __all__ = ["RENAMED", "made_by", "too_new", "upgraded"]
 
-# Modules whose classes a configuration may name, by the name they had before.
+# Current names of modules that configurations may refer to, by former name.
 RENAMED = {
     "vae_lightning.architectures.posterior": "vae_lightning.posteriors",
     "vae_lightning.checkpoints": "vae_lightning.callbacks",
     "vae_lightning.measurements": "vae_lightning.callbacks",
 }
-# Before 0.2 these options of the node `engine` were options of the model.
+# Before 0.2 these `engine` options belonged to the model.
 ENGINE = ("channels_last", "compile", "steps_per_call", "cuda_graph")
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a run's configuration as this version would have written it; the argument is left as it is.
+    """Returns a run's configuration in this version's format, without modifying the argument.
 
     >>> upgraded({"model": {"_target_": "vae_lightning.vae.VAE", "compile": True}})
     {'model': {'_target_': 'vae_lightning.vae.VAE'}, 'engine': {'compile': True}}
@@ -49,7 +49,7 @@ def _renamed(node: Any) -> Any:
 
 
 def made_by(run: Run) -> str | None:
-    """Returns the version of this package that trained a run; None where the run does not say."""
+    """Returns the version of this package that trained a run; None if unknown."""
     with suppress(OSError, ValueError):
         environment = json.loads(run.environment_file.read_bytes())
         if isinstance(environment, dict) and isinstance(found := environment.get("vae-lightning"), str):
@@ -58,7 +58,7 @@ def made_by(run: Run) -> str | None:
 
 
 def too_new(run: Run) -> str | None:
-    """Returns why a run cannot be read, in a sentence, if a later minor version than this one trained it."""
+    """Returns the reason why a run cannot be read, if it was trained by a later minor version; None otherwise."""
     try:
         here = version("vae-lightning")
     except PackageNotFoundError:  # used from a source tree
