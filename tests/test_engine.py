@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from vae_lightning.building import build
 from vae_lightning.callbacks import SampleGrids
 from vae_lightning.data.batch import Batch
-from vae_lightning.engine.lightning import (
+from vae_lightning.engine.lightning_internals import (
     calls_done,
     count_calls,
     count_steps,
@@ -34,8 +34,8 @@ from vae_lightning.engine.lightning import (
     steps_between_checkpoints,
 )
 from vae_lightning.engine.noise import NoiseError, WholeBatchNoise
-from vae_lightning.engine.options import Options, fused, settle
 from vae_lightning.engine.shards import Shard, sharded
+from vae_lightning.engine.steps import Options, fused, settle
 
 X = torch.rand(7, 5, 4, generator=torch.Generator().manual_seed(1))
 

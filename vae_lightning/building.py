@@ -17,8 +17,8 @@ from .callbacks.checkpoints import AtomicCheckpointIO
 from .config import check_calls, make
 from .data.datamodule import ImageDataModule
 from .engine.batch_norm import SharedBatchNorms
-from .engine.options import Options, fused, settle
 from .engine.random_state import RandomState
+from .engine.steps import Options, fused, settle
 from .engine.strategies import OneDevice, SeveralDevices
 from .errors import UsageError
 from .vae import VAE

@@ -1,7 +1,6 @@
 """Trains and tests one model and writes a finished run: build everything → fit → test → metrics.json."""
 
 import logging
-import math
 import os
 import platform
 import sys
@@ -22,9 +21,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .building import Built, build
 from .callbacks import Checkpoints
-from .callbacks.curves import DivergenceError, refuse_divergence
+from .callbacks.divergence import refuse_divergence, refuse_values
 from .config import check
-from .engine.lightning import is_trial
+from .engine.lightning_internals import is_trial
 from .engine.processes import Processes
 from .engine.signals import Interrupted, Interruption
 from .errors import UsageError
@@ -158,8 +157,7 @@ def _fit_and_test(built: Built, run: Run, checkpoint: Path | None) -> dict[str, 
         trainer.test(model, datamodule=data, verbose=False, weights_only=True)
     trainer.strategy.barrier()
     metrics = stopwatch.validated | {name: value.item() for name, value in trainer.callback_metrics.items()} | best
-    if diverged := [name for name, value in metrics.items() if not math.isfinite(value)]:
-        raise DivergenceError(f"{', '.join(diverged)}: NaN or infinite; a lower model.optimizer.lr may help")
+    refuse_values(metrics)
     if is_trial(trainer):
         log.info("dry run    one batch of training, validation and test (trainer.fast_dev_run); nothing is saved\n")
     return metrics

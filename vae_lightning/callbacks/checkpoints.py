@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from ..engine.lightning import is_trial
+from ..engine.lightning_internals import is_trial
 from ..engine.signals import Interruption
 from ..runs import write_file
 from .drawing import batches_done, run_of

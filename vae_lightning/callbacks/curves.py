@@ -1,7 +1,6 @@
 """The loss terms during training: checked for divergence, logged, and saved as curves."""
 
 import io
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,17 +9,12 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ..engine.lightning import is_trial
+from ..engine.lightning_internals import is_trial
 from ..runs import write_file
+from .divergence import refuse_divergence, refuse_values
 from .drawing import run_of
 
-__all__ = ["Curves", "DivergenceError", "refuse_divergence"]
-
-ADVICE = "a lower model.optimizer.lr may help"
-
-
-class DivergenceError(RuntimeError):
-    """Raised when training produces NaN or infinite values."""
+__all__ = ["Curves"]
 
 
 class Curves(Callback):
@@ -63,8 +57,7 @@ class Curves(Callback):
             table = torch.stack(list(terms.values()), 1).tolist()
             for step, row in enumerate(table, first):
                 found = dict(zip(terms, row, strict=True))
-                if wrong := [f"{name} is {value}" for name, value in found.items() if not math.isfinite(value)]:
-                    raise DivergenceError(f"step {step}: {', '.join(wrong)}; {ADVICE}")
+                refuse_values(found, f"step {step}: ")
                 if step in due:
                     self._log(trainer, module, step, found)
 
@@ -103,9 +96,3 @@ class Curves(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps = state_dict["steps"].tolist()
         self.values = {name: values.tolist() for name, values in state_dict["values"].items()}
-
-
-def refuse_divergence(module: LightningModule) -> None:
-    """Raises `DivergenceError` if a weight is NaN or infinite."""
-    if not all(parameter.isfinite().all() for parameter in module.parameters()):
-        raise DivergenceError(f"weights: NaN or infinite; {ADVICE}")

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from ..errors import UsageError
-from .targets import parameters
+from .signatures import parameters
 
 __all__ = ["exit_code", "explain", "explain_failure", "only_below_error", "unknown_option"]
 

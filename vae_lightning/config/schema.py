@@ -18,14 +18,14 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from ..errors import UsageError
 from ..runs import run_name
 from .messages import unknown_option
-from .targets import parameters
+from .signatures import parameters
 
 __all__ = ["Config", "check", "check_calls", "register"]
 
 
 @dataclass
 class Engine:
-    """Options for executing training steps, set by `trainer=fast`; see `vae_lightning.engine.options.Options`."""
+    """Options for executing training steps, set by `trainer=fast`; see `vae_lightning.engine.steps.Options`."""
 
     steps_per_call: int = 1
     cuda_graph: bool = False

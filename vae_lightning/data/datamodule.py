@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from ..engine.lightning import calls_done
+from ..engine.lightning_internals import calls_done
 from .batch import Batch
 from .images import FetchedImages, StoredImages, images_of
 from .loaders import Batches, EpochShuffle, ResidentLoader, SourceOrder, worker_loader

@@ -17,9 +17,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from .graphs import CapturedStep, make_capturable
-from .lightning import count_calls, count_steps, do_not_count
-from .options import Options
+from .lightning_internals import count_calls, count_steps, do_not_count
 from .shards import Shard, sharded
+from .steps import Options
 
 __all__ = ["OneDevice", "SeveralDevices"]
 

@@ -9,7 +9,8 @@ from torch.distributions import Distribution
 
 from ..data.batch import Batch
 from ..objectives import Model
-from ..posteriors import moments, point, rates
+from ..posteriors import moments, point
+from ..rates import rates
 
 __all__ = ["Aggregate", "Codes", "active_units", "encode_all"]
 
@@ -21,7 +22,7 @@ class Codes(NamedTuple):
         points: the code that stands for each image `(N, latent_dim)`, see `vae_lightning.posteriors.point`.
         labels: classes `(N,)`; None where a batch has none.
         rates: mean rate of each latent dimension, in nats, `(latent_dim,)`, or the whole rate `(1,)`, see
-            `vae_lightning.posteriors.rates`.
+            `vae_lightning.rates.rates`.
     """
 
     points: Tensor

@@ -1,7 +1,10 @@
 """Training objectives, as functions of a model and a batch. `Objective` is their contract."""
 
 from .annealed import Annealed
-from .elbo import ELBO, AsPrinted, Beta, FreeBits
+from .as_printed import AsPrinted
+from .beta import Beta
+from .elbo import ELBO
+from .free_bits import FreeBits
 from .iwae import IWAE
 from .mmd import MMD
 from .objective import Model, Objective, Player, Terms

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from .elbo import ELBO, at_least
+from .checks import at_least
+from .elbo import ELBO
 
 __all__ = ["Annealed"]
 

@@ -3,7 +3,7 @@
 import math
 
 from ..data.batch import Batch
-from .elbo import at_least
+from .checks import at_least
 from .objective import Model, Objective, Terms
 
 __all__ = ["IWAE"]

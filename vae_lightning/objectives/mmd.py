@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..posteriors import rate
-from .elbo import ELBO, at_least
+from ..rates import rate
+from .checks import at_least
+from .elbo import ELBO
 from .objective import Model, Terms
 
 __all__ = ["MMD", "squared_mmd"]

@@ -3,8 +3,9 @@
 import math
 
 from ..data.batch import Batch
-from ..posteriors import marginal_log_prob, rate
-from .elbo import ELBO, at_least
+from ..rates import marginal_log_prob, rate
+from .checks import at_least
+from .elbo import ELBO
 from .objective import Model, Terms
 
 __all__ = ["TC"]

@@ -4,8 +4,7 @@ A run may come from an untrusted source. Its configuration is read as plain data
 anything is instantiated, and checkpoints are loaded as tensors only.
 """
 
-import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from omegaconf import OmegaConf
 
 from .run import Run
 from .sweep import sweep_runs
+from .trust import LoadError, vet
 from .versions import too_new, upgraded
 
 if TYPE_CHECKING:
@@ -26,12 +26,6 @@ if TYPE_CHECKING:
     from ..vae import VAE
 
 __all__ = ["LoadError", "LoadedRun", "load_run"]
-
-NODE_KEYS = {"_target_", "_partial_"}
-
-
-class LoadError(ValueError):
-    """Raised when a run cannot be loaded; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ class LoadedRun:
             LoadError: if the configuration names a class that must not be instantiated.
             DataError: if the data are missing.
         """
-        _vet(self.config["data"], "data", self.trust)
+        vet(self.config["data"], "data", self.trust)
         data = _make(self.config["data"], "data", self.run)
         data.setup()
         return data
@@ -98,7 +92,7 @@ def load_run(path: str | Path, device: "str | torch.device" = "cpu", trust: Sequ
 
     run = Run(Path(path))
     config = _config(run)
-    _vet(config["model"], "model", tuple(trust))
+    vet(config["model"], "model", tuple(trust))
     file = run.weights_file
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
@@ -141,61 +135,6 @@ def _make(node: Mapping[str, Any], key: str, run: Run) -> Any:
         return instantiate(OmegaConf.create(dict(node)), _convert_="all")
     except Exception as error:
         raise LoadError(f"{run.config_file}: {key}: {_reason(error)}") from error
-
-
-def _vet(node: Any, key: str, trust: tuple[str, ...]) -> None:
-    """Raises `LoadError` for anything that a resolved configuration cannot contain, and for untrusted classes."""
-    for place, found in _walk(node, key):
-        if isinstance(found, str) and "${" in found:
-            raise LoadError(f"{place}={found}: interpolations are not allowed in a run's configuration")
-        if isinstance(found, Mapping):
-            special = {str(name) for name in found if str(name).startswith("_")} - NODE_KEYS
-            if special:
-                raise LoadError(f"{place}: {', '.join(sorted(special))} is not allowed in a run's configuration")
-            if "_target_" in found:
-                _vet_target(found["_target_"], place, trust)
-
-
-def _walk(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    yield key, node
-    if isinstance(node, Mapping):
-        for name, child in node.items():
-            yield from _walk(child, f"{key}.{name}")
-    elif isinstance(node, list):
-        for number, child in enumerate(node):
-            yield from _walk(child, f"{key}[{number}]")
-
-
-def _vet_target(target: Any, place: str, trust: tuple[str, ...]) -> None:
-    from torch import nn
-    from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
-
-    def within(module: str, *packages: str) -> bool:
-        return any(module == package or module.startswith(package + ".") for package in packages)
-
-    module, _, name = str(target).rpartition(".")
-    package = "vae_lightning"
-    trusted = within(module, *trust)
-    # A module outside these packages is never imported, and modules' attributes are not followed.
-    if not (trusted or within(module, package, "torch.nn", "torch.optim")):
-        hint = f"; if you trust it, add --trust {module.split('.')[0]}" if module else ""
-        raise LoadError(f"{place}._target_={target}: only classes of this package and PyTorch are loaded{hint}")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except Exception as error:  # a trusted module may raise anything
-        missing = isinstance(error, ModuleNotFoundError) and module.startswith(str(error.name))
-        hint = f"; the folder that contains {module.split('.')[0]} must be on PYTHONPATH" if trusted and missing else ""
-        raise LoadError(f"{place}._target_={target}: cannot be loaded: {error}{hint}") from error
-    if trusted:
-        return
-    ours = isinstance(found, type) and within(found.__module__, package)
-    of_torch = isinstance(found, type) and within(found.__module__, "torch")
-    if not (ours or (of_torch and issubclass(found, nn.Module | Optimizer | LRScheduler))):
-        raise LoadError(
-            f"{place}._target_={target}: is neither a class of this package nor a layer, optimizer or learning-rate "
-            "schedule of PyTorch"
-        )
 
 
 def _reason(error: Exception) -> str:

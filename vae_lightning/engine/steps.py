@@ -10,7 +10,7 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 
-from .lightning import steps_between_checkpoints
+from .lightning_internals import steps_between_checkpoints
 
 __all__ = ["Options", "fused", "settle"]
 

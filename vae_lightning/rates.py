@@ -1,0 +1,70 @@
+"""The rate: the KL divergence of the posterior from the prior, as a whole and by latent dimension.
+
+`rate` and `rates` use closed forms where PyTorch knows one (`torch.distributions.register_kl` adds to them), otherwise
+a sample. `marginal_log_prob` can be registered for other types of distributions.
+"""
+
+from functools import singledispatch
+
+from torch import Tensor
+from torch.distributions import (
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    kl_divergence,
+)
+
+__all__ = ["marginal_log_prob", "rate", "rates"]
+
+
+def rate(posterior: Distribution, prior: Distribution, z: Tensor) -> Tensor:
+    """Returns KL(q(z|x) ‖ p(z)), `(B,)`, in nats; estimated at z `(B, latent_dim)` if it has no closed form."""
+    try:
+        return kl_divergence(posterior, prior)
+    except NotImplementedError:  # raised by PyTorch for a pair without closed form
+        return posterior.log_prob(z) - prior.log_prob(z)
+
+
+def rates(posterior: Distribution, prior: Distribution) -> Tensor:
+    """Returns the rate of each latent dimension, KL(q(z_j|x) ‖ p(z_j)), in nats, `(B, latent_dim)`.
+
+    Estimated from one sample if there is no closed form. Under a prior with dependent dimensions, they do not add up
+    to the rate. If a distribution's marginals are unknown, returns the total rate, `(B, 1)`.
+    """
+    if isinstance(posterior, Independent) and isinstance(prior, Independent):
+        try:
+            return kl_divergence(posterior.base_dist, prior.base_dist)
+        except NotImplementedError:
+            pass
+    z = posterior.sample()
+    of_posterior, of_prior = marginal_log_prob(posterior, z), marginal_log_prob(prior, z)
+    if of_posterior is None or of_prior is None:
+        return rate(posterior, prior, z).unsqueeze(-1)
+    return of_posterior - of_prior
+
+
+@singledispatch
+def marginal_log_prob(distribution: Distribution, z: Tensor) -> Tensor | None:
+    """Returns log q(z_j) of codes `(…, latent_dim)`, in the same shape; None if the marginals are unknown."""
+    return None
+
+
+@marginal_log_prob.register
+def _(distribution: Independent, z: Tensor) -> Tensor:
+    return distribution.base_dist.log_prob(z)
+
+
+@marginal_log_prob.register
+def _(distribution: MultivariateNormal, z: Tensor) -> Tensor:
+    return Normal(distribution.mean, distribution.stddev, validate_args=False).log_prob(z)
+
+
+@marginal_log_prob.register
+def _(distribution: MixtureSameFamily, z: Tensor) -> Tensor | None:
+    of_components = marginal_log_prob(distribution.component_distribution, z.unsqueeze(-2))
+    if of_components is None:
+        return None
+    weights = distribution.mixture_distribution.logits.log_softmax(-1)
+    return (of_components + weights.unsqueeze(-1)).logsumexp(-2)
