@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
 HYDRA = {"cli", "config", "runs"}
 OMEGACONF = {*HYDRA, "building", "training"}  # which are handed a configuration
 ENGINE_FOR_ALL = {"shards", "lightning_internals"}  # modules of the engine that any room may import
-PUBLIC = {"_exit", "_fields", "_replace", "_target_"}  # names with an underscore that are documented
+PUBLIC = {"_exit", "_fields", "_replace", "_target_", "_validate_args"}  # documented names, and one of PyTorch
 ENGINE = {"callbacks": {"signals"}}  # and more of them, by room
 
 
