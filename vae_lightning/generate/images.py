@@ -120,7 +120,7 @@ def write_codes(run: LoadedRun, options: argparse.Namespace, output: Path) -> di
 
 
 def _sizes(total: int) -> Iterator[int]:
-    """Yields the sizes of parts that add up to `count` images, with a progress bar if there are several."""
+    """Yields the sizes of parts that add up to `total`, with a progress bar if there are several."""
     from tqdm import tqdm
 
     sizes = [min(AT_ONCE, total - start) for start in range(0, total, AT_ONCE)]
