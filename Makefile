@@ -1,4 +1,4 @@
-# Everything runs in .venv, which is built here from pyproject.toml under the exact pins of constraints.txt.
+# Everything runs in .venv, which is built from pyproject.toml with the exact pins of constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -20,17 +20,17 @@ help:  ## this list
 demo: $(INSTALLED)  ## latent dimension 2 against 128 on the built-in data, no download
 	@$(BIN)/vae-train experiment=latent_sweep data=glyphs callbacks.losses.every_n_batches=15 callbacks.grids.every_n_batches=15 $(ARGS)
 
-compare: $(INSTALLED)  ## the same on Kuzushiji-MNIST, or on DATA; RESUME=FOLDER goes on with a sweep
+compare: $(INSTALLED)  ## the same on Kuzushiji-MNIST, or on DATA; RESUME=FOLDER resumes a sweep
 	@$(BIN)/vae-train experiment=latent_sweep data=$(DATA) $(if $(RESUME),hydra.sweep.dir=$(RESUME) resume=true) $(ARGS)
 
-report: $(INSTALLED)  ## makes the report of SWEEP again, by default of the newest sweep
+report: $(INSTALLED)  ## remake the report of SWEEP, by default the newest sweep
 	@test -n "$(SWEEP)" || { echo "There is no sweep in multirun/ yet: make demo"; exit 2; }
 	@$(BIN)/vae-report "$(SWEEP)"
 
 tensorboard: $(INSTALLED)  ## TensorBoard on all sweeps
 	@$(BIN)/tensorboard --host 127.0.0.1 --logdir multirun
 
-bench: $(INSTALLED)  ## times a training step beside a hand-written loop; ARGS=--quick for a first look
+bench: $(INSTALLED)  ## time a training step against a hand-written loop; ARGS=--quick for a first look
 	@$(BIN)/python tests/benchmarks/bench.py $(ARGS)
 
 test: $(INSTALLED)  ## lint, types and tests, in minutes
@@ -39,16 +39,16 @@ test: $(INSTALLED)  ## lint, types and tests, in minutes
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not slow" $(ARGS)
 
-test-all: $(INSTALLED)  ## the tests that take longer, too
+test-all: $(INSTALLED)  ## all tests, including the slow ones
 	$(BIN)/pytest $(ARGS)
 
-coverage: $(INSTALLED)  ## lines of the package that all tests reach, those in other processes included
+coverage: $(INSTALLED)  ## line coverage of all tests, including other processes
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages, asked of the package index
+audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages, from the package index
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 $(INSTALLED): pyproject.toml constraints.txt

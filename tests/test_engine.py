@@ -88,7 +88,7 @@ def test_noise_that_cannot_be_shared_out_is_refused(draw: Callable[[Tensor], Ten
         draw(X[:3])
 
 
-def test_a_generator_of_ones_own_is_left_alone() -> None:
+def test_an_explicit_generator_is_left_alone() -> None:
     with WholeBatchNoise(3, 0, 7):
         mine = torch.randn(12, generator=torch.Generator().manual_seed(3))
         assert torch.equal(functional.dropout(X[:3], 0.5, training=False), X[:3])

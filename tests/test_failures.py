@@ -30,7 +30,7 @@ def small_disk(tmp_path: Path) -> Path:
 
 
 def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
-    """The last good state stays, and once there is room the run goes on to the same end."""
+    """The last good state remains, and once there is space the run resumes to the same result."""
     done = run_command("vae_lightning.cli", *LONG, f"hydra.run.dir={small_disk / 'run'}", cwd=tmp_path)
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
@@ -45,7 +45,7 @@ def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     assert Run(run.folder).metrics["test/elbo"] == Run(tmp_path / "whole").metrics["test/elbo"]
 
 
-def test_numbers_that_are_none(tmp_path: Path) -> None:
+def test_nan_and_infinite_losses(tmp_path: Path) -> None:
     """The step and the term are named; the checkpoint is one from before."""
     options = ["model.optimizer.lr=1e18", "callbacks.checkpoints.every_n_batches=1", "hydra.run.dir=run"]
     done = run_command("vae_lightning.cli", *LONG, *options, cwd=tmp_path)

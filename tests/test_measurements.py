@@ -311,7 +311,7 @@ class TestReference:
         assert self.make(data, tmp_path).metrics == first.metrics
         assert len(file.read_bytes()) > 1000
 
-    def test_does_without_a_folder(self, data: ImageDataModule, tmp_path: Path) -> None:
+    def test_is_made_without_a_writable_folder(self, data: ImageDataModule, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         assert self.make(data, tmp_path / "file" / "cache").metrics == self.make(data, tmp_path).metrics
 

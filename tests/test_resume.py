@@ -1,4 +1,4 @@
-"""A training that was interrupted and goes on is, bit by bit, the one that was not."""
+"""A resumed run is bit-for-bit identical to an uninterrupted one."""
 
 import json
 import os
@@ -168,7 +168,7 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_keeps_everything_and_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
+def test_a_signal_saves_everything_and_says_how_to_resume(tmp_path: Path, number: int, code: int) -> None:
     """One signal ends the sweep, not only its job."""
     process = command(tmp_path, "--multirun", "model.latent_dim=2,3", "hydra.sweep.dir=sweep")
     wait_for(process, "epoch 2/300")

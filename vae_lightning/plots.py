@@ -80,7 +80,7 @@ def style() -> AbstractContextManager[None]:
 
 
 def tile(images: Tensor, columns: int) -> Tensor:
-    """Returns one picture `(C, H', W')` of images `(N, C, H, W)` in [0, 1], in rows of `columns`, hairlines between."""
+    """Returns one picture `(C, H', W')` of images `(N, C, H, W)` in [0, 1], in rows of `columns` with thin gaps."""
     return make_grid(images, nrow=columns, padding=1, pad_value=0.35).clamp(0, 1)
 
 

@@ -99,7 +99,7 @@ class FinalFigures(Callback):
         np.savez_compressed(run_of(trainer).arrays_file, **arrays)
 
     def _decoded(self, model: VAE, codes: Codes, subject: str) -> Iterator[tuple[str, Figure]]:
-        """Yields lattices of a two-dimensional latent space, or traversals of any other."""
+        """Yields lattices of a two-dimensional latent space, or traversals of one with more dimensions."""
         if model.latent_space.axes == 2:
             for name, lattice in [
                 ("lattice", square_lattice(self.lattice_extent, self.lattice_cells)),

@@ -8,7 +8,7 @@ __all__ = ["Batch"]
 
 
 class Batch(NamedTuple):
-    """Images and, where they are known, their classes.
+    """Images and, if known, their classes.
 
     Attributes:
         images: `(B, C, H, W)`, float in [0, 1]; uint8 until the batch is on the training device.

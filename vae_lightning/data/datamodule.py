@@ -23,35 +23,34 @@ log = logging.getLogger(__name__)
 class ImageDataModule(LightningDataModule):
     """Training, validation and test batches of a source.
 
-    A loader yields a `Batch`, or in a training with several processes a `Shard` of one. Images are kept and moved as
+    A loader yields a `Batch`, or a `Shard` of one when training in several processes. Images are stored and moved as
     uint8; `on_after_batch_transfer` scales them on the device to float32 in [0, 1].
 
     Args:
-        name: of the data set, in figures and tables.
-        source: where the images come from; the contract is in `vae_lightning.data`.
+        name: name of the data set in figures and tables.
+        source: source of the images; see `vae_lightning.data` for the contract.
         image_shape: `(C, H, W)` that the model is built for; the source's images must have it.
         batch_size: training images in a batch, on all devices together; the last, shorter batch of an epoch is kept.
-        eval_batch_size: likewise in validation and testing. Besides speed and memory, it determines which noise the
-            one posterior sample of an image gets.
-        scale: pixel values are divided by it. (The chapter divides by 256.)
+        eval_batch_size: the same for validation and testing. Besides speed and memory, it affects the noise of each
+            image's posterior sample.
+        scale: divisor of pixel values. (The chapter divides by 256.)
         validation_size: number of training images held out for validation.
-        validation_seed: chooses them, so that runs with different `seed` share them.
+        validation_seed: seed of their selection, so that runs with different `seed` share them.
         resident: whether the images stay on the training device. With `auto` they do if they are in memory and take at
             most half of the device's free memory; with true, those of a data set are read into memory first.
-        num_workers: number of processes that load batches where images are not resident; null for one to every four
-            cores, two at most: on fewer cores they would take time from the training.
-        seed: determines, with the epoch, the order of the training images. With the trainer's `overfit_batches` it is
-            the source's order in every epoch.
+        num_workers: number of processes that load batches if images are not resident; null for one per four cores, at
+            most two: with fewer cores per process they would slow down training.
+        seed: determines, with the epoch, the order of the training images. With the trainer's `overfit_batches`, the
+            order is the source's in every epoch.
         binarize: `dynamic` draws each pixel as 0 or 1 with its grey value as the probability of 1: training images
             anew in every epoch, validation and test images once and for all. `none` keeps grey values.
         root: folder of all data sets; see `vae_lightning.data.sources.data_folder`.
 
     Attributes:
-        class_names: in the order of the labels, `()` without labels. Labels of images in memory that the source has no
-            name for are called by their number.
-        splits: the images of `train`, `test` and, where some are held out, `val`; filled by `setup`.
-        batches_per_call: number of training batches that are handed to Lightning's loop together, as a list; with 1,
-            one batch.
+        class_names: in the order of the labels, `()` without labels. For images in memory, labels that the source does
+            not name are named by their number.
+        splits: the images of `train`, `test` and, if some are held out, `val`; filled by `setup`.
+        batches_per_call: number of training batches passed to Lightning's loop at a time, as a list if more than 1.
 
     Raises:
         ValueError: for an option out of range.
@@ -142,7 +141,7 @@ class ImageDataModule(LightningDataModule):
         return images
 
     def _check(self, size: int, test_size: int) -> None:
-        """Raises a `DataError` where nothing would be left to train on, or a process without images of a batch."""
+        """Raises `DataError` if no training images would be left, or a process would get no images of a batch."""
         if self.validation_size >= size:
             raise DataError(f"data.validation_size={self.validation_size}: must be less than the {size} images")
         processes = self.trainer.world_size if self.trainer else 1
@@ -163,11 +162,11 @@ class ImageDataModule(LightningDataModule):
         return self.class_names + tuple(str(label) for label in range(len(self.class_names), classes))
 
     def examples(self, name: Literal["train", "val", "test"], count: int) -> Batch:
-        """Returns at most so many images of a split, as a model gets them, on the CPU: always the same ones.
+        """Returns the same images of a split in every call, as a model receives them, on the CPU.
 
         Args:
-            name: of the split.
-            count: number of images.
+            name: name of the split.
+            count: maximum number of images.
 
         Returns:
             Images `(N, C, H, W)`, float32 in [0, 1], and their labels `(N,)`, or None.
@@ -192,7 +191,7 @@ class ImageDataModule(LightningDataModule):
         overfit = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
         sampler = SourceOrder(size) if overfit else EpochShuffle(size, self.seed)
         if self.trainer:
-            # A resumed training starts with the rest of the epoch in which it was interrupted.
+            # A resumed run starts with the rest of the interrupted epoch.
             calls = calls_done(self.trainer)
             sampler.set_epoch(self.trainer.current_epoch)
             sampler.done = calls * images_per_call if calls * images_per_call < size else 0
@@ -205,11 +204,11 @@ class ImageDataModule(LightningDataModule):
         return self._loader("test", self.eval_batch_size)
 
     def whole_test_batches(self) -> ResidentLoader | DataLoader:
-        """Returns a loader of the test batches that a single process would get."""
+        """Returns a loader of the test batches, not split into shards."""
         return self._loader("test", self.eval_batch_size, share=False)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch | list[Batch]:
-        """Scales or binarises the images of a batch, and splits several training batches that came as one."""
+        """Scales or binarises the images of a batch, and splits training batches that were passed as one."""
         images, labels = batch.images.float() / self.scale, batch.labels
         training = self.trainer is not None and self.trainer.training
         if self.binarize == "dynamic":

@@ -1,4 +1,4 @@
-"""The images of a split behind one interface, whether they lie in memory or are fetched from a data set."""
+"""A common interface to the images of a split, in memory or fetched from a data set."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -75,7 +75,7 @@ class StoredImages:
         return StoredImages(self.images.to(device), None if self.labels is None else self.labels.to(device))
 
     def take(self, indices: Tensor) -> Batch:
-        """Returns images and labels, gathered on the device where they lie."""
+        """Returns images and labels, gathered on the device that holds them."""
         indices = indices.to(self.images.device)
         return Batch(self.images[indices], None if self.labels is None else self.labels[indices])
 
@@ -90,7 +90,7 @@ class StoredImages:
 
 
 class FetchedImages:
-    """Images that a map-style data set gives when they are asked for; none is kept.
+    """Images fetched from a map-style data set on demand, without caching.
 
     Args:
         dataset: see the contract of a source in `vae_lightning.data`.
@@ -121,7 +121,7 @@ class FetchedImages:
         """Fetches images and labels.
 
         Raises:
-            DataError: for an item that does not keep to the contract.
+            DataError: for an item that violates the contract.
         """
         items = self.chosen[indices].tolist()
         pairs = [_image_and_label(item) for item in self._items(items)]
@@ -176,10 +176,10 @@ class FetchedImages:
 
 
 def images_of(loaded: Split | Dataset[Any]) -> StoredImages | FetchedImages:
-    """Returns what a source has loaded behind the common interface.
+    """Wraps the images loaded by a source in the common interface.
 
     Raises:
-        DataError: for images or labels of another type than the contract says.
+        DataError: for images or labels whose type violates the contract.
     """
     if not isinstance(loaded, tuple):
         return FetchedImages(loaded)

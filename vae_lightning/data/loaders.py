@@ -26,7 +26,7 @@ class EpochShuffle(Sampler[int]):
         seed: at least 0.
 
     Attributes:
-        done: items at the start that the next pass skips, once: those that an interrupted epoch has had.
+        done: number of leading items that the next pass skips, once, because an interrupted epoch already had them.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -58,7 +58,7 @@ class EpochShuffle(Sampler[int]):
 
 
 class SourceOrder(EpochShuffle, SequentialSampler):
-    """The source's order in every epoch. Lightning recognises by the base class that nothing is shuffled.
+    """The source's order in every epoch. The base class tells Lightning that nothing is shuffled.
 
     Args:
         size: number of items.
@@ -113,7 +113,7 @@ class Batches(Sampler[Chosen]):
 
 
 class ResidentLoader:
-    """Batches gathered on the device where the images lie, so that a step copies nothing from the host.
+    """Batches gathered on the device that holds the images, so that steps copy nothing from the host.
 
     Args:
         images: in the memory of the training device.
@@ -139,9 +139,9 @@ def worker_loader(images: Images, batches: Batches, workers: int, pin_memory: bo
     Args:
         images: in host memory, or fetched from a data set.
         batches: which images go into each.
-        workers: number of processes; with 0, batches are fetched when they are asked for.
-        pin_memory: whether batches are put where a GPU can copy them from without waiting.
-        seed: for the workers' random states, which would otherwise come from that of the training.
+        workers: number of processes; with 0, batches are fetched on demand in the main process.
+        pin_memory: whether batches are put in pinned memory, for asynchronous copies to a GPU.
+        seed: seed of the workers' random states, which would otherwise consume the training's.
     """
     return DataLoader(
         _WholeBatches(images),
@@ -155,7 +155,7 @@ def worker_loader(images: Images, batches: Batches, workers: int, pin_memory: bo
 
 
 class _WholeBatches(Dataset):
-    """Fetches a whole batch at once, which `DataLoader` asks for where a data set has `__getitems__`."""
+    """Fetches a whole batch at once, through the `__getitems__` that `DataLoader` calls if there is one."""
 
     def __init__(self, images: Images) -> None:
         self.images = images

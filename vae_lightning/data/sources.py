@@ -117,7 +117,7 @@ class TorchvisionMNIST:
         """Returns the 60,000 training or 10,000 test images.
 
         Raises:
-            DataError: for a file that is missing, damaged or of another shape than its header says.
+            DataError: for a file that is missing, damaged or inconsistent with its header.
         """
         folder = root / self.subfolder
         prefix = "train" if train else "t10k"
@@ -180,7 +180,7 @@ class TorchvisionMNIST:
 
 
 class TestImagesOnly(TorchvisionMNIST):
-    """The test files alone, for quick work on real data: their first images for training, the rest for testing.
+    """Only the test files, for quick work on real data: the first images for training, the rest for testing.
 
     Args:
         dataset: see `TorchvisionMNIST`.
@@ -227,7 +227,7 @@ def _reason(error: Exception) -> str:
         return f"no answer in {TIMEOUT_SECONDS} s"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
-    return "the downloaded file has another checksum than expected"
+    return "the downloaded file has the wrong checksum"
 
 
 def _parse_idx(content: bytes, dimensions: int, path: Path) -> Tensor:

@@ -1,15 +1,15 @@
-"""What is measured of a trained model: pure functions of tensors and a model, in nats per image unless said otherwise.
+"""Metrics of a trained model, as pure functions of tensors and a model; in nats per image unless stated otherwise.
 
 `bounds`
     bounds of the log-likelihood, and the distance of reconstructions from the images.
 `codes`
     how the latent space is used.
 `geometry`
-    lattices of codes, and how even a path of pictures is.
+    lattices of codes, and the evenness of paths of images.
 `probes`
-    how well codes separate the classes, and how faithful a picture of codes is.
+    how well codes separate the classes, and how faithful a plot of codes is.
 `quality`
-    how close samples and reconstructions come to real images.
+    how close samples and reconstructions are to real images.
 `reference`
     a data set's own classifier and class accuracies, by which models are judged; kept in a cache folder.
 

@@ -19,10 +19,10 @@ class Codes(NamedTuple):
     """Codes of many images.
 
     Attributes:
-        points: the code that stands for each image `(N, latent_dim)`, see `vae_lightning.posteriors.point`.
-        labels: classes `(N,)`; None where a batch has none.
-        rates: mean rate of each latent dimension, in nats, `(latent_dim,)`, or the whole rate `(1,)`, see
-            `vae_lightning.rates.rates`.
+    points: the code that represents each image `(N, latent_dim)`, see `vae_lightning.posteriors.point`.
+    labels: classes `(N,)`; None if a batch has none.
+    rates: mean rate of each latent dimension, in nats, `(latent_dim,)`, or the total rate `(1,)`, see
+        `vae_lightning.rates.rates`.
     """
 
     points: Tensor
@@ -32,7 +32,7 @@ class Codes(NamedTuple):
 
 @torch.no_grad()
 def encode_all(model: Model, batches: Iterable[Batch]) -> Codes:
-    """Encodes batches of images, at least one; results are on the CPU."""
+    """Encodes one or more batches of images; results are on the CPU."""
     points, labels, totals = [], [], []
     for batch in batches:
         posterior = model.encode(*batch)

@@ -1,4 +1,4 @@
-"""Where to look in a latent space of one or two dimensions, and how even a path through pictures is."""
+"""Lattices over a latent space of one or two dimensions, and the evenness of paths of images."""
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def _lattice(steps: Tensor) -> Tensor:
 
 
 def path_unevenness(pictures: Tensor) -> Tensor:
-    """Returns the share of the longest step in the length of each of N paths of pictures `(N, steps, …)`: `(N,)`.
+    """Returns the longest step as a fraction of the length, for each of N paths of images `(N, steps, …)`: `(N,)`.
 
     1/(steps − 1) is an even transition, 1 a single jump. Steps are measured by the Euclidean distance of the pixels.
     """

@@ -21,8 +21,8 @@ __all__ = ["LabelledData", "Reference", "cache_folder", "judge", "reference"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of how a reference is made: part of the name of its file
-IMAGES = 20_000  # training and test images, at most, that it is made of
+VERSION = 1  # of the procedure; part of the file name
+IMAGES = 20_000  # maximum number of training and of test images used
 
 
 class LabelledData(Protocol):
@@ -32,7 +32,7 @@ class LabelledData(Protocol):
     class_names: Sequence[str]
 
     def examples(self, name: Literal["train", "test"], count: int) -> Batch:
-        """Returns at most so many labelled images `(N, C, H, W)` in [0, 1], always the same ones."""
+        """Returns at most `count` labelled images `(N, C, H, W)` in [0, 1], always the same ones."""
         ...
 
 

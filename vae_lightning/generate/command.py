@@ -1,7 +1,7 @@
 """`vae-generate VERB RUN` and `python -m vae_lightning.generate VERB RUN`: options, formats and messages.
 
-Until the command is understood this module imports neither torch nor Lightning, so that help and mistakes are answered
-at once.
+This module imports neither torch nor Lightning before the command is parsed, so that help and usage errors appear at
+once.
 """
 
 import argparse

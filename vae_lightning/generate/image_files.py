@@ -1,4 +1,4 @@
-"""Images of any kind read for a model, and a model's images written as pictures, animations or arrays."""
+"""Reading images of any kind for a model, and writing a model's images as pictures, animations or arrays."""
 
 import math
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def read_image(path: Path, shape: Sequence[int]) -> Tensor:
 
 
 def pixels(images: Tensor) -> Tensor:
-    """Images in [0, 1] as uint8 on the CPU; values beyond are cut off."""
+    """Returns images in [0, 1] as uint8 on the CPU; values outside are clamped."""
     return (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 

@@ -120,7 +120,7 @@ def write_codes(run: LoadedRun, options: argparse.Namespace, output: Path) -> di
 
 
 def _sizes(total: int) -> Iterator[int]:
-    """Sizes of the parts of so many images, with a progress bar where there are several."""
+    """Yields the sizes of parts that add up to `total`, with a progress bar if there are several."""
     from tqdm import tqdm
 
     sizes = [min(AT_ONCE, total - start) for start in range(0, total, AT_ONCE)]
@@ -137,5 +137,5 @@ def _parts(model: "VAE", inputs: Tensor, labels: Tensor | None) -> Iterator[tupl
 
 
 def _padded(images: Tensor, count: int) -> Tensor:
-    """Images, filled up to a number with black ones."""
+    """Returns images, padded to a number with black ones."""
     return torch.cat([images, images.new_zeros(count - len(images), *images.shape[1:])])

@@ -17,7 +17,7 @@ ALL = 2**31  # test images
 
 
 class Given(NamedTuple):
-    """Images, and what is known of them.
+    """Images with their names and, if known, classes.
 
     Attributes:
         images: `(N, C, H, W)` in [0, 1].

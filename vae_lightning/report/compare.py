@@ -18,7 +18,7 @@ __all__ = ["Comparison", "HasRun", "compare"]
 
 
 class HasRun(Protocol):
-    """What has a run, as what `load_run` and `train` return."""
+    """An object with a run, such as the result of `load_run` or `train`."""
 
     @property
     def run(self) -> Run: ...
@@ -29,7 +29,7 @@ Source = Path | str | Run | HasRun
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison has found, and where its files are. A notebook shows it as a table.
+    """The result of a comparison and its files. A notebook shows it as a table.
 
     Attributes:
         table: a row for each run: `run`, `status`, what differs, every metric.

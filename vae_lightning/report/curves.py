@@ -11,7 +11,7 @@ Curves = dict[str, tuple[list[int], list[float]]]
 
 
 def learning_curves(run: Run) -> Curves:
-    """Returns steps and values of each term that a run has written down, in its order; none where it has not."""
+    """Returns the steps and values of each term that a run has recorded, in the run's order; empty if none."""
     kept = read_arrays(run.curves_file, {}) or {}
     curves: Curves = {}
     for name, values in kept.items():

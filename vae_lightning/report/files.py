@@ -1,4 +1,4 @@
-"""Reading what a run has left for the report. A missing or damaged file reads as None: it must not cost other runs."""
+"""Reading a run's files for the report. A missing or damaged file reads as None, so that it affects no other run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +38,7 @@ def is_exact(arrays: Arrays, latent_dim: int) -> bool:
 
 
 def _labelled(arrays: Arrays | None, points: str) -> Arrays | None:
-    """Arrays whose labels, if there are any, fit the points; without labels, class names say nothing."""
+    """Returns the arrays if their labels, if any, match the points; without labels, class names are dropped."""
     if arrays is None or "labels" not in arrays:
         return {name: value for name, value in arrays.items() if name != "class_names"} if arrays else None
     labels, names = arrays["labels"], arrays.get("class_names", np.array([]))
@@ -47,7 +47,7 @@ def _labelled(arrays: Arrays | None, points: str) -> Arrays | None:
 
 
 def read_arrays(file: Path, axes: Mapping[str, int], optional: Mapping[str, int] | None = None) -> Arrays | None:
-    """Returns the arrays of an archive, if it has the named ones with so many axes each.
+    """Returns the arrays of an archive if all required ones are there with the right number of axes.
 
     Args:
         file: as `numpy.savez` writes it.

@@ -94,11 +94,11 @@ METRICS = {
     ),
     "test/trustworthiness": Metric("trustworthy", 3, 1, "", f"{_PICTURE} among the codes."),
     "test/continuity": Metric(
-        "continuity", 3, 1, "", "0 to 1: whether neighbours among the codes are so in the plotted plane."
+        "continuity", 3, 1, "", "0 to 1: whether neighbours among the codes are neighbours in the plotted plane."
     ),
     "test/trustworthiness_images": Metric("trustw., images", 3, 1, "", f"{_PICTURE} among the images."),
     "test/continuity_images": Metric(
-        "cont., images", 3, 1, "", "0 to 1: whether neighbours among the images are so in the plotted plane."
+        "cont., images", 3, 1, "", "0 to 1: whether neighbours among the images are neighbours in the plotted plane."
     ),
     "test/trustworthiness_tsne": Metric("trustw., t-SNE", 3, 1, "", "Trustworthiness of a t-SNE picture of the codes."),
     "test/continuity_tsne": Metric("cont., t-SNE", 3, 1, "", "Continuity of a t-SNE picture of the codes."),
@@ -114,7 +114,7 @@ METRICS = {
     "val/loss": Metric("val loss", 2, 0, "nats", "What was minimised, on validation images."),
     "seconds_training": Metric("seconds", 1, -1, "s", "Wall time of the training, drawing and logging included."),
     "images_per_second": Metric("images/s", 0, 1, "1/s", "Training images for each second of it."),
-    "parameters": Metric("parameters", 0, 0, "", "Numbers that are learned."),
+    "parameters": Metric("parameters", 0, 0, "", "Number of learned parameters."),
     "epochs": Metric("epochs", 0, 0, "", "Epochs trained."),
     "steps": Metric("steps", 0, 0, "", "Optimizer steps taken."),
 }
@@ -135,4 +135,4 @@ def describe(name: str) -> Metric:
     if name in METRICS:
         return METRICS[name]
     label = name.removeprefix("test/").replace("/", " ").replace("_", " ")
-    return Metric(label, 3, 0, "", f"{name}, as the run has logged it.")
+    return Metric(label, 3, 0, "", f"{name}, as logged by the run.")

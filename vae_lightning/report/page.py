@@ -1,7 +1,7 @@
-"""The report as one HTML page that needs neither network nor server: `index.html`.
+"""The report as one HTML page, `index.html`, that needs neither network nor server.
 
-It embeds pictures as WebP, in sheets where there are many, and only once where several runs share them, and numbers as
-JSON, which `templates/page.js` draws.
+It embeds images as WebP, in sheets if there are many, and only once if several runs share them, and data as JSON, which
+`templates/page.js` draws.
 """
 
 import base64
@@ -96,7 +96,7 @@ def _study(runs: Sequence[Run]) -> str:
 
 
 def _group(run: Run, keys: Sequence[str], label: str) -> str:
-    """The label that a run shares with those that differ from it in nothing but the seed."""
+    """The label that a run shares with runs that differ only in the seed."""
     others = [key for key in keys if key != "seed"]
     return run_labels([run], others)[run] if "seed" in keys and others else label
 
@@ -124,7 +124,7 @@ def _listed(values: list[str]) -> str:
 
 
 def _aggregated(table: pd.DataFrame, keys: Sequence[str]) -> tuple[list[str], list[tuple[list[str], pd.DataFrame]]]:
-    """The finished runs in groups that differ in nothing but the seed, and the keys that tell the groups apart."""
+    """The finished runs grouped by everything but the seed, and the keys that distinguish the groups."""
     finished = table[table["status"] == "finished"] if len(table) else table
     finished = finished.fillna({key: shown(None) for key in keys if key in finished})
     others = [key for key in keys if key != "seed"]
@@ -136,7 +136,7 @@ def _aggregated(table: pd.DataFrame, keys: Sequence[str]) -> tuple[list[str], li
 
 
 def _metric_columns(table: pd.DataFrame) -> list[str]:
-    """Numeric metrics that are there, the known ones first, in the order in which they are explained."""
+    """The numeric metrics of the runs, known ones first, in the order of their descriptions."""
     from .metrics import METRICS
 
     numeric = [
@@ -147,7 +147,7 @@ def _metric_columns(table: pd.DataFrame) -> list[str]:
 
 
 def _table(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
-    """Columns and rows of cells: text, the number that it is sorted by, and whether it is the best of its column."""
+    """Columns and rows of cells: text, the value to sort by, and whether it is the best of its column."""
     group_keys, groups = _aggregated(table, keys)
     names = short_names(group_keys)
     heads = [names[key] for key in group_keys] or ["run"]
@@ -281,7 +281,7 @@ def _columns(count: int) -> int:
 
 
 def _in_rows(images: np.ndarray) -> np.ndarray:
-    """Images `(N, C, H, W)` as `(R, S, C, H, W)`, filled up with black."""
+    """Images `(N, C, H, W)` as `(R, S, C, H, W)`, padded with black images."""
     columns = _columns(len(images))
     rows = -(-len(images) // columns)
     filled = np.zeros((rows * columns, *images.shape[1:]), np.uint8)

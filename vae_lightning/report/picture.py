@@ -1,4 +1,4 @@
-"""Runs in one picture: the learning curves of all, and their own figures side by side."""
+"""All runs in one figure: their learning curves, and their own figures side by side."""
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -89,7 +89,7 @@ def _side_by_side(runs: Sequence[Run]) -> list[Run]:
 
 
 def sweep_title(runs: Sequence[Run], keys: Sequence[str]) -> str:
-    """Returns what finished runs differ in, their data and epochs, in a line."""
+    """Returns one line with what finished runs differ in, their data and epochs."""
     names = short_names(keys)
     swept = [f"{names[key]} {', '.join(dict.fromkeys(shown(run.option(key)) for run in runs))}" for key in keys]
     swept = [textwrap.shorten(text, 60, placeholder=" …") for text in swept]
