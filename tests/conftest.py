@@ -1,5 +1,6 @@
 """What several test files share: composing the configuration in process, and running the commands as a user does."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -31,10 +33,15 @@ TINY = [
     "callbacks.grids.every_n_batches=1",
     "callbacks.measurements.bound_samples=3",
     "callbacks.measurements.plane_points=30",
+    "callbacks.measurements.tsne=false",
+    "callbacks.explorer.cells=9",
 ]
 
 os.environ.setdefault("VAE_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"vae-lightning-tests-{os.getuid()}"))
 torch.set_num_threads(1)  # the test processes share the cores
+os.environ["OMP_NUM_THREADS"] = "1"
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["forked"])
 
 
 def compose_config(*overrides: str, folders: Sequence[Path] = ()) -> DictConfig:
@@ -43,12 +50,25 @@ def compose_config(*overrides: str, folders: Sequence[Path] = ()) -> DictConfig:
 
 
 def run_command(module: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m module` in a folder, as its console script would."""
+    """Runs `python -m module` in a folder, as its console script would, in a process of its own.
+
+    The process is forked from one that has imported PyTorch and the rest already, which takes longer than most tests.
+    VAE_TEST_PROCESSES=1 starts each anew.
+    """
     settings = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     settings.pop("HYDRA_FULL_ERROR", None) if "HYDRA_FULL_ERROR" not in environment else None
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=cwd, env=settings, capture_output=True, text=True, timeout=240
-    )
+    command = [sys.executable, "-m", module, *arguments]
+    if os.environ.get("VAE_TEST_PROCESSES") == "1":
+        return subprocess.run(command, cwd=cwd, env=settings, capture_output=True, text=True, timeout=240)
+    with tempfile.TemporaryDirectory() as folder:
+        said = [Path(folder, name) for name in ("stdout", "stderr")]
+        process = FORKS.Process(target=forked.run, args=(module, arguments, str(cwd), settings, *map(str, said)))
+        process.start()
+        process.join(240)
+        if process.exitcode is None:
+            process.kill()
+            raise subprocess.TimeoutExpired(command, 240)
+        return subprocess.CompletedProcess(command, process.exitcode, *(path.read_text() for path in said))
 
 
 @pytest.fixture

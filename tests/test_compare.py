@@ -61,7 +61,7 @@ def test_runs_from_anywhere(two: list[Run]) -> None:
     assert comparison.keys == ("model.latent_dim",)
     assert comparison.folder == Path("report")
     assert list(comparison.table["run"]) == ["a/one", "b/one"]  # each run once, under a name of its own
-    assert list(comparison.table["model.latent_dim"]) == ["2", "3"]
+    assert list(comparison.table["model.latent_dim"]) == [2, 3]
     assert sorted(path.name for path in Path("report").iterdir()) == ["index.html", "metrics.csv"]
     html = comparison._repr_html_()
     assert "-102.00" in html

@@ -122,9 +122,6 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.optimizer.lr": _POSITIVE,
     "model.objective.beta": (lambda value: value == 0 or _positive(value), "a number of at least 0"),
     "engine.steps_per_call": _AT_LEAST_1,
-    "engine.cuda_graph": _SWITCH,
-    "engine.channels_last": _SWITCH,
-    "engine.compile": _SWITCH,
     "trainer.max_epochs": _AT_LEAST_1,
     "trainer.max_steps": (
         lambda value: value == -1 or _whole(1)(value),
