@@ -158,6 +158,17 @@ def test_the_best_checkpoint_is_tested_and_loaded(
     assert first.metrics["test/elbo"] == found.metrics["test/elbo"]
 
 
+def test_a_run_that_is_extended_keeps_the_best_of_before(tmp_path: Path) -> None:
+    """What the checkpoint of an epoch says of the best one includes that epoch."""
+    best = callback("ModelCheckpoint", monitor="val/loss", mode="max")
+    options = [*best, "data.validation_size=16"]
+    run(tmp_path / "run", *options, "trainer.max_epochs=1")
+    found = run(tmp_path / "run", *options, "resume=true")
+    assert found.metrics["epochs"] == 2
+    assert found.metrics["best_step"] == 3
+    assert found.metrics["test/elbo"] == run(tmp_path / "whole", *options).metrics["test/elbo"]
+
+
 @BOTH
 def test_early_stopping(tmp_path: Path, steps: list[str]) -> None:
     stop = callback("EarlyStopping", monitor="val/elbo", patience=1, mode="min")
