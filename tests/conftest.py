@@ -37,6 +37,10 @@ TINY = [
     "callbacks.explorer.cells=9",
 ]
 
+# Leaves out what draws and measures at the end of a run, for tests that do not look at it.
+UNDRAWN = ["~callbacks.figures", "~callbacks.explorer", "~callbacks.views"]
+UNMEASURED = [*UNDRAWN, "~callbacks.measurements"]
+
 os.environ.setdefault("VAE_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"vae-lightning-tests-{os.getuid()}"))
 torch.set_num_threads(1)  # the test processes share the cores
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -12,11 +12,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY, run_command
+from conftest import TINY, UNDRAWN, run_command
 
 from vae_lightning.runs import best_first, run_name, sweep_runs, swept_keys
 
-SWEEP = [*TINY, "callbacks.measurements.tsne=false", "model.latent_dim=2,3", "-m", "hydra.sweep.dir=sweep"]
+SWEEP = [*TINY, *UNDRAWN, "model.latent_dim=2,3", "-m", "hydra.sweep.dir=sweep"]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_job_that_is_cut_off_is_queued_again_and_goes_on(tmp_path: Path) -> No
         *TINY,
         "trainer.max_epochs=40",
         "callbacks.grids.every_n_batches=50",
-        "callbacks.measurements.tsne=false",
+        *UNDRAWN,
     ]
     options += ["logger=none", "model.latent_dim=2", "-m"]
     command = [sys.executable, "-m", "vae_lightning.cli", *options, "hydra/launcher=submitit_local"]
@@ -200,6 +200,7 @@ def test_names_of_runs_with_long_decimals() -> None:
     assert one != other
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_does_not_end_the_search(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     space = "hydra.sweeper.params={model.optimizer.lr: 'choice(1e30,0.001)'}"

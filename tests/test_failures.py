@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, run_command
+from conftest import TINY, UNMEASURED, run_command
 
 from vae_lightning.config.messages import explain_failure
 from vae_lightning.runs import Run
 from vae_lightning.runs.resuming import steps_taken_at
 
-LONG = [*TINY, "trainer.max_epochs=4", "callbacks.grids.every_n_batches=50", "callbacks.measurements.tsne=false"]
+LONG = [*TINY, "trainer.max_epochs=4", "callbacks.grids.every_n_batches=50", *UNMEASURED]
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def small_disk(tmp_path: Path) -> Path:
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     """The last good state remains, and once there is space the run resumes to the same result."""
     done = run_command("vae_lightning.cli", *LONG, f"hydra.run.dir={small_disk / 'run'}", cwd=tmp_path)
@@ -93,7 +94,7 @@ def test_out_of_memory() -> None:
 
 def test_artefacts_do_not_tell_where_a_user_works(tmp_path: Path) -> None:
     options = ["model.latent_dim=2,3", "-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=1"]
-    done = run_command("vae_lightning.cli", *LONG, *options, cwd=tmp_path, MY_SECRET="hunter2")
+    done = run_command("vae_lightning.cli", *TINY, *options, cwd=tmp_path, MY_SECRET="hunter2")
     assert done.returncode == 0, done.stderr
     files = [path for path in (tmp_path / "sweep").rglob("*") if path.is_file()]
     assert len(files) > 20

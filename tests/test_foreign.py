@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY, run_command
+from conftest import TINY, UNMEASURED, run_command
 from PIL import Image
 
 from vae_lightning import LoadError, compose, load_run, train
@@ -63,8 +63,8 @@ def test_it_is_loaded_with_trust_alone(sweep: Path, monkeypatch: pytest.MonkeyPa
 
 
 def own_run(folder: Path, *options: str) -> LoadedRun:
-    small = ["callbacks.measurements.probe_images=0", "callbacks.measurements.quality_images=0", *options]
-    return train(compose(*OWN, *small, config_dir=FOREIGN), folder, progress=False)
+    plain = [option for option in OWN if "callbacks.measurements" not in option and "callbacks.explorer" not in option]
+    return train(compose(*plain, *UNMEASURED, *options, config_dir=FOREIGN), folder, progress=False)
 
 
 @pytest.mark.parametrize("options", [[], ["engine.steps_per_call=3", "callbacks.grids.every_n_batches=3"]], ids=str)

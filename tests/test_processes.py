@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import TINY, run_command
+from conftest import TINY, UNDRAWN, run_command
 from hydra.utils import instantiate
 from torch import nn
 from torch.multiprocessing import start_processes
@@ -28,7 +28,7 @@ from vae_lightning.runs import Run
 SGD = ["model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=0.0001", "data.validation_size=9"]
 # Neither the training nor the validation nor the test set is a multiple of anything.
 ODD = ["data.source.train_size=100", "data.source.test_size=41", "trainer.max_epochs=3", *SGD]
-ODD += ["callbacks.measurements.tsne=false"]  # which any rounding error changes altogether
+ODD += UNDRAWN
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
 
 

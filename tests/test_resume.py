@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, compose_config, run_command
+from conftest import TINY, UNMEASURED, compose_config, run_command
 from pytorch_lightning import Callback, seed_everything
 
 from vae_lightning.building import build
@@ -206,7 +206,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
 
 def test_a_sweep_goes_on(tmp_path: Path) -> None:
     """A finished run is left alone, one that has just begun is run, and the comparison is made."""
-    sweep = ["--multirun", "model.latent_dim=2,3", "hydra.sweep.dir=sweep"]
+    sweep = ["--multirun", *UNMEASURED, "model.latent_dim=2,3", "hydra.sweep.dir=sweep"]
     whole = run_command("vae_lightning.cli", *TINY, *sweep, cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     again = run_command("vae_lightning.cli", *TINY, *sweep, cwd=tmp_path)
