@@ -6,6 +6,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import forked
@@ -44,13 +47,22 @@ UNMEASURED = [*UNDRAWN, "~callbacks.measurements"]
 os.environ.setdefault("VAE_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"vae-lightning-tests-{os.getuid()}"))
 torch.set_num_threads(1)  # the test processes share the cores
 os.environ["OMP_NUM_THREADS"] = "1"
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["forked"])
 
 
 def compose_config(*overrides: str, folders: Sequence[Path] = ()) -> DictConfig:
     """The configuration that `vae-train` would compose."""
     return compose(*overrides, config_dir=folders[0] if folders else None)
+
+
+@cache
+def forks() -> ForkServerContext:
+    """Processes forked from one that has imported `forked`, which finds it by PYTHONPATH alone."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["forked"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+        forkserver.ensure_running()
+    return context
 
 
 def run_command(module: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +78,7 @@ def run_command(module: str, *arguments: str, cwd: Path, **environment: str) -> 
         return subprocess.run(command, cwd=cwd, env=settings, capture_output=True, text=True, timeout=240)
     with tempfile.TemporaryDirectory() as folder:
         said = [Path(folder, name) for name in ("stdout", "stderr")]
-        process = FORKS.Process(target=forked.run, args=(module, arguments, str(cwd), settings, *map(str, said)))
+        process = forks().Process(target=forked.run, args=(module, arguments, str(cwd), settings, *map(str, said)))
         process.start()
         process.join(240)
         if process.exitcode is None:

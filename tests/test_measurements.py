@@ -59,7 +59,7 @@ def test_measuring_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("latent_dim", [1, 2, 5])
 def test_every_figure_is_described_and_in_its_range(tmp_path: Path, latent_dim: int) -> None:
-    _, metrics, _ = trained(tmp_path, f"model.latent_dim={latent_dim}")
+    _, metrics, _ = trained(tmp_path, f"model.latent_dim={latent_dim}", "callbacks.measurements.tsne=true")
     assert set(metrics) <= set(METRICS)
     shares = [
         name for name in metrics if any(word in name for word in ("accuracy", "trustworth", "continuity", "uneven"))
