@@ -10,10 +10,12 @@ from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from typing import NamedTuple
 
 import forked
 import pytest
 import torch
+from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
@@ -39,6 +41,9 @@ TINY = [
     "callbacks.measurements.tsne=false",
     "callbacks.explorer.cells=9",
 ]
+
+# Begun first, so that no process is left with a long file at the end.
+LONG_FILES = ["test_resume", "test_commands", "test_page", "test_bad_inputs", "test_processes", "test_failures"]
 
 # Leaves out what draws and measures at the end of a run, for tests that do not look at it.
 UNDRAWN = ["~callbacks.figures", "~callbacks.explorer", "~callbacks.views"]
@@ -85,6 +90,39 @@ def run_command(module: str, *arguments: str, cwd: Path, **environment: str) -> 
             process.kill()
             raise subprocess.TimeoutExpired(command, 240)
         return subprocess.CompletedProcess(command, process.exitcode, *(path.read_text() for path in said))
+
+
+class Swept(NamedTuple):
+    folder: Path
+    printed: str
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """The chapter's sweep in small, over two seeds, and what was printed: made once for all test processes.
+
+    Its tests leave it as it is.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "swept"
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            making = Path(f"{folder}.making")
+            making.mkdir()
+            options = ["experiment=latent_sweep", *TINY, "model.latent_dim=2,3", "seed=0,1", "trainer.max_epochs=6"]
+            options += ["model.optimizer.lr=0.01", "callbacks.grids.every_n_batches=3"]
+            done = run_command("vae_lightning.cli", *options, cwd=making, MY_SECRET="hunter2")
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert done.stderr == ""
+            (making / "printed").write_text(done.stdout)
+            making.rename(folder)
+    (sweep,) = (folder / "multirun").iterdir()
+    return Swept(sweep, (folder / "printed").read_text())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: position for position, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture

@@ -171,8 +171,8 @@ def test_a_search_goes_on(tmp_path: Path) -> None:
         "cli._execute = killed\n"
         "cli.main()\n"
     )
-    command = [sys.executable, "-c", program, *SEARCH, "hydra.sweeper.n_trials=3"]
-    killed = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=100)
+    (tmp_path / "killed.py").write_text(program)
+    killed = run_command("killed", *SEARCH, "hydra.sweeper.n_trials=3", cwd=tmp_path)
     assert killed.returncode == -signal.SIGKILL
     states = trials(tmp_path)
     assert [state for state, *_ in states] == ["COMPLETE", "RUNNING"]

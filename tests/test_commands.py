@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY, run_command
+from conftest import TINY, UNMEASURED, Swept, run_command
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -23,21 +22,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of a sweep over two latent dimensions and two seeds, and what was printed."""
-    folder = tmp_path_factory.mktemp("sweep")
-    done = run_command(
-        "vae_lightning.cli", "experiment=latent_sweep", *TINY, "model.latent_dim=2,3", "seed=0,1", cwd=folder
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
-    (made,) = (folder / "multirun").iterdir()
-    return made, done.stdout
-
-
-def test_a_sweep_leaves_everything_where_it_should_be(sweep: tuple[Path, str]) -> None:
-    folder, _ = sweep
+def test_a_sweep_leaves_everything_where_it_should_be(swept: Swept) -> None:
+    folder, _ = swept
     names = ["latent_dim-2_seed-0", "latent_dim-2_seed-1", "latent_dim-3_seed-0", "latent_dim-3_seed-1"]
     assert sorted(path.name for path in folder.iterdir()) == [*names, "multirun.yaml", "report"]
     for name in names:
@@ -51,30 +37,30 @@ def test_a_sweep_leaves_everything_where_it_should_be(sweep: tuple[Path, str]) -
         environment = json.loads((run / "environment.json").read_text())
         assert environment["torch"] == torch.__version__.split("+")[0]
         assert environment["seed"] == config["seed"]
-        assert "epoch 2/2  batch   3/3   loss" in (run / "train.log").read_text()
+        assert "epoch 6/6  batch   3/3   loss" in (run / "train.log").read_text()
         assert len(list((run / "figures" / "grids").glob("*.png"))) == 6
         assert (run / "figures" / "samples_over_training.png").is_file()
 
 
-def test_metrics_are_flat_and_complete(sweep: tuple[Path, str]) -> None:
-    metrics = json.loads((sweep[0] / "latent_dim-2_seed-0" / "metrics.json").read_text())
+def test_metrics_are_flat_and_complete(swept: Swept) -> None:
+    metrics = json.loads((swept.folder / "latent_dim-2_seed-0" / "metrics.json").read_text())
     assert all(isinstance(value, int | float) for value in metrics.values())
     assert {"test/elbo", "test/distortion", "test/rate", "test/loss", "seconds_training", "images_per_second"} < set(
         metrics
     )
-    assert (metrics["epochs"], metrics["steps"], metrics["latent_dim"], metrics["seed"]) == (2, 6, 2, 0)
-    assert metrics["images_per_second"] == pytest.approx(2 * 96 / metrics["seconds_training"], rel=0.01)
+    assert (metrics["epochs"], metrics["steps"], metrics["latent_dim"], metrics["seed"]) == (6, 18, 2, 0)
+    assert metrics["images_per_second"] == pytest.approx(6 * 96 / metrics["seconds_training"], rel=0.01)
 
 
-def test_checkpoints_hold_nothing_but_data(sweep: tuple[Path, str]) -> None:
-    checkpoint = torch.load(sweep[0] / "latent_dim-3_seed-0" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert checkpoint["global_step"] == 6
+def test_checkpoints_hold_nothing_but_data(swept: Swept) -> None:
+    checkpoint = torch.load(swept.folder / "latent_dim-3_seed-0" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 18
     assert checkpoint["state_dict"]["encoder.head.mean.weight"].shape[0] == 3
-    assert [path.name for path in (sweep[0] / "latent_dim-3_seed-0" / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert [path.name for path in (swept.folder / "latent_dim-3_seed-0" / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
-def test_the_comparison(sweep: tuple[Path, str]) -> None:
-    folder, printed = sweep
+def test_the_comparison(swept: Swept) -> None:
+    folder, printed = swept
     with (folder / "report" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["model.latent_dim"], row["seed"]) for row in rows] == [("2", "0"), ("2", "1"), ("3", "0"), ("3", "1")]
@@ -91,9 +77,9 @@ def test_the_comparison(sweep: tuple[Path, str]) -> None:
     assert np.asarray(picture).std() > 10
 
 
-def test_the_comparison_can_be_made_again_from_the_files(sweep: tuple[Path, str], tmp_path: Path) -> None:
+def test_the_comparison_can_be_made_again_from_the_files(swept: Swept, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(sweep[0], copy)
+    shutil.copytree(swept.folder, copy)
     shutil.rmtree(copy / "report")
     shutil.rmtree(copy / "latent_dim-2_seed-0" / "tensorboard")
     shutil.rmtree(copy / "latent_dim-2_seed-1" / "figures")
@@ -110,31 +96,32 @@ def test_the_comparison_can_be_made_again_from_the_files(sweep: tuple[Path, str]
     assert "this is a run; name the folder of its sweep" in single.stderr
 
 
-def test_tensorboard_has_curves_pictures_and_hyperparameters(sweep: tuple[Path, str]) -> None:
-    events = EventAccumulator(str(sweep[0] / "latent_dim-2_seed-0" / "tensorboard"), size_guidance={"images": 0})
+def test_tensorboard_has_curves_pictures_and_hyperparameters(swept: Swept) -> None:
+    events = EventAccumulator(str(swept.folder / "latent_dim-2_seed-0" / "tensorboard"), size_guidance={"images": 0})
     events.Reload()
     tags = events.Tags()
     assert {"train/loss", "train/distortion", "train/rate", "test/elbo"} <= set(tags["scalars"])
     assert {"samples during training", "latent means", "lattice", "reconstructions", "samples"} <= set(tags["images"])
-    assert [event.step for event in events.Images("samples during training")] == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in events.Images("samples during training")] == [3, 6, 9, 12, 15, 18]
     start = HParamsPluginData.FromString(events.PluginTagToContent("hparams")["_hparams_/session_start_info"])
     hparams = start.session_start_info.hparams
     assert (hparams["latent_dim"].number_value, hparams["seed"].number_value) == (2, 0)
     assert set(hparams) == {"latent_dim", "seed"}
 
 
-def test_the_same_seed_gives_bitwise_the_same_run(sweep: tuple[Path, str], vae_train: Command, tmp_path: Path) -> None:
+def test_the_same_seed_gives_bitwise_the_same_run(swept: Swept, vae_train: Command, tmp_path: Path) -> None:
     """A run on its own, against the second job of a sweep's process."""
-    done = vae_train(*TINY, "model.latent_dim=2", "seed=1", "hydra.run.dir=run")
+    same = ["trainer.max_epochs=6", "model.optimizer.lr=0.01", "callbacks.grids.every_n_batches=3"]
+    done = vae_train(*TINY, *same, "model.latent_dim=2", "seed=1", "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
-    runs = tmp_path / "run", sweep[0] / "latent_dim-2_seed-1"
+    runs = tmp_path / "run", swept.folder / "latent_dim-2_seed-1"
     mine, theirs = (json.loads((run / "metrics.json").read_text()) for run in runs)
     for timing in ("seconds_training", "images_per_second"):
         assert mine.pop(timing) != theirs.pop(timing)
     assert mine == theirs
     states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in runs]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-    other = json.loads((sweep[0] / "latent_dim-2_seed-0" / "metrics.json").read_text())
+    other = json.loads((swept.folder / "latent_dim-2_seed-0" / "metrics.json").read_text())
     assert other["test/elbo"] != mine["test/elbo"]
     asked = (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text()
     again = vae_train(*TINY, "model.latent_dim=4", "hydra.run.dir=run")
@@ -149,7 +136,12 @@ def test_the_same_seed_gives_bitwise_the_same_run(sweep: tuple[Path, str], vae_t
 def test_a_failed_job_does_not_stop_the_others(vae_train: Command, tmp_path: Path) -> None:
     """The first job fails while it runs, not when its configuration is checked."""
     done = vae_train(
-        "--multirun", *TINY, "data.validation_size=200,0", "+trainer.limit_test_batches=1", "hydra.sweep.dir=made"
+        "--multirun",
+        *TINY,
+        *UNMEASURED,
+        "data.validation_size=200,0",
+        "+trainer.limit_test_batches=1",
+        "hydra.sweep.dir=made",
     )
     assert done.returncode == 1
     assert "data.validation_size=200: must be less than the 96 images" in done.stderr
@@ -243,7 +235,7 @@ def test_a_sweep_without_callbacks_and_loggers_still_has_a_table(vae_train: Comm
     assert sorted(path.name for path in (tmp_path / "made" / "seed-0").iterdir()) == contents.split()
 
 
-def test_a_failed_job_leaves_no_model_behind() -> None:
+def test_a_failed_job_leaves_no_model_behind(tmp_path: Path) -> None:
     """What Hydra keeps of a failed job must not keep the job's model and data."""
     program = textwrap.dedent("""
         import gc, sys
@@ -260,6 +252,6 @@ def test_a_failed_job_leaves_no_model_behind() -> None:
             print("left", seen, count(), "exit", done.code)
     """)
     options = [*TINY, "model.encoder.latent_dim=5", "seed=0,1,2", "--multirun", "hydra.sweep.dir=made"]
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run([sys.executable, "-c", program, *options], capture_output=True, text=True, cwd=folder)
+    (tmp_path / "counted.py").write_text(program)
+    done = run_command("counted", *options, cwd=tmp_path)
     assert "left [0, 0, 0] 0 exit 1" in done.stdout, done.stdout + done.stderr

@@ -295,9 +295,9 @@ def test_the_importance_weighted_bound_rises_to_the_likelihood(images: Tensor) -
 
 
 def test_the_bound_does_not_depend_on_how_it_is_cut_into_parts(model: SmallModel, images: Tensor) -> None:
-    bounds = [importance_weighted_bound(model, Batch(images), 20_000, at_once=at_once) for at_once in (4, 1000, 80_000)]
+    bounds = [importance_weighted_bound(model, Batch(images), 5000, at_once=at_once) for at_once in (4, 1000, 20_000)]
     for bound in bounds:
-        torch.testing.assert_close(bound, bounds[0], rtol=0.02, atol=0)
+        torch.testing.assert_close(bound, bounds[0], rtol=0.04, atol=0)
 
 
 class TestVampPrior:

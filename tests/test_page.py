@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, run_command
+from conftest import TINY, Swept, run_command
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from written_runs import write_curves, write_figures, write_grid, write_run
@@ -23,14 +23,9 @@ TOLERANCE = 6  # grey values of 255, in the mean over pixels: what blending and 
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sweep")
-    options = ["--multirun", "model.latent_dim=2,3", "seed=0,1", "hydra.sweep.dir=sweep"]
-    options += ["trainer.max_epochs=20", "model.optimizer.lr=0.01", "callbacks.grids.every_n_batches=3"]
-    done = run_command("vae_lightning.cli", *TINY, *options, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert "page       sweep/report/index.html" in done.stdout
-    return folder / "sweep"
+def sweep(swept: Swept) -> Path:
+    assert f"page       multirun/{swept.folder.name}/report/index.html" in swept.printed
+    return swept.folder
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +314,7 @@ def test_other_sweeps(tmp_path: Path, options: list[str]) -> None:
     tiny = [option for option in TINY if "width" not in option or "model=mlp" not in options]
     done = run_command(
         "vae_lightning.cli", *tiny, *options, "--multirun", "model.optimizer.lr=0.001,0.01", "hydra.sweep.dir=sweep",
+        "trainer.max_epochs=1", "callbacks.grids.every_n_batches=3",
         cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

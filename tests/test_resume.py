@@ -26,7 +26,7 @@ from vae_lightning.runs import Run
 from vae_lightning.runs.resuming import steps_taken_at
 
 SETTINGS = ["data.source.train_size=90", "data.batch_size=12", "trainer.log_every_n_steps=2"]
-SETTINGS += ["callbacks.losses.every_n_batches=4", "callbacks.grids.every_n_batches=4", "~callbacks.measurements"]
+SETTINGS += ["callbacks.losses.every_n_batches=4", "callbacks.grids.every_n_batches=4", *UNMEASURED]
 
 
 class StopAfter(Callback):
@@ -167,7 +167,9 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
     raise AssertionError(f"{text} was never printed")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_everything_and_says_how_to_resume(tmp_path: Path, number: int, code: int) -> None:
     """One signal ends the sweep, not only its job."""
     process = command(tmp_path, "--multirun", "model.latent_dim=2,3", "hydra.sweep.dir=sweep")
