@@ -359,7 +359,16 @@ def test_the_table_is_long_enough() -> None:
     assert len(TABLE) >= 60
 
 
-@pytest.mark.parametrize("case", TABLE)
+# Much like the one beside it.
+ALIKE = {
+    *("binary metrics", "metrics that are texts", "nested metrics", "a list as configuration", "arrays cut off"),
+    *("another file as that list", "arrays that climb", "a grid with another name", "a script as error"),
+}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in ALIKE else case for case in TABLE]
+)
 def test_bad_input(here: Path, capfd: pytest.CaptureFixture[str], case: str) -> None:
     change, (command, *arguments), code, message = TABLE[case]
     change(here)
@@ -434,7 +443,7 @@ OVERRIDES = st.one_of(
 
 
 @settings(
-    max_examples=int(os.environ.get("VAE_EXAMPLES", "40")),
+    max_examples=int(os.environ.get("VAE_EXAMPLES", "20")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,

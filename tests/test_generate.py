@@ -13,7 +13,7 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, UNMEASURED, run_command
+from conftest import TINY, UNDRAWN, run_command
 from omegaconf import OmegaConf
 from PIL import Image
 from torch.distributions import Normal
@@ -32,7 +32,7 @@ Command = Callable[..., CompletedProcess[str]]
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     options = ["--multirun", "model.latent_dim=1,2,3", "hydra.sweep.dir=sweep", "callbacks.grids.every_n_batches=50"]
-    done = run_command("vae_lightning.cli", *TINY, *UNMEASURED, *options, cwd=folder)
+    done = run_command("vae_lightning.cli", *TINY, *UNDRAWN, *options, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "sweep"
 

@@ -308,7 +308,7 @@ def test_a_page_of_a_single_run(sweep: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["data.image_shape=[1,28,28]", "model.latent_dim=1"], ["model=mlp", "model.latent_dim=2"]]
+    "options", [["model.latent_dim=1"], pytest.param(["model=mlp", "model.latent_dim=2"], marks=pytest.mark.slow)]
 )
 def test_other_sweeps(tmp_path: Path, options: list[str]) -> None:
     tiny = [option for option in TINY if "width" not in option or "model=mlp" not in options]

@@ -136,7 +136,7 @@ def compared(one: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param([], id="resident"),
+        pytest.param([], id="resident", marks=pytest.mark.slow),
         pytest.param(["data.resident=false", "data.num_workers=1"], id="loaded", marks=pytest.mark.slow),
     ],
 )
@@ -151,6 +151,15 @@ def test_a_sweep_of_trainings_in_two_processes(alone: Path, tmp_path: Path, opti
     assert sorted(p.name for p in (tmp_path / "sweep").iterdir()) == sorted(p.name for p in alone.iterdir())
     contents = [sorted(p.name for p in (sweep / "latent_dim-2").iterdir()) for sweep in (alone, tmp_path / "sweep")]
     assert contents[0] == contents[1]
+
+
+def test_a_training_in_two_processes(tmp_path: Path) -> None:
+    for processes, folder in ([], "one"), (TWO, "two"):
+        done = run_command("vae_lightning.cli", *TINY, *ODD, *processes, f"hydra.run.dir={folder}", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+    one, two = (Run(tmp_path / folder).metrics for folder in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert one["test/elbo"] == pytest.approx(two["test/elbo"], abs=0.01)
 
 
 @pytest.mark.slow
@@ -261,6 +270,7 @@ def test_all_processes_stop_and_resume_together(tmp_path: Path) -> None:
     assert ends[0][1] == ends[1][1]
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     done = run_command("vae_lightning.cli", *TINY, *TWO, "data.batch_size=95", cwd=tmp_path)
     assert done.returncode == 1
