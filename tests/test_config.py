@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from PIL import Image
 from pytorch_lightning import Trainer
 
 from vae_lightning.config import CONFIGURATION, compose, make
@@ -27,9 +29,20 @@ CHOICES = sorted(
 )
 
 
+NEEDED = {
+    "folder": ["data.source.path={}"],
+    "arrays": ["data.source.path={}/a.npy"],
+    "torchvision": ["data.source.dataset=Flowers102"],
+    "huggingface": ["data.source.name=uoft-cs/cifar10"],
+}
+
+
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda part: part)
 def test_every_choice_composes_and_makes_what_it_names(group: str, choice: str, tmp_path: Path) -> None:
-    config = compose(f"{group}={choice}")
+    Image.new("RGB", (64, 64)).save(tmp_path / "1.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "2.png")
+    np.save(tmp_path / "a.npy", np.zeros((2, 28, 28), np.uint8))
+    config = compose(f"{group}={choice}", *(option.format(tmp_path) for option in NEEDED.get(choice, [])))
     config.run_dir = str(tmp_path)
     check(config)
     check_calls(config)

@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": set(),
     "priors": {"latent_spaces"},
     "architectures": {"posteriors"},
-    "data": {"engine"},
+    "data": {"engine", "errors"},
     "rates": set(),
     "objectives": {"data", "rates"},
     "vae": {"data", "engine", "likelihoods", "objectives", "posteriors", "priors"},

@@ -48,6 +48,8 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
     check_calls(config)
     device = _device(config.trainer.accelerator)
     data = make(config.data)
+    if config.data.get("image_shape") is None and hasattr(data, "image_shape"):
+        config.data.image_shape = list(data.image_shape)
     model = make(config.model)
     if not config.trainer.get("gradient_clip_val"):  # Lightning refuses to clip before a fused step
         model.make_optimizer = fused(model.make_optimizer)

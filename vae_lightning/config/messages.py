@@ -18,7 +18,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from .signatures import parameters
 
 __all__ = ["exit_code", "explain", "explain_failure", "only_below_error", "unknown_option"]
@@ -211,6 +211,8 @@ def _unknown_choice(error: MissingConfigException) -> str:
 def _failed_call(error: InstantiationException) -> str:
     """Returns a message for a failed constructor call: the node, and the constructor's own message."""
     node = match[1] if (match := HYDRA_NODE.search(str(error))) else ""
+    if isinstance(error.__cause__, DataError):
+        return str(error.__cause__)
     said = _lines(error.__cause__ or error)
     if match := re.match(r"(\w+): (.*got .*)", said[0]):  # the format of this project's own errors
         return f"{node}.{match[1]}: {match[2]}"

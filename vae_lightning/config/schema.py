@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -68,6 +69,7 @@ def register() -> None:
     """Registers the schema and the resolvers with Hydra."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("file_name", lambda path: Path(path).expanduser().resolve().stem, replace=True)
     OmegaConf.register_new_resolver("share_of_cores", _share_of_cores, replace=True)
     # Cached: like Hydra's `now`, the same for all jobs of a sweep, but different for sweeps of the same second.
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
@@ -117,6 +119,8 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.eval_batch_size": _AT_LEAST_1,
     "data.validation_size": _AT_LEAST_0,
     "data.num_workers": _AT_LEAST_0,
+    "data.horizontal_flip": _SWITCH,
+    "data.shift": _AT_LEAST_0,
     "data.scale": _POSITIVE,
     "model.latent_dim": _AT_LEAST_1,
     "model.optimizer.lr": _POSITIVE,

@@ -10,10 +10,12 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from ..engine.lightning_internals import calls_done
+from ..errors import DataError
+from .augmentation import moved
 from .batch import Batch
 from .images import FetchedImages, StoredImages, images_of
 from .loaders import Batches, EpochShuffle, ResidentLoader, SourceOrder, worker_loader
-from .sources import DataError, Source, data_folder
+from .sources import Source, data_folder
 
 __all__ = ["ImageDataModule"]
 
@@ -29,7 +31,8 @@ class ImageDataModule(LightningDataModule):
     Args:
         name: name of the data set in figures and tables.
         source: source of the images; see `vae_lightning.data` for the contract.
-        image_shape: `(C, H, W)` that the model is built for; the source's images must have it.
+        image_shape: `(C, H, W)` that the model is built for; the source's images must have it. By default, that of the
+            source's images.
         batch_size: training images in a batch, on all devices together; the last, shorter batch of an epoch is kept.
         eval_batch_size: the same for validation and testing. Besides speed and memory, it affects the noise of each
             image's posterior sample.
@@ -42,6 +45,9 @@ class ImageDataModule(LightningDataModule):
             most two: with fewer cores per process they would slow down training.
         seed: determines, with the epoch, the order of the training images. With the trainer's `overfit_batches`, the
             order is the source's in every epoch.
+        horizontal_flip: whether each training image is mirrored with probability one half.
+        shift: number of pixels by which each training image is moved at most, up or down and to a side; pixels of the
+            border are repeated.
         binarize: `dynamic` draws each pixel as 0 or 1 with its grey value as the probability of 1: training images
             anew in every epoch, validation and test images once and for all. `none` keeps grey values.
         root: folder of all data sets; see `vae_lightning.data.sources.data_folder`.
@@ -60,7 +66,7 @@ class ImageDataModule(LightningDataModule):
         self,
         name: str,
         source: Source,
-        image_shape: Sequence[int],
+        image_shape: Sequence[int] | None = None,
         batch_size: int = 128,
         eval_batch_size: int = 1000,
         scale: float = 255.0,
@@ -69,6 +75,8 @@ class ImageDataModule(LightningDataModule):
         resident: bool | Literal["auto"] = "auto",
         num_workers: int | None = None,
         seed: int = 0,
+        horizontal_flip: bool = False,
+        shift: int = 0,
         binarize: Literal["none", "dynamic"] = "none",
         root: str | None = None,
     ) -> None:
@@ -82,17 +90,18 @@ class ImageDataModule(LightningDataModule):
             ("eval_batch_size", eval_batch_size, 1),
             ("validation_size", validation_size, 0),
             ("num_workers", num_workers or 0, 0),
+            ("shift", shift, 0),
         ]:
             if value < least:
                 raise ValueError(f"{option}: must be a whole number of at least {least}, got {value}")
         known = getattr(source, "image_shape", None)
-        if known is not None and tuple(known) != tuple(image_shape):
+        if known is not None and image_shape is not None and tuple(known) != tuple(image_shape):
             raise ValueError(
                 f"image_shape: must be {list(known)}, as the images of {name} are, got {list(image_shape)}"
             )
         self.name = name
         self.source = source
-        self.image_shape = tuple(image_shape)
+        self._image_shape = image_shape or known
         self.class_names = tuple(getattr(source, "class_names", ()))
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -102,10 +111,20 @@ class ImageDataModule(LightningDataModule):
         self.resident = resident
         self.num_workers = min(2, (os.cpu_count() or 1) // 4) if num_workers is None else num_workers
         self.seed = seed
+        self.horizontal_flip = horizontal_flip
+        self.shift = shift
         self.binarize = binarize
         self.root = root
         self.batches_per_call = 1
         self.splits: dict[str, StoredImages | FetchedImages] = {}
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """`(C, H, W)`; if neither the configuration nor the source says it, the images are read to find out."""
+        if self._image_shape is None:
+            self.prepare_data()
+            self._image_shape = images_of(self.source.load(data_folder(self.root), train=False)).shape
+        return tuple(self._image_shape)
 
     def prepare_data(self) -> None:
         self.source.prepare(data_folder(self.root))
@@ -120,6 +139,7 @@ class ImageDataModule(LightningDataModule):
             return
         train, test = self._load(train=True), self._load(train=False)
         self._check(len(train), len(test))
+        self.class_names = tuple(getattr(self.source, "class_names", ()))  # some sources know them only now
         self.class_names = self._names(train, test)
         if self.validation_size:
             generator = torch.Generator().manual_seed(self.validation_seed)
@@ -208,20 +228,21 @@ class ImageDataModule(LightningDataModule):
         return self._loader("test", self.eval_batch_size, share=False)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch | list[Batch]:
-        """Scales or binarises the images of a batch, and splits training batches that were passed as one."""
-        images, labels = batch.images.float() / self.scale, batch.labels
+        """Scales, moves and binarises the images of a batch, and splits training batches that were passed as one."""
         training = self.trainer is not None and self.trainer.training
+        if self.batches_per_call == 1 or not training:
+            return self._prepared(batch, training)
+        images = batch.images.split(self.batch_size)
+        labels = [None] * len(images) if batch.labels is None else batch.labels.split(self.batch_size)
+        return [self._prepared(Batch(*pair), training) for pair in zip(images, labels, strict=True)]
+
+    def _prepared(self, batch: Batch, training: bool) -> Batch:
+        images = batch.images.float() / self.scale
+        if training and (self.horizontal_flip or self.shift):
+            images = moved(images, self.horizontal_flip, self.shift)
         if self.binarize == "dynamic":
             images = (torch.rand_like(images) < images if training else images > 0).float()
-        if self.batches_per_call == 1 or not training:
-            return Batch(images, labels)
-        parts = images.split(self.batch_size)
-        return [
-            Batch(*pair)
-            for pair in zip(
-                parts, [None] * len(parts) if labels is None else labels.split(self.batch_size), strict=True
-            )
-        ]
+        return Batch(images, batch.labels)
 
     def _loader(
         self, name: str, batch_size: int, sampler: EpochShuffle | None = None, share: bool = True

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..errors import DataError
 from .batch import Batch
-from .sources import DataError, Split
+from .sources import Split
 
 __all__ = ["FetchedImages", "Images", "StoredImages", "images_of"]
 
@@ -44,43 +45,62 @@ class Images(Protocol):
 
 
 class StoredImages:
-    """Images in memory.
+    """Images in memory, or mapped into it from a file.
 
     Args:
-        images: `(N, C, H, W)`, uint8.
-        labels: `(N,)`, int64, or None.
+        images: `(M, C, H, W)`, uint8.
+        labels: `(M,)`, int64, or None.
+        chosen: which of them belong to the split, `(N,)`; by default all. They are not copied.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor | None = None) -> None:
-        self.images = images
-        self.labels = labels
+    def __init__(self, images: Tensor, labels: Tensor | None = None, chosen: Tensor | None = None) -> None:
+        self._images = images
+        self._labels = labels
+        self.chosen = chosen
+
+    @property
+    def images(self) -> Tensor:
+        """`(N, C, H, W)`."""
+        return self._images if self.chosen is None else self._images[self.chosen]
+
+    @property
+    def labels(self) -> Tensor | None:
+        """`(N,)`, or None."""
+        return self._labels if self.chosen is None or self._labels is None else self._labels[self.chosen]
+
+    @labels.setter
+    def labels(self, labels: Tensor | None) -> None:
+        self._images, self._labels, self.chosen = self.images, labels, None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.images.shape[1:])
+        return tuple(self._images.shape[1:])
 
     @property
     def labelled(self) -> bool:
-        return self.labels is not None
+        return self._labels is not None
 
     @property
     def nbytes(self) -> int:
-        return self.images.nbytes + (0 if self.labels is None else self.labels.nbytes)
+        each = self._images[:1].nbytes + (0 if self._labels is None else self._labels.itemsize)
+        return len(self) * each
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self._images if self.chosen is None else self.chosen)
 
     def to(self, device: torch.device) -> "StoredImages":
         """Returns the images on a device."""
+        if device == self._images.device:
+            return self
         return StoredImages(self.images.to(device), None if self.labels is None else self.labels.to(device))
 
     def take(self, indices: Tensor) -> Batch:
         """Returns images and labels, gathered on the device that holds them."""
-        indices = indices.to(self.images.device)
-        return Batch(self.images[indices], None if self.labels is None else self.labels[indices])
+        indices = (indices if self.chosen is None else self.chosen[indices]).to(self._images.device)
+        return Batch(self._images[indices], None if self._labels is None else self._labels[indices])
 
     def subset(self, indices: Tensor) -> "StoredImages":
-        return StoredImages(*self.take(indices))
+        return StoredImages(self._images, self._labels, indices if self.chosen is None else self.chosen[indices])
 
     def binarized(self, scale: float) -> "StoredImages":
         generator = torch.Generator().manual_seed(0)

@@ -17,16 +17,34 @@ from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["DataError", "Source", "Split", "TestImagesOnly", "TorchvisionMNIST", "data_folder"]
+from ..errors import DataError
+
+__all__ = [
+    "DataError",
+    "Source",
+    "Split",
+    "TestImagesOnly",
+    "TorchvisionMNIST",
+    "cache_folder",
+    "data_folder",
+    "held_out",
+]
 
 log = logging.getLogger(__name__)
 pooch.get_logger().setLevel(logging.WARNING)  # this module logs its downloads itself
 
 TIMEOUT_SECONDS = 30
 
-
-class DataError(RuntimeError):
-    """The data is missing, damaged or of the wrong form; the message says what to do about it."""
+# MD5 of the content of archives, by the MD5 of the archive: MNIST's four files, and KMNIST's but for the training images.
+CONTENTS = {
+    "f68b3c2dcbeaaa9fbdd348bbdeb94873": "6bbc9ace898e44ae57da46a324031adb",
+    "d53e105ee54ea40749a09fcbcd1e9432": "a25bea736e30d166cdddb491f175f624",
+    "9fb629c4189551a2d022fa330f9573f3": "2646ac647ad5339dbf082846283269ea",
+    "ec29112dd5afa0611ce80d1b7f02629c": "27ae3e4e09519cfbb04c329615203637",
+    "5c965bf0a639b31b8f53240b1b52f4d7": "bf305b8cd328700fbc17f5acbc2856d2",
+    "7320c461ea6c1c855c0b718fb2a4b134": "9f55f451c0988b028eccdf7d5cc265ab",
+    "e144d726b3acfaa3e44228e80efcd344": "949e75301f8813e0dc5800dcc320fc52",
+}
 
 
 class Split(NamedTuple):
@@ -63,12 +81,42 @@ def data_folder(root: str | os.PathLike[str] | None) -> Path:
     return Path(root).expanduser()
 
 
+def cache_folder(cache: str | None) -> Path:
+    """Returns `cache`, else `$VAE_CACHE_DIR`, else `vae_lightning` in the user's cache folder."""
+    if cache or (cache := os.environ.get("VAE_CACHE_DIR")):
+        return Path(cache).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vae_lightning"
+
+
+def held_out(images: int, share: float, seed: int, place: str) -> Tensor:
+    """Chooses images for testing.
+
+    Args:
+        images: number of images.
+        share: of them, greater than 0 and less than 1; at least one image is chosen, and one is left.
+        seed: of the choice.
+        place: where the images are, for the message.
+
+    Returns:
+        `(N,)`, true for test images.
+
+    Raises:
+        DataError: if there are fewer than two images.
+    """
+    if images < 2:
+        raise DataError(f"{place}: {images} image; there must be at least one to train on and one to test on")
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+    chosen = torch.zeros(images, dtype=torch.bool)
+    chosen[order[: min(images - 1, max(1, round(share * images)))]] = True
+    return chosen
+
+
 class TorchvisionMNIST:
     """A torchvision data set in MNIST's format: MNIST, FashionMNIST or KMNIST.
 
     File names, checksums and the layout `<root>/<dataset>/raw/*.gz` are torchvision's, where root is the folder of all
-    data sets. Existing files are read in place (a read-only folder is enough); missing ones are downloaded, by one
-    process at a time.
+    data sets. Existing files are read in place (a read-only folder is enough), also the unpacked ones that torchvision
+    leaves, if the checksum of their content is known; missing ones are downloaded, by one process at a time.
 
     Args:
         dataset: the class's name in `torchvision.datasets`.
@@ -132,7 +180,17 @@ class TorchvisionMNIST:
         return list(self.checksums)
 
     def _intact(self, path: Path) -> bool:
-        return path.is_file() and _md5(path.read_bytes()) == self.checksums[path.name]
+        if path.is_file():
+            return _md5(path.read_bytes()) == self.checksums[path.name]
+        return self._unpacked(path) is not None
+
+    def _unpacked(self, path: Path) -> bytes | None:
+        """The content of an archive, if it lies unpacked beside it and is known to be intact."""
+        unpacked, expected = path.with_suffix(""), CONTENTS.get(self.checksums[path.name])
+        if expected is None or not unpacked.is_file():
+            return None
+        content = unpacked.read_bytes()
+        return content if _md5(content) == expected else None
 
     def _download(self, path: Path) -> None:
         if path.exists():
@@ -170,6 +228,8 @@ class TorchvisionMNIST:
         )
 
     def _read(self, path: Path, dimensions: int) -> Tensor:
+        if not path.exists() and (content := self._unpacked(path)) is not None:
+            return _parse_idx(content, dimensions, path)
         try:
             packed = path.read_bytes()
         except OSError as error:

@@ -5,7 +5,6 @@ It is the same for all models of a data set, so it is made once and kept in a ca
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -15,9 +14,10 @@ from filelock import FileLock
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..data.sources import cache_folder
 from . import probes, quality
 
-__all__ = ["LabelledData", "Reference", "cache_folder", "judge", "reference"]
+__all__ = ["LabelledData", "Reference", "judge", "reference"]
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def reference(data: LabelledData, device: torch.device, probe_images: int, cache
         data: with labels.
         device: to train and keep the classifier on.
         probe_images: training and test images, at most, for the accuracies among pixels.
-        cache: see `cache_folder`.
+        cache: see `vae_lightning.data.sources.cache_folder`.
     """
     train, test = _labelled(data.examples("train", IMAGES)), _labelled(data.examples("test", IMAGES))
     classes = max(len(data.class_names), *(int(labels.max()) + 1 for _, labels in (train, test)))
@@ -116,13 +116,6 @@ def judge(
             "probe_accuracy_pixels": linear,
         },
     )
-
-
-def cache_folder(cache: str | None) -> Path:
-    """Returns `cache`, else `$VAE_CACHE_DIR`, else `vae_lightning` in the user's cache folder."""
-    if cache or (cache := os.environ.get("VAE_CACHE_DIR")):
-        return Path(cache).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vae_lightning"
 
 
 def _labelled(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> dict[Path, str]:
     """Does what the options say; returns what was written, by file."""
     output = _output(options)
     device = _device(options.device)
-    from ..data.sources import DataError
+    from ..errors import DataError
     from ..runs.loading import LoadError, load_run
     from . import export, images, latent_pictures
 

@@ -1,0 +1,221 @@
+"""Images in an array file: .npz, .npy, .pt or .h5."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import DataError
+from .sources import Split, held_out
+
+__all__ = ["Arrays"]
+
+# The usual names in such files, with those of the labels beside them.
+NAMES = {
+    "train_images": "train_labels",  # MedMNIST
+    "x_train": "y_train",  # Keras
+    "images": "labels",
+    "imgs": "labels",
+    "x": "y",
+    "X": "y",
+    "data": "labels",
+}
+AT_ONCE = 10_000  # images that are converted together
+
+
+class Arrays:
+    """Images, and labels if there are any, in a file of arrays.
+
+    Images are `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)` with 1 or 3 channels: uint8, floats in [0, 1], or integers
+    that are either all 0 or 1, or from 0 to 255. Labels are `(N,)` or `(N, 1)`, whole numbers from 0. Images are kept
+    in memory; those of a uint8 .npy file are mapped into it.
+
+    Args:
+        path: a file: `.npz`, `.npy` (images only), `.pt` (a tensor, a pair of images and labels, or a dictionary of
+            tensors) or `.h5` (needs h5py).
+        test_path: a file of the same kind with the test images. Otherwise they are taken from the first file: arrays
+            with "test" instead of "train" in their names, or a share of the images.
+        images: name of the array of images in the file; by default one of the usual names.
+        labels: name of the array of labels; by default the usual one beside the images.
+        channels_last: whether the channels are the last axis; by default told from the shape.
+        class_names: in the order of the labels; by default their numbers.
+        test_share: share of the images that is held out for testing, if there are no test images.
+        split_seed: seed of their selection.
+
+    Raises:
+        ValueError: for an option out of range.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        test_path: str | None = None,
+        images: str | None = None,
+        labels: str | None = None,
+        channels_last: bool | None = None,
+        class_names: Sequence[str] | None = None,
+        test_share: float = 0.1,
+        split_seed: int = 0,
+    ) -> None:
+        if not 0 < test_share < 1:
+            raise ValueError(f"test_share: must be a number between 0 and 1, got {test_share}")
+        self.path = Path(path).expanduser()
+        self.test_path = None if test_path is None else Path(test_path).expanduser()
+        self.images = images
+        self.labels = labels
+        self.channels_last = channels_last
+        self.class_names = tuple(class_names or ())
+        self.test_share = test_share
+        self.split_seed = split_seed
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """`(C, H, W)`.
+
+        Raises:
+            DataError: for a file that cannot be read, or holds no images.
+        """
+        return tuple(self._splits[0].images.shape[1:])
+
+    def prepare(self, root: Path) -> None:
+        """Does nothing: the file is the user's."""
+
+    def load(self, root: Path, train: bool) -> Split:
+        return self._splits[0 if train else 1]
+
+    @cached_property
+    def _splits(self) -> tuple[Split, Split]:
+        arrays = _read(self.path)
+        images, labels = self._names(self.path, arrays)
+        train = self._split(self.path, arrays, images, labels)
+        test_images, test_labels = (name.replace("train", "test") for name in (images, labels))
+        if self.test_path is not None:
+            others = _read(self.test_path)
+            test = self._split(self.test_path, others, *self._names(self.test_path, others))
+        elif test_images != images and test_images in arrays:
+            test = self._split(self.path, arrays, test_images, test_labels)
+        else:
+            rows = held_out(len(train.images), self.test_share, self.split_seed, f"data.source.path={self.path}")
+            train, test = (
+                Split(train.images[chosen], None if train.labels is None else train.labels[chosen])
+                for chosen in (~rows, rows)
+            )
+        shapes = [list(split.images.shape[1:]) for split in (train, test)]
+        if shapes[0] != shapes[1]:
+            raise DataError(f"{self.path}: training images are {shapes[0]}, but test images {shapes[1]}")
+        if (train.labels is None) != (test.labels is None):
+            raise DataError(f"{self.path}: only the training or only the test images have labels")
+        return train, test
+
+    def _names(self, path: Path, arrays: Mapping[str, Any]) -> tuple[str, str]:
+        """The names of the images and of their labels, which need not be there."""
+        known = [name for name in NAMES if name in arrays] or (list(arrays) if len(arrays) == 1 else [])
+        images = self.images or next(iter(known), None)
+        labels = self.labels or NAMES.get(str(images), "labels")
+        for option, name in [("images", images), ("labels", self.labels)]:
+            if (option == "images" or name is not None) and name not in arrays:
+                raise DataError(
+                    f"{path}: set data.source.{option} to the name of the {option}, got {name or 'null'}; "
+                    f"the file has {', '.join(sorted(arrays)) or 'no arrays'}"
+                )
+        return str(images), labels
+
+    def _split(self, path: Path, arrays: Mapping[str, Any], images: str, labels: str) -> Split:
+        pictures = self._pictures(_get(arrays, images, path), f"{path}: {images}")
+        if labels not in arrays:
+            return Split(pictures)
+        return Split(pictures, _labels(_get(arrays, labels, path), len(pictures), f"{path}: {labels}"))
+
+    def _pictures(self, array: NDArray[Any], place: str) -> Tensor:
+        shape = tuple(array.shape)
+        last, first = len(shape) == 4 and shape[3] in (1, 3), len(shape) == 4 and shape[1] in (1, 3)
+        channels_last = last if self.channels_last is None else self.channels_last
+        if self.channels_last is None and last and first:
+            raise DataError(f"{place}: are of shape {list(shape)}; set data.source.channels_last to true or false")
+        if not (len(shape) == 3 or (last if channels_last else first)) or 0 in shape:
+            found = f"{array.dtype} of shape {list(shape)}"
+            shapes = "(N, H, W), or (N, H, W, C) or (N, C, H, W) with 1 or 3 channels"
+            raise DataError(f"{place}: must be of shape {shapes}, got {found}")
+        pictures = torch.from_numpy(_bytes(array, place))
+        if len(shape) == 3:
+            return pictures.unsqueeze(1)
+        return pictures.movedim(-1, 1) if channels_last else pictures
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """The arrays in a file, by name; read when they are asked for, where the format allows it."""
+    kind = path.suffix.lower()
+    if kind not in (".npz", ".npy", ".pt", ".h5", ".hdf5"):
+        raise DataError(f"data.source.path={path}: must be a .npz, .npy, .pt or .h5 file")
+    if not path.is_file():
+        raise DataError(f"data.source.path={path}: there is no such file")
+    try:
+        if kind in (".npz", ".npy"):
+            loaded = np.load(path, mmap_mode="c", allow_pickle=False)
+            return loaded if isinstance(loaded, Mapping) else {"images": loaded}
+        if kind == ".pt":
+            return _tensors(torch.load(path, map_location="cpu", weights_only=True))
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            return {name: node[()] for name, node in file.items() if isinstance(node, h5py.Dataset)}
+    except ImportError as error:
+        raise DataError(f"data.source.path={path}: needs h5py; pip install h5py") from error
+    except Exception as error:  # a damaged file may raise anything
+        raise DataError(f"data.source.path={path}: cannot be read: {_reason(error)}") from error
+
+
+def _get(arrays: Mapping[str, Any], name: str, path: Path) -> NDArray[Any]:
+    try:
+        return np.asanyarray(arrays[name])
+    except Exception as error:  # of a compressed archive, it is read only now
+        raise DataError(f"{path}: {name} cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _tensors(loaded: Any) -> dict[str, Any]:
+    if isinstance(loaded, Tensor):
+        loaded = {"images": loaded}
+    if isinstance(loaded, tuple | list) and len(loaded) == 2:
+        loaded = dict(zip(("images", "labels"), loaded, strict=True))
+    if not isinstance(loaded, dict):
+        raise ValueError("holds neither a tensor, nor images and labels, nor a dictionary of tensors")
+    return {str(name): value.numpy() for name, value in loaded.items() if isinstance(value, Tensor)}
+
+
+def _bytes(array: NDArray[Any], place: str) -> NDArray[np.uint8]:
+    """Converts pixels to 0 … 255, part by part."""
+    real = array.dtype.kind == "f"
+    if array.dtype.kind not in "buif":
+        raise DataError(f"{place}: must be numbers, got {array.dtype}")
+    parts = range(0, len(array), AT_ONCE)
+    # NaN spreads to the minimum and the maximum.
+    least = min(array[start : start + AT_ONCE].min() for start in parts)
+    most = max(array[start : start + AT_ONCE].max() for start in parts)
+    if not (least >= 0 and most <= (1 if real else 255)):
+        allowed = "floats from 0 to 1" if real else "whole numbers from 0 to 255"
+        raise DataError(f"{place}: must be {allowed}, got {least:g} to {most:g}")
+    if array.dtype == np.uint8 and most > 1:
+        return array
+    scale = 255 if real or most <= 1 else 1
+    pictures = np.empty(array.shape, np.uint8)
+    for start in parts:
+        pictures[start : start + AT_ONCE] = np.rint(array[start : start + AT_ONCE].astype(np.float32) * scale)
+    return pictures
+
+
+def _labels(array: NDArray[Any], images: int, place: str) -> Tensor:
+    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if array.shape != (images,):
+        raise DataError(f"{place}: must be one for each of the {images} images, got shape {list(array.shape)}")
+    if array.dtype.kind not in "buif" or not (array >= 0).all() or not (array == array.round()).all():
+        raise DataError(f"{place}: must be whole numbers from 0, got {array.dtype}")
+    return torch.from_numpy(array.astype(np.int64))

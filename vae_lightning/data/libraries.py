@@ -1,0 +1,299 @@
+"""Data sets of other libraries: torchvision's, and those of the Hugging Face hub."""
+
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torchvision
+from filelock import FileLock
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ..errors import DataError
+from .decoded import Decoded, MakeWriter, Writer, decoded
+from .pictures import Fitting, PictureError, pixels
+from .sources import Split, held_out
+
+__all__ = ["HuggingFace", "Torchvision"]
+
+log = logging.getLogger(__name__)
+
+
+class Opened(NamedTuple):
+    """A data set as its library reads it.
+
+    Attributes:
+        train: training items, by number: pairs of a picture and its label.
+        test: test items.
+        class_names: in the order of the labels; `()` to leave labels out.
+        version: what else tells these items from others, compared as text.
+    """
+
+    train: Any
+    test: Any
+    class_names: tuple[str, ...]
+    version: Any
+
+
+class Fitted:
+    """Images of a data set, fitted to a shape, decoded once and mapped into memory.
+
+    Subclasses provide `_open`.
+
+    Args:
+        name: of the data set.
+        image_shape: `(C, H, W)` that pictures are fitted to, with 1 or 3 channels.
+        fit: see `vae_lightning.data.pictures.pixels`.
+        cache: see `vae_lightning.data.sources.cache_folder`.
+
+    Raises:
+        ValueError: for an option out of range.
+    """
+
+    def __init__(self, name: str, image_shape: Sequence[int], fit: Fitting, cache: str | None) -> None:
+        if len(image_shape) != 3 or image_shape[0] not in (1, 3):
+            raise ValueError(f"image_shape: must be [1, height, width] or [3, height, width], got {list(image_shape)}")
+        if fit not in ("crop", "pad"):
+            raise ValueError(f"fit: must be crop or pad, got {fit!r}")
+        self.name = name
+        self.image_shape = tuple(image_shape)
+        self.fit: Fitting = fit
+        self.cache = cache
+        self.class_names: tuple[str, ...] = ()
+        self._images: Decoded | None = None
+
+    def prepare(self, root: Path) -> None:
+        """Downloads the data set if it is not there, and decodes its images if they have not been before.
+
+        Raises:
+            DataError: if it cannot be downloaded or read.
+        """
+        opened = self._open(root)
+        channels, height, width = self.image_shape
+
+        def write(make_writer: MakeWriter) -> Writer:
+            total = len(opened.train) + len(opened.test)
+            log.info("data       reading %d images of %s, once …", total, self.name)
+            with make_writer(opened.class_names) as images:
+                for train, part in [(True, opened.train), (False, opened.test)]:
+                    for number in tqdm(range(len(part)), desc="reading images", unit="", disable=None, leave=False):
+                        picture, label = part[number]
+                        try:
+                            found = pixels(picture, (height, width), channels, self.fit, 255)
+                        except PictureError as error:
+                            raise DataError(f"{self.name}: image {number} {error}") from error
+                        images.add(train, found, int(label) if opened.class_names else None)
+            return images
+
+        place = (type(self).__name__, str(root.resolve()), self.image_shape, self.fit)
+        version = (opened.version, len(opened.train), len(opened.test), opened.class_names)
+        self._images = decoded(self.name.replace("/", "-"), place, version, write, self.cache)
+        self.class_names = self._images.class_names
+
+    def load(self, root: Path, train: bool) -> Split:
+        if self._images is None:
+            self.prepare(root)
+        assert self._images is not None
+        return self._images.train if train else self._images.test
+
+    def _open(self, root: Path) -> "Opened":
+        raise NotImplementedError
+
+
+class Torchvision(Fitted):
+    """Any image data set of torchvision, such as CIFAR10, SVHN, CelebA or Omniglot.
+
+    Its files are where torchvision keeps them below the folder of all data sets; missing ones are downloaded, by one
+    process at a time.
+
+    Args:
+        dataset: the class's name in `torchvision.datasets`.
+        image_shape: see `Fitted`.
+        train: options of that class that choose the training images.
+        test: options of that class that choose the test images.
+        labels: whether to use the labels, if they are single numbers; false where training and test images have
+            different classes.
+        fit: see `Fitted`.
+        cache: see `Fitted`.
+
+    Raises:
+        ValueError: for a data set or an option that torchvision does not have.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        image_shape: Sequence[int],
+        train: Mapping[str, Any],
+        test: Mapping[str, Any],
+        labels: bool = True,
+        fit: Fitting = "crop",
+        cache: str | None = None,
+    ) -> None:
+        kind: Any = getattr(torchvision.datasets, dataset, None)
+        if not (isinstance(kind, type) and issubclass(kind, torchvision.datasets.VisionDataset)):
+            raise ValueError(f"dataset: must be the name of a class in torchvision.datasets, got {dataset!r}")
+        self.accepted = _parameters(kind)
+        for name, options in [("train", train), ("test", test)]:
+            if unknown := sorted(set(options) - self.accepted):
+                allowed = ", ".join(sorted(self.accepted))
+                raise ValueError(f"{name}: must be options of {dataset} ({allowed}), got {', '.join(unknown)}")
+        super().__init__(dataset, image_shape, fit, cache)
+        self.kind = kind
+        self.options = (dict(train), dict(test))
+        self.labels = labels
+
+    def _open(self, root: Path) -> Opened:
+        train, test = (self._part(root, options) for options in self.options)
+        labelled = self.labels and _is_number(train[0][1])
+        return Opened(train, test, tuple(map(str, _classes(train))) if labelled else (), self.options)
+
+    def _part(self, root: Path, options: dict[str, Any]) -> Any:
+        try:
+            return self.kind(root, **options)
+        except (RuntimeError, OSError, TypeError, ValueError) as error:
+            if "download" not in self.accepted:
+                raise DataError(f"{self.name} in {root}: {_first_line(error)}") from error
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with FileLock(root / f".{self.name}.lock"):
+                return self.kind(root, **options, download=True)
+        except Exception as error:  # torchvision's downloads raise whatever their libraries do
+            raise DataError(
+                f"{self.name} cannot be downloaded to {root}: {_first_line(error)}\n"
+                "Put its files there by hand, or name another folder with data.root=FOLDER."
+            ) from error
+
+
+class HuggingFace(Fitted):
+    """A data set of the Hugging Face hub, or one in a local folder that its `datasets` library can read.
+
+    Args:
+        name: on the hub, such as `uoft-cs/cifar10`, or of a folder.
+        image_shape: see `Fitted`.
+        config: name of the data set's configuration, if it has several.
+        revision: commit or tag on the hub.
+        train: name of the split with the training images.
+        test: name of the split with the test images; null holds out `test_share` of the training images.
+        image: name of the column of images; by default the first one.
+        label: name of the column of labels; by default the first with class names, if there is one.
+        test_share: see `test`.
+        split_seed: seed of their selection.
+        fit: see `Fitted`.
+        cache: see `Fitted`.
+
+    Raises:
+        ValueError: for an option out of range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image_shape: Sequence[int],
+        config: str | None = None,
+        revision: str | None = None,
+        train: str = "train",
+        test: str | None = "test",
+        image: str | None = None,
+        label: str | None = None,
+        test_share: float = 0.1,
+        split_seed: int = 0,
+        fit: Fitting = "crop",
+        cache: str | None = None,
+    ) -> None:
+        super().__init__(name, image_shape, fit, cache)
+        if not 0 < test_share < 1:
+            raise ValueError(f"test_share: must be a number between 0 and 1, got {test_share}")
+        self.config = config
+        self.revision = revision
+        self.parts = (train, test)
+        self.image = image
+        self.label = label
+        self.test_share = test_share
+        self.split_seed = split_seed
+
+    def _open(self, root: Path) -> Opened:
+        try:
+            import datasets
+        except ImportError as error:
+            raise DataError("data=huggingface: needs a package; pip install vae-lightning[huggingface]") from error
+        try:
+            found = datasets.load_dataset(self.name, self.config, revision=self.revision)
+        except Exception as error:  # of the network, the hub, or any of its file formats
+            raise DataError(f"data.source.name={self.name}: cannot be loaded: {_first_line(error)}") from error
+        for option, part in zip(("train", "test"), self.parts, strict=True):
+            if part is not None and part not in found:
+                hint = "; null holds some out" if option == "test" else ""
+                raise DataError(f"data.source.{option}={part}: must be one of {', '.join(found)}{hint}")
+        train = found[self.parts[0]]
+        image = self._column(train.features, "image", self.image, datasets.Image)
+        label = self._column(train.features, "label", self.label, datasets.ClassLabel)
+        if image is None:
+            raise DataError(f"data.source.name={self.name}: has no column of images, but {', '.join(train.features)}")
+        if label is not None and self.label is None and train[label][0] is None:
+            label = None
+        if self.parts[1] is not None:
+            test = found[self.parts[1]]
+        else:
+            chosen = held_out(len(train), self.test_share, self.split_seed, f"data.source.name={self.name}")
+            train, test = (train.select(rows.nonzero().flatten().tolist()) for rows in (~chosen, chosen))
+        names = (
+            ()
+            if label is None
+            else tuple(map(str, getattr(train.features[label], "names", None) or _numbers(train[label])))
+        )
+        version = (image, label, *(part.cache_files for part in (train, test)))  # their names depend on the content
+        return Opened(_Rows(train, image, label), _Rows(test, image, label), names, version)
+
+    def _column(self, features: Mapping[str, Any], option: str, name: str | None, kind: type) -> str | None:
+        if name is None:
+            return next((name for name, feature in features.items() if isinstance(feature, kind)), None)
+        if name not in features:
+            raise DataError(f"data.source.{option}={name}: must be one of the columns {', '.join(features)}")
+        return name
+
+
+class _Rows:
+    """Pictures and labels in columns of a table."""
+
+    def __init__(self, table: Any, image: str, label: str | None) -> None:
+        self.table, self.image, self.label = table, image, label
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, number: int) -> tuple[Image.Image, Any]:
+        row = self.table[number]
+        return row[self.image], None if self.label is None else row[self.label]
+
+
+def _parameters(kind: type) -> set[str]:
+    """The options of a class of torchvision, including those that it passes on to its base class."""
+    found = inspect.signature(kind).parameters
+    names = {name for name, parameter in found.items() if parameter.kind is not parameter.VAR_KEYWORD}
+    if len(names) < len(found):
+        names |= _parameters(kind.__bases__[0])
+    return names - {"root", "transform", "target_transform", "transforms"}
+
+
+def _is_number(label: Any) -> bool:
+    return not isinstance(label, bool) and getattr(label, "ndim", 0) == 0 and hasattr(label, "__index__")
+
+
+def _classes(dataset: Any) -> Sequence[Any]:
+    if names := getattr(dataset, "classes", None):
+        return names
+    for name in ("targets", "labels"):  # of most classes; it avoids decoding every picture
+        if (labels := getattr(dataset, name, None)) is not None:
+            return _numbers(labels)
+    return _numbers([dataset[number][1] for number in range(len(dataset))])
+
+
+def _numbers(labels: Any) -> Sequence[int]:
+    return range(int(max(labels)) + 1)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
