@@ -35,7 +35,7 @@ pooch.get_logger().setLevel(logging.WARNING)  # this module logs its downloads i
 
 TIMEOUT_SECONDS = 30
 
-# MD5 of the content of archives, by the MD5 of the archive: MNIST's four files, and KMNIST's but for the training images.
+# MD5 of the content of archives, by that of the archive: MNIST's four files, and KMNIST's without the training images.
 CONTENTS = {
     "f68b3c2dcbeaaa9fbdd348bbdeb94873": "6bbc9ace898e44ae57da46a324031adb",
     "d53e105ee54ea40749a09fcbcd1e9432": "a25bea736e30d166cdddb491f175f624",

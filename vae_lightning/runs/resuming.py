@@ -66,8 +66,9 @@ def check_same(config: DictConfig, run: Run) -> bool:
         version = made_by(run)
         name = f"vae-lightning {version}" if version else "an older version of vae-lightning"
         raise UsageError(f"{place}: was started by {name}; finish it with that version, or train in another folder")
-    if now["data"].get("image_shape") is None:  # the images say it
-        told = {"data": {"image_shape": run.config["data"]["image_shape"]}, "run_dir": "."}
+    shape = run.config.get("data", {}).get("image_shape")
+    if shape and now["data"].get("image_shape") is None:  # then the images say it
+        told = {"data": {"image_shape": shape}, "run_dir": "."}
         now = OmegaConf.to_container(OmegaConf.merge(config, told), resolve=True)
         assert isinstance(now, dict)
     before, after = (_resumed(found) for found in (run.config, now))
