@@ -148,7 +148,7 @@ class Folder:
         if not self.path.is_dir():
             problem = "is not a folder" if self.path.exists() else "there is no such folder"
             raise DataError(f"data.source.path={self.path}: {problem}")
-        found = sorted(_walk(self.path, self.path.resolve()))
+        found = sorted(_walk(str(self.path), "", self.path.resolve()))
         if not found:
             kinds = ", ".join(FORMATS)
             raise DataError(f"data.source.path={self.path}: no images in it; known are {kinds}, by their file names")
@@ -159,9 +159,12 @@ class Folder:
         options = (str(self.path.resolve()), self.image_shape, self.fit, self.background)
         split = (self.test_share, self.split_seed, self.on_error)
         name = "".join(c if c.isalnum() else "-" for c in self.path.resolve().name) or "folder"
-        return decoded(name, (*options, *split), self.files, self._write, self.cache)
+        assert self.class_names is not None  # known before the list of files is forgotten
+        images = decoded(name, (*options, *split), self.files, self._write, self.cache)
+        del self.files, self._layout
+        return images
 
-    @property
+    @cached_property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes' folders, in order; `()` for a flat folder."""
         return self._layout[1]
@@ -239,24 +242,24 @@ class Folder:
             return str(error)
 
 
-def _walk(folder: Path, root: Path) -> Iterator[File]:
-    """The image files below a folder. Links are followed to files below the root only."""
+def _walk(folder: str, prefix: str, root: Path) -> Iterator[File]:
+    """The image files below a folder, with a prefix to their names. Links are followed to files below the root only."""
     with os.scandir(folder) as entries:
         for entry in entries:
+            name = prefix + entry.name
             if entry.name.startswith("."):
                 continue
-            path = Path(entry.path)
-            name = f"{path.relative_to(folder)}"
             if entry.is_dir(follow_symlinks=False):
-                yield from (file._replace(name=f"{name}/{file.name}") for file in _walk(path, root))
-            elif entry.is_symlink() and (refused := _refused(path, root)):
+                yield from _walk(entry.path, f"{name}/", root)
+            elif entry.is_symlink() and (refused := _refused(Path(entry.path), root)):
                 yield File(name, 0, 0, refused)
-            elif entry.name.lower().endswith(SUFFIXES):
-                if not entry.is_file():
-                    yield File(name, 0, 0, "is not a file")
-                    continue
+            elif not entry.name.lower().endswith(SUFFIXES):
+                continue
+            elif entry.is_file():
                 status = entry.stat()
                 yield File(name, status.st_size, status.st_mtime_ns)
+            else:
+                yield File(name, 0, 0, "is not a file")
 
 
 def _refused(link: Path, root: Path) -> str:
