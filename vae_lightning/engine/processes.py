@@ -137,6 +137,7 @@ def is_connection_loss(error: BaseException) -> bool:
     """Returns whether an error means that the connection to another process was lost."""
     from torch.distributed import DistError
 
+    # Gloo, and NCCL outside DistError, raise plain RuntimeErrors, which only their text tells from others.
     return isinstance(error, DistError) or any(name in str(error) for name in ("gloo", "NCCL", "Connection closed"))
 
 

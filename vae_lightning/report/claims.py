@@ -1,4 +1,4 @@
-"""The chapter's claims, held against what a sweep over the latent dimension has measured."""
+"""The chapter's claims, tested on the measurements of a sweep over the latent dimension."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ LEVEL = 0.05  # of the tests
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the chapter and what speaks to it.
+    """A claim of the chapter and the evidence for it.
 
     Attributes:
         claim: in the chapter's words.
-        measurement: figures, mean ± standard deviation over seeds.
-        criterion: when it is said to hold.
-        holds: None where the sweep cannot tell, for want of seeds.
+        measurement: the evidence: mean ± standard deviation over seeds.
+        criterion: the condition under which the claim holds.
+        holds: None if the sweep has too few seeds to tell.
     """
 
     claim: str
@@ -35,9 +35,9 @@ class Claim:
 
 
 def chapter_claims(runs: Sequence[Run], keys: Sequence[str]) -> list[Claim]:
-    """The claims that finished runs can speak to.
+    """Returns the claims that finished runs can test.
 
-    None where anything but the latent dimension and the seed differs between the runs, or nothing was measured of them.
+    There are none if the runs differ in more than latent dimension and seed, or if nothing was measured.
     """
     if not set(keys) <= {"model.latent_dim", "seed"} or "model.latent_dim" not in keys:
         return []
@@ -80,10 +80,10 @@ def _clusters(runs: Sequence[Run]) -> Claim | None:
         return None
     halfway = (pixels + chance) / 2
     measurement = (
-        f"nearest neighbours among the codes at d = 2 tell the class of {_spread(100 * codes, 1)} % of the test "
-        f"images, among the images themselves of {100 * pixels:.1f} %; chance is {100 * chance:.1f} %"
+        f"nearest neighbours classify {_spread(100 * codes, 1)} % of the test images correctly from their codes at "
+        f"d = 2, and {100 * pixels:.1f} % from their pixels; chance is {100 * chance:.1f} %"
     )
-    criterion = f"more than halfway from chance to what pixels tell, {100 * halfway:.1f} %"
+    criterion = f"the accuracy from codes is above {100 * halfway:.1f} %, halfway between chance and pixels"
     return Claim(
         "In two dimensions “classes are nicely clustered together”", measurement, criterion, _above(codes, halfway)
     )
@@ -94,16 +94,16 @@ def _loss_of_information(dimension: int, runs: Sequence[Run]) -> Claim | None:
     if codes is None or plane is None:
         return None
     measurement = (
-        f"at d = {dimension} nearest neighbours tell the class of {_spread(100 * codes, 1)} % of the test images "
-        f"among the codes, of {_spread(100 * plane, 1)} % in the plane of their two leading components"
+        f"at d = {dimension} nearest neighbours classify {_spread(100 * codes, 1)} % of the test images correctly from "
+        f"their codes, and {_spread(100 * plane, 1)} % from the plane of their two leading principal components"
     )
     for name, label in [("", "that plane"), ("_tsne", "a t-SNE picture")]:
         kept = [_mean(runs, f"test/{measure}{name}") for measure in ("trustworthiness", "continuity")]
         if None not in kept:
             measurement += (
-                f"; {label} keeps neighbourhoods with trustworthiness {kept[0]:.3f}, continuity {kept[1]:.3f}"
+                f"; {label} preserves neighbourhoods with trustworthiness {kept[0]:.3f} and continuity {kept[1]:.3f}"
             )
-    criterion = "the plane tells less of the classes than the codes it is made of"
+    criterion = "accuracy is lower in the plane than from the codes"
     claim = "Beyond two dimensions a latent plot is a reduction, “resulting in loss of information and ambiguity”"
     return Claim(claim, measurement, criterion, _above(codes - plane, 0.0))
 
@@ -113,10 +113,10 @@ def _smoothness(runs: Sequence[Run]) -> Claim | None:
     if steps is None:
         return None
     measurement = (
-        f"the longest of 15 decoded steps between two codes is {_spread(100 * steps, 1)} % of its path; even, 6.7 %"
+        f"of 15 decoded steps between two codes, the longest is {_spread(100 * steps, 1)} % of the path (6.7 % if even)"
     )
     claim = "The 2-d lattice shows smooth transitions, “not too bad, for a latent dimensionality of 2”"
-    return Claim(claim, measurement, "less than a quarter of the path", _above(-steps, -0.25))
+    return Claim(claim, measurement, "it is less than a quarter of the path", _above(-steps, -0.25))
 
 
 def _above(values: np.ndarray, threshold: float) -> bool | None:

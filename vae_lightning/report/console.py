@@ -50,8 +50,8 @@ def _print_claims(comparison: Comparison) -> None:
     print(f"the chapter's claims, on {finished.option('data')}\n")
     for claim in comparison.claims:
         print(f"{claim.verdict:<10} {claim.claim}")
-        for line in wrap(f"{claim.measurement}. It holds if: {claim.criterion}.", 105):
+        for line in wrap(f"{claim.measurement}. It holds if {claim.criterion}.", 105):
             print(f"           {line}")
     if any(claim.holds is None for claim in comparison.claims):
-        print("\nUndecided for want of seeds: seed=0,1,2 sweeps over them.")
+        print("\nSome claims are undecided because they need several seeds: sweep over seed=0,1,2.")
     print()
