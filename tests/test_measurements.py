@@ -364,7 +364,7 @@ def test_claims_are_held_against_measurements(tmp_path: Path) -> None:
     assert [claim.holds for claim in claims] == [True] * 4
     assert "51.0 ± 1.0 at d = 2, 21.0 ± 1.0 at d = 128; of real images 1.0; p = " in claims[0].measurement
     assert "61.0 ± 1.0 %" in claims[1].measurement
-    assert "classify 80.0 ± 0.0 % of the test images correctly from their codes, and 31.0 ± 1.0 %" in claims[2].measurement
+    assert "classify 80.0 ± 0.0 % of the test images correctly from their codes, and 31.0" in claims[2].measurement
     assert "11.0 ± 1.0 %" in claims[3].measurement
     assert "the accuracy from codes is above 50.0 %, halfway between chance and pixels" in claims[1].criterion
 
