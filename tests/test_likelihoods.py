@@ -52,6 +52,16 @@ def test_continuous_bernoulli_integrates_to_one_and_has_its_mean(raw: float) -> 
     assert drawn.mean().item() == pytest.approx(mean, abs=0.01)
 
 
+@pytest.mark.parametrize("raw", [-400.0, -90.0, -3.0, 0.0005, 2.0, 90.0, 400.0])
+def test_samples_of_a_continuous_bernoulli_have_its_distribution(raw: float) -> None:
+    torch.manual_seed(0)
+    samples = ContinuousBernoulli()(pixel(raw)).sample((20_000,)).flatten().numpy()
+    x = np.sort(samples)
+    # (e^(ηx) − 1) / (e^η − 1), and for η > 0 one minus that of 1 − x at −η, which cannot overflow
+    cdf = np.expm1(raw * x) / np.expm1(raw) if raw < 0 else 1 - np.expm1(-raw * (1 - x)) / np.expm1(-raw)
+    assert stats.kstest(cdf, "uniform").pvalue > 0.001
+
+
 def test_continuous_bernoulli_is_the_cross_entropy_and_its_normaliser() -> None:
     raw, x = torch.linspace(-6, 6, 24).view(4, 1, 2, 3).double(), torch.rand(4, 1, 2, 3).double()
     p = raw.sigmoid()

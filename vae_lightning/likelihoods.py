@@ -177,7 +177,9 @@ class TruncatedExponential(Distribution):
         shape = self._extended_shape(torch.Size(sample_shape))
         u = torch.rand(shape, dtype=self.rate.dtype, device=self.rate.device)
         eta, small = self._apart_from_zero(1e-3)
-        return torch.where(small, u, torch.log1p(u * torch.expm1(eta.clamp(max=80))) / eta).clamp(0, 1)
+        # For −|η| nothing overflows; a variable x of rate −η is 1 − x of rate η.
+        falling = torch.log1p(u * torch.expm1(-eta.abs())) / -eta.abs()
+        return torch.where(small, u, torch.where(eta < 0, falling, 1 - falling)).clamp(0, 1)
 
     def _apart_from_zero(self, distance: float) -> tuple[Tensor, Tensor]:
         """η with small values replaced by 1, so that nothing, gradients included, divides by 0; and a mask of them."""
