@@ -266,7 +266,9 @@ class OwnData(LightningDataModule):
 
     def examples(self, name: str, count: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(len(name))
-        return torch.rand(50, 1, 28, 28, generator=generator)[:count], (torch.arange(50) % 4)[:count]
+        labels = torch.arange(50) % 4  # told by the brightness
+        images = torch.rand(50, 1, 28, 28, generator=generator) / 2 + labels[:, None, None, None] / 8
+        return images[:count], labels[:count]
 
     def test_dataloader(self) -> DataLoader:
         return DataLoader([Batch(*self.examples("test", 50))], batch_size=None)
