@@ -82,6 +82,17 @@ class Measurements(Callback):
         self.tsne = tsne
         self.cache = cache
 
+    @property
+    def sizes(self) -> dict[str, int | bool]:
+        """How much is measured, by option."""
+        return {
+            "bound_samples": self.bound_samples,
+            "probe_images": self.probe_images,
+            "quality_images": self.quality_images,
+            "plane_points": self.plane_points,
+            "tsne": self.tsne,
+        }
+
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         model = model_of(pl_module)
         if not trainer.is_global_zero:

@@ -51,9 +51,9 @@ class Progress:
 
 
 def estimate(work: Callable[[], object], times: float) -> float:
-    """Returns the seconds that calling something so many times will take, from calls that take a second at most."""
+    """Returns the seconds that calling something so many times will take, from calls that take 2 s at most."""
     started, calls, seconds = time.perf_counter(), 0, 0.0
-    while calls == 0 or seconds < min(1.0, 0.02 * times * seconds / calls):
+    while calls == 0 or seconds < min(2.0, 0.05 * times * seconds / calls):
         work()
         calls, seconds = calls + 1, time.perf_counter() - started
     return times * seconds / calls

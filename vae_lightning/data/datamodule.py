@@ -108,7 +108,8 @@ class ImageDataModule(LightningDataModule):
         self.splits: dict[str, StoredImages | FetchedImages] = {}
 
     def prepare_data(self) -> None:
-        self.source.prepare(data_folder(self.root))
+        if not self.splits:
+            self.source.prepare(data_folder(self.root))
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the images, once.
