@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "building": {"callbacks", "config", "data", "engine", "errors", "vae"},
     "training": {"building", "callbacks", "config", "engine", "errors", "runs", "vae"},
     "evaluating": {"callbacks", "config", "data", "engine", "errors", "report", "runs", "training"},
-    "cli": {"config", "engine", "report", "runs", "training"},
+    "cli": {"config", "data", "engine", "report", "runs", "training"},
     "__init__": {"config", "evaluating", "report", "runs", "training"},
 }
 HYDRA = {"cli", "config", "runs"}

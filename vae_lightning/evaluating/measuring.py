@@ -127,11 +127,11 @@ def evaluate(
     name = evaluation_name(name, data, overrides, checkpoint, sizes)
     refuse_existing(Run(folder), name, force)
     trusted = (*trust, *(run.trust if isinstance(run, LoadedRun) else ()))
-    loaded = load_run(folder, trust=trusted, checkpoint=checkpoint)
-    measurements = measurements_of(loaded, sizes, cache)
-    where = named_device(device or _usual_device(loaded))
     with printing(), quiet(), isolate_rng():
         torch.manual_seed(0)
+        loaded = load_run(folder, trust=trusted, checkpoint=checkpoint)
+        measurements = measurements_of(loaded, sizes, cache)
+        where = named_device(device or _usual_device(loaded))
         chosen = (
             own_data(loaded, data_root) if data is None else other_data(loaded, data, overrides, config_dir, data_root)
         )

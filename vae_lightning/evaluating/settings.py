@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from pytorch_lightning import Callback
 
 from ..callbacks import Measurements
@@ -71,12 +71,13 @@ def other_data(
     """
     roots = [f"data.root={root}"] if root else []
     config = compose(f"data={choice}", *roots, *overrides, config_dir=config_dir)
+    config.run_dir = str(run.run.folder)  # as in a training; nothing is written there
     check(config)
     given = {override.lstrip("+").partition("=")[0] for override in overrides}
     for key in OF_THE_MODEL:
         if key in run.config["data"] and key in config.data and f"data.{key}" not in given:
             config.data[key] = run.config["data"][key]
-    check_calls(OmegaConf.masked_copy(config, ["data"]))
+    check_calls(config)
     shape = config.data.get("image_shape")
     if shape is not None and tuple(shape) != run.image_shape:
         raise UsageError(
