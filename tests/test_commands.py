@@ -255,3 +255,16 @@ def test_a_failed_job_leaves_no_model_behind(tmp_path: Path) -> None:
     (tmp_path / "counted.py").write_text(program)
     done = run_command("counted", *options, cwd=tmp_path)
     assert "left [0, 0, 0] 0 exit 1" in done.stdout, done.stdout + done.stderr
+
+
+def test_what_comes_to_nothing_leaves_no_folder(vae_train: Command, tmp_path: Path) -> None:
+    """Neither a download that fails nor a wrong option; a folder that was there stays, with the reason in it."""
+    unreachable = ["data=kmnist", "data.source.mirrors=[http://127.0.0.1:9/]", "trainer.accelerator=cpu"]
+    done = vae_train(*unreachable, VAE_DATA_DIR=str(tmp_path / "data"))
+    assert done.returncode == 1
+    assert "http://127.0.0.1:9/" in done.stderr
+    assert vae_train(*TINY, "callbacks.measurements.probe_images=-1", "hydra.run.dir=new/run").returncode == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    (tmp_path / "mine").mkdir()
+    assert vae_train(*unreachable, "hydra.run.dir=mine", VAE_DATA_DIR=str(tmp_path / "data")).returncode == 1
+    assert "http://127.0.0.1:9/" in (tmp_path / "mine" / "error.txt").read_text()

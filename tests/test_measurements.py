@@ -1,6 +1,7 @@
 """What is measured at the end of a run: there, right, and without a trace on the training."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -158,6 +159,62 @@ def test_without_labels_the_rest_is_measured_and_one_line_says_so(caplog: pytest
         assert unlabelled[name] == labelled[name]
 
 
+def poor(data: ImageDataModule, images: Callable[[Tensor], Tensor], labels: Callable[[Tensor], Tensor]) -> None:
+    """Changes the images and labels that a data module's source gives."""
+    source = data.source
+
+    def load(root: Path, train: bool) -> Split:
+        found = source.load(root, train)
+        return Split(images(found.images), labels(found.labels))
+
+    data.source = SimpleNamespace(class_names=(), prepare=source.prepare, load=load)
+
+
+def lines_with(word: str, caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if word in record.getMessage()]
+
+
+def test_one_class_tells_nothing_about_classes(caplog: pytest.LogCaptureFixture) -> None:
+    model, data = built("model.latent_dim=3")
+    poor(data, lambda images: images, torch.zeros_like)
+    with caplog.at_level("INFO"):
+        metrics = measured(model, data)
+    assert not set(metrics) & BY_CLASS
+    assert {"mse", "path_unevenness", "trustworthiness"} <= set(metrics)
+    assert lines_with("left out", caplog) == [
+        "measured   only one class among the training images of glyphs: class accuracies and Fréchet "
+        "distances are left out"
+    ]
+
+
+def test_a_classifier_at_chance_compares_nothing(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    model, data = built("model.latent_dim=3")
+    poor(data, lambda images: torch.full_like(images, 100), lambda labels: torch.arange(len(labels)) % 3)
+    with caplog.at_level("INFO"):
+        metrics = measured(model, data, cache=str(tmp_path))
+    assert metrics["classifier_accuracy"] == pytest.approx(1 / 3, abs=0.02)
+    assert not [name for name in metrics if "frechet" in name or "kernel" in name]
+    line, same = lines_with("left out", caplog)
+    assert same == "measured   all test images have the same code: the faithfulness of plots is left out"
+    assert line.startswith("measured   Fréchet and kernel distances are left out: the classifier")
+    assert line.endswith("no better than chance, 0.350")
+
+
+def test_few_images_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    model, data = built("model.latent_dim=3")
+    with caplog.at_level("INFO"):
+        measured(model, data, plane_points=20)
+    assert lines_with("few images", caplog) == [
+        "few images class accuracies from 40 test images (rough below 100), Fréchet and kernel distances from 40 test "
+        "images (rough below 128), faithfulness of plots from 20 test images (rough below 25)"
+    ]
+    caplog.clear()
+    _, data = built("data.source.test_size=130")
+    with caplog.at_level("INFO"):
+        measured(model, data)
+    assert lines_with("few images", caplog) == []
+
+
 class FullCovariance(nn.Module):
     """Makes the dimensions of an encoder's posterior depend on each other."""
 
@@ -266,7 +323,9 @@ class OwnData(LightningDataModule):
 
     def examples(self, name: str, count: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(len(name))
-        return torch.rand(50, 1, 28, 28, generator=generator)[:count], (torch.arange(50) % 4)[:count]
+        labels = torch.arange(50) % 4  # told by the brightness
+        images = torch.rand(50, 1, 28, 28, generator=generator) / 2 + labels[:, None, None, None] / 8
+        return images[:count], labels[:count]
 
     def test_dataloader(self) -> DataLoader:
         return DataLoader([Batch(*self.examples("test", 50))], batch_size=None)

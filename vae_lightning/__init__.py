@@ -1,12 +1,13 @@
 """Comparing variational autoencoders: PyTorch Lightning experiments configured with Hydra.
 
-The Python API mirrors the command line: compose a configuration, train, compare runs, load a run.
+The Python API mirrors the command line: compose a configuration, train, compare runs, load a run, measure it again.
 
->>> from vae_lightning import compare, compose, load_run, train
+>>> from vae_lightning import compare, compose, evaluate, load_run, train
 >>> runs = [train(compose("data=glyphs", f"model.latent_dim={d}")) for d in (2, 16)]  # doctest: +SKIP
 >>> compare(runs).table  # doctest: +SKIP
 >>> run = load_run("multirun/…/latent_dim-2")  # doctest: +SKIP
 >>> images = run.model.sample(64)  # doctest: +SKIP
+>>> evaluate(run, bound_samples=5000).metrics["test/iw_bound"]  # doctest: +SKIP
 """
 
 from importlib import import_module
@@ -14,17 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config.compose import compose
+    from .evaluating.measuring import Evaluation, evaluate
     from .report.compare import Comparison, compare
     from .runs.loading import LoadedRun, LoadError, load_run
     from .training import train
 
-__all__ = ["Comparison", "LoadError", "LoadedRun", "compare", "compose", "load_run", "train"]
+__all__ = ["Comparison", "Evaluation", "LoadError", "LoadedRun", "compare", "compose", "evaluate", "load_run", "train"]
 __version__ = "0.2.0"
 
 _HOMES = {
     "compose": "config.compose",
     "Comparison": "report.compare",
     "compare": "report.compare",
+    "Evaluation": "evaluating.measuring",
+    "evaluate": "evaluating.measuring",
     "LoadError": "runs.loading",
     "LoadedRun": "runs.loading",
     "load_run": "runs.loading",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import TorchSyncBatchNorm
 from pytorch_lightning.plugins.environments import SLURMEnvironment
@@ -59,6 +59,9 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
         raise UsageError(f"model.optimizer: {error}") from error
     stopwatch = Stopwatch()
     callbacks = [stopwatch, Curves(), RandomState(), *make(config.callbacks).values()]
+    shown = bool(config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress))
+    if shown and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+        callbacks.append(TQDMProgressBar())  # Lightning's default, Rich's, would swallow other bars and log lines
     # Checkpoints come last, so that they include what other callbacks decide at the end of an epoch.
     callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))
     options = Options(**config.engine)
@@ -77,9 +80,7 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
         callbacks=callbacks,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         default_root_dir=config.run_dir,
-        enable_progress_bar=bool(
-            config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress)
-        ),
+        enable_progress_bar=shown,
     )
     _settle(options, strategy, model, data, trainer, optimizers)
     return Built(model, data, trainer, stopwatch)

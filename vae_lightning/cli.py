@@ -29,6 +29,7 @@ from .config.schema import register
 from .config.sweeps import Folders
 from .engine.processes import is_connection_loss, is_member, join_jobs, no_more_jobs
 from .engine.signals import Interrupted
+from .errors import DataError
 from .runs import Run, forget_paths, short_path, sweep_runs, swept_keys
 
 __all__ = ["JobError", "main"]
@@ -174,7 +175,9 @@ def _job(config: DictConfig) -> float:
     except Exception as error:
         code, message = exit_code(error), explain_failure(error, short_path(run.folder), config.data.get("batch_size"))
         log.error("%s", f"{run.name}: {message}" if sweeps else message)
-        if not Run(run.folder).finished:  # a finished run that was not resumed stays as it is
+        if Folders.made and _came_to_nothing(error, run):
+            Folders.remove_unused()
+        elif not Run(run.folder).finished:  # a finished run that was not resumed stays as it is
             _keep_traceback(run, message, shown=code == 1 and not type(error).__module__.startswith(__package__))
         if code == 1 and run.checkpoint_file.is_file():
             log.error("The last good state is in %s; resume=true continues from there", short_path(run.checkpoint_file))
@@ -185,6 +188,15 @@ def _job(config: DictConfig) -> float:
     # Outside the handler, so that the error that Hydra holds does not keep the job's model and data alive. SystemExit
     # is not an Exception, so Hydra prints nothing more.
     raise JobError(run.name, code) if sweeps else SystemExit(code)
+
+
+def _came_to_nothing(error: Exception, run: Run) -> bool:
+    """Returns whether a run failed for a wrong option or want of data, with nothing to show for it."""
+    if run.checkpoint_file.exists() or run.figures.exists():
+        return False
+    if exit_code(error) == 2:
+        return True
+    return isinstance(error, DataError)
 
 
 def _keep_traceback(run: Run, message: str, shown: bool) -> None:

@@ -6,7 +6,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,7 @@ from .runs.loading import LoadedRun, load_run
 from .runs.resuming import check_same, steps_taken_at
 from .vae import VAE
 
-__all__ = ["Outcome", "execute", "train"]
+__all__ = ["Outcome", "above_bars", "execute", "printing", "quiet", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def train(config: DictConfig, folder: str | Path | None = None, progress: bool |
         raise UsageError(f"folder={run.folder}: already holds a run; resume=true resumes it")
     check(config)
     shown = progress if progress is not None else sys.stdout.isatty() or "ipykernel" in sys.modules
-    with _printing():
+    with printing():
         try:
             model = execute(config, run, progress=shown).model
         except Interrupted as stop:
@@ -105,7 +105,7 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
         log.info("finished   %s already\n", short_path(run.folder))
         return Outcome(dict(run.metrics), None)
     checkpoint = run.checkpoint_file if config.resume and run.checkpoint_file.is_file() else None
-    with _quiet(), Processes(config.trainer) as processes:
+    with quiet(), Processes(config.trainer) as processes:
         seed_everything(config.seed, verbose=False)
         os.environ.pop("PL_GLOBAL_SEED")  # with it, Lightning would reseed other processes after the model is built
         built = build(config, steps_taken_at(checkpoint), progress)
@@ -144,9 +144,8 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
 def _fit_and_test(built: Built, run: Run, checkpoint: Path | None) -> dict[str, Any]:
     model, data, trainer, stopwatch = built
     keepers = [callback for callback in trainer.callbacks if isinstance(callback, Checkpoints)]  # type: ignore[attr-defined]
-    # On a terminal, log lines go above the progress bar instead of through it.
     with (
-        logging_redirect_tqdm() if trainer.progress_bar_callback else nullcontext(),
+        above_bars(shown=trainer.progress_bar_callback is not None),
         Interruption(trainer, keeps_state=bool(keepers)) as interruption,
     ):
         for keeper in keepers:
@@ -251,7 +250,7 @@ def _hyperparameters(config: DictConfig, swept: Sequence[str]) -> dict[str, Any]
 def _modules(config: DictConfig) -> list[str]:
     """The modules named in the configuration of a run trained here, which are therefore trusted."""
     found = set()
-    nodes = [config.model, config.data]
+    nodes = [config.model, config.data, config.callbacks]
     while nodes:
         node = nodes.pop()
         if isinstance(node, DictConfig):
@@ -262,7 +261,7 @@ def _modules(config: DictConfig) -> list[str]:
 
 
 @contextmanager
-def _printing() -> Iterator[None]:
+def printing() -> Iterator[None]:
     """A context that prints log lines to standard output if logging is not configured, as in a notebook."""
     ours = logging.getLogger(__package__)
     if ours.hasHandlers():
@@ -279,8 +278,14 @@ def _printing() -> Iterator[None]:
         ours.setLevel(level)
 
 
+def above_bars(shown: bool) -> AbstractContextManager[None]:
+    """A context in which log lines go above progress bars, if any are shown, instead of through them."""
+    ours = logging.getLogger(__package__)
+    return logging_redirect_tqdm([ours if ours.handlers else logging.getLogger()]) if shown else nullcontext()
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """A context that silences library warnings that users cannot act on."""
     names = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric", "tensorboard")
     levels = {name: logging.getLogger(name).level for name in names}

@@ -14,6 +14,7 @@ from ..evaluation.codes import Codes, encode_all
 from ..evaluation.geometry import normal_lattice, square_lattice
 from ..vae import VAE
 from .drawing import drawing, grey_values, model_of, run_of, save_figure, tested_batches
+from .progress import Progress
 
 __all__ = ["FinalFigures"]
 
@@ -58,7 +59,7 @@ class FinalFigures(Callback):
         if not trainer.is_global_zero:
             return
         model = model_of(pl_module)
-        with drawing(model), plots.style():
+        with Progress(trainer, "drew").step("figures"), drawing(model), plots.style():
             torch.manual_seed(0)
             for name, figure in self._figures(trainer, model):
                 save_figure(trainer, name, figure)

@@ -11,6 +11,7 @@ from ..evaluation.codes import encode_all
 from ..evaluation.geometry import box_lattice
 from ..vae import VAE
 from .drawing import drawing, grey_values, model_of, on_device, run_of
+from .progress import Progress
 
 __all__ = ["LatentExplorer"]
 
@@ -50,7 +51,7 @@ class LatentExplorer(Callback):
         model = model_of(pl_module)
         data = trainer.datamodule  # type: ignore[attr-defined]
         images, labels = data.examples("test", self.points)
-        with drawing(model):
+        with Progress(trainer, "decoded").step("images for the latent explorer"), drawing(model):
             codes = encode_all(model, [on_device(model, images, labels)])
             chart = model.latent_space.chart(codes.points)
             low, high = chart.coordinates.amin(0), chart.coordinates.amax(0)

@@ -1,19 +1,20 @@
 """Test metrics beyond the bound: a callback that applies `evaluation` to the test set.
 
 Measuring does not affect training, and its memory does not grow with the test set: metrics that need many images at
-once use a subset, the same in every run. Metrics that need labels are skipped if there are none.
+once use a subset, the same in every run. What the data cannot tell is left out, and a line says so: nothing about
+classes without labels of two classes, no distances in the features of a classifier that is at chance.
 """
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data.batch import Batch
 from ..evaluation import bounds, codes, geometry, probes, quality
@@ -21,6 +22,7 @@ from ..evaluation.reference import reference
 from ..posteriors import point
 from ..vae import VAE
 from .drawing import drawing, model_of, on_device, tested_batches
+from .progress import PATIENCE, Progress, duration, estimate
 
 __all__ = ["Measurements"]
 
@@ -29,6 +31,12 @@ log = logging.getLogger(__name__)
 Metrics = dict[str, float]
 
 PATHS = 200  # number of images between which paths are decoded
+AT_ONCE = 1000  # codes that are decoded at the same time
+
+# Numbers of images below which metrics are rough.
+ENOUGH_FOR_ACCURACIES = 100  # standard error of at most 0.05
+ENOUGH_FOR_DISTANCES = 128  # twice the classifier's features, whose covariance is estimated
+ENOUGH_FOR_PLOTS = 25  # neighbourhoods of 12 are at most half of the codes
 
 
 class Measurements(Callback):
@@ -74,6 +82,17 @@ class Measurements(Callback):
         self.tsne = tsne
         self.cache = cache
 
+    @property
+    def sizes(self) -> dict[str, int | bool]:
+        """How much is measured, by option."""
+        return {
+            "bound_samples": self.bound_samples,
+            "probe_images": self.probe_images,
+            "quality_images": self.quality_images,
+            "plane_points": self.plane_points,
+            "tsne": self.tsne,
+        }
+
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         model = model_of(pl_module)
         if not trainer.is_global_zero:
@@ -81,30 +100,59 @@ class Measurements(Callback):
         started = time.perf_counter()
         with drawing(model):
             torch.manual_seed(0)
-            metrics = self._measure(trainer, model)
+            metrics = self._measure(trainer, model, Progress(trainer, "measured"))
         values = {f"test/{name}": torch.tensor(value).double() for name, value in metrics.items()}
         model.log_dict(values, rank_zero_only=True)
-        log.info("measured   %d metrics in %.1f s", len(metrics), time.perf_counter() - started)
+        log.info("measured   %d metrics in %s", len(metrics), duration(time.perf_counter() - started))
 
-    def _measure(self, trainer: Trainer, model: VAE) -> Metrics:
+    def _measure(self, trainer: Trainer, model: VAE, progress: Progress) -> Metrics:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        metrics = self._of_all_images(trainer, model)
+        metrics = self._of_all_images(trainer, model, progress)
         if self.probe_images or self.quality_images:
-            if _is_labelled(data):
-                metrics |= self._by_class(model, data)
+            if lack := _lack_of_classes(data, max(self.probe_images, self.quality_images)):
+                log.info("measured   %s: class accuracies and Fréchet distances are left out", lack)
             else:
-                log.info("measured   no labels in %s: class accuracies and Fréchet distances are left out", data.name)
+                metrics |= self._by_class(model, data, progress)
         if self.quality_images:
-            metrics |= self._paths(model, data)
+            with progress.step("paths between images"):
+                metrics |= self._paths(model, data)
         if self.plane_points:
-            metrics |= self._faithfulness(model, data)
+            with progress.step(f"faithfulness of plots{' (t-SNE)' if self.tsne else ''}"):
+                metrics |= self._faithfulness(model, data)
+        self._say_what_is_rough(metrics, data)
         return metrics
 
-    def _of_all_images(self, trainer: Trainer, model: VAE) -> Metrics:
+    def _say_what_is_rough(self, metrics: Metrics, data: Any) -> None:
+        """Logs which of the metrics were measured on too few images to mean much."""
+        tested = len(data.examples("test", max(self.probe_images, self.quality_images, self.plane_points, 1))[0])
+        rough = [
+            f"{what} from {min(used, tested)} test images (rough below {enough})"
+            for what, name, used, enough in [
+                ("class accuracies", "knn_accuracy", self.probe_images, ENOUGH_FOR_ACCURACIES),
+                ("Fréchet and kernel distances", "frechet_samples", self.quality_images, ENOUGH_FOR_DISTANCES),
+                ("faithfulness of plots", "trustworthiness", self.plane_points, ENOUGH_FOR_PLOTS),
+            ]
+            if name in metrics and min(used, tested) < enough
+        ]
+        if rough:
+            log.info("few images %s", ", ".join(rough))
+
+    def _of_all_images(self, trainer: Trainer, model: VAE, progress: Progress) -> Metrics:
+        batches = int(trainer.num_test_batches[0])
+        name = "bound of all test images" if self.bound_samples else "reconstructions of all test images"
+        with progress.step(name, batches) as advance:
+            return self._averaged(model, tested_batches(trainer), batches, advance)
+
+    def _averaged(
+        self, model: VAE, tested: Iterator[Batch], batches: int, advance: Callable[[float], object]
+    ) -> Metrics:
+        """The metrics of single images, as means over the test images, and those of the aggregate posterior."""
         posteriors, priors = codes.Aggregate(), codes.Aggregate()
         error, bound, squares = 0.0, 0.0, 0.0
-        for batch in _progress(trainer):
+        for number, batch in enumerate(tested):
             images, labels = batch
+            if self.bound_samples and not number:
+                self._announce(model, batch, batches)
             posterior, prior = model.encode(images, labels), model.prior_distribution(labels)
             posteriors.update(posterior)
             if prior.batch_shape:  # it depends on the labels
@@ -112,9 +160,12 @@ class Measurements(Callback):
             reconstruction = model.decode(point(posterior), labels).mean
             error += bounds.squared_error(images, reconstruction).double().sum().item()
             if self.bound_samples:
-                values = bounds.importance_weighted_bound(model, batch, self.bound_samples).double()
+                found = bounds.importance_weighted_bound(model, batch, self.bound_samples, AT_ONCE, advance)
+                values = found.double()
                 bound += values.sum().item()
                 squares += values.square().sum().item()
+            else:
+                advance(1)
         if not priors.count:
             priors.update(prior)
         count = posteriors.count
@@ -130,12 +181,40 @@ class Measurements(Callback):
             metrics |= {"iw_bound": bound / count, "iw_bound_stderr": (variance / count) ** 0.5}
         return metrics
 
-    def _by_class(self, model: VAE, data: Any) -> Metrics:
-        metrics = self._accuracies(model, data) if self.probe_images else {}
-        known = reference(data, model.device, self.probe_images or 5000, self.cache)
+    def _announce(self, model: VAE, batch: Batch, batches: int) -> None:
+        """Logs how long the bound will take, if it is long, from a piece of it; leaves the random state as it was."""
+        samples = min(self.bound_samples, max(1, AT_ONCE // len(batch.images)))
+        with isolate_rng():
+            seconds = estimate(
+                lambda: bounds.importance_weighted_bound(model, batch, samples, AT_ONCE).sum().item(),
+                batches * self.bound_samples / samples,
+            )
+        if seconds > PATIENCE:
+            log.info(
+                "measuring  the bound with %s samples for each test image will take about %s",
+                f"{self.bound_samples:,}",
+                duration(seconds),
+            )
+
+    def _by_class(self, model: VAE, data: Any, progress: Progress) -> Metrics:
+        metrics: Metrics = {}
+        if self.probe_images:
+            with progress.step("class accuracies"):
+                metrics |= self._accuracies(model, data)
+        with progress.step(f"reference of {data.name}"):
+            known = reference(data, model.device, self.probe_images or 5000, self.cache)
         metrics |= known.metrics
-        if self.quality_images:
-            metrics |= self._distances(model, data, known.classifier)
+        if self.quality_images and known.at_chance:
+            log.info(
+                "measured   Fréchet and kernel distances are left out: the classifier that compares images of %s is "
+                "right about %.3f of them, no better than chance, %.3f",
+                data.name,
+                known.metrics["classifier_accuracy"],
+                known.metrics["chance_accuracy"],
+            )
+        elif self.quality_images:
+            with progress.step("Fréchet and kernel distances"):
+                metrics |= self._distances(model, data, known.classifier)
         return metrics
 
     def _accuracies(self, model: VAE, data: Any) -> Metrics:
@@ -182,6 +261,9 @@ class Measurements(Callback):
         points, _ = _encoded(model, examples)
         if len(points) < 3:
             return {}
+        if (points - points[0]).abs().max() <= 1e-6 * (1 + points[0].abs().max()):  # t-SNE would even crash
+            log.info("measured   all test images have the same code: the faithfulness of plots is left out")
+            return {}
         chart = model.latent_space.chart(points)
         pictures = {"": chart.coordinates}
         if self.tsne and not chart.exact:
@@ -195,14 +277,14 @@ class Measurements(Callback):
         return metrics
 
 
-def _progress(trainer: Trainer) -> Iterator[Batch]:
-    """Yields the test batches, with a progress bar on a terminal."""
-    total = int(trainer.num_test_batches[0])
-    return iter(tqdm(tested_batches(trainer), "measuring", total, unit="batch", leave=False, disable=None))
-
-
-def _is_labelled(data: Any) -> bool:
-    return all(Batch(*data.examples(name, 1)).labels is not None for name in ("train", "test"))
+def _lack_of_classes(data: Any, count: int) -> str:
+    """The reason why nothing can be measured by class, if there is one, from so many images of each split."""
+    if any(Batch(*data.examples(name, 1)).labels is None for name in ("train", "test")):
+        return f"no labels in {data.name}"
+    for name, images in (("train", "training"), ("test", "test")):
+        if len(Batch(*data.examples(name, count)).labels.unique()) < 2:  # type: ignore[union-attr]
+            return f"only one class among the {images} images of {data.name}"
+    return ""
 
 
 def _parts(batch: Batch, size: int = 1000) -> Iterator[Batch]:

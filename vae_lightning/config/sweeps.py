@@ -4,6 +4,7 @@ Hydra writes to a folder before the job starts, so the check for an existing run
 in `on_multirun_end`, because Hydra does not call it after a failed job, and errors in it would not fail the process.
 """
 
+import shutil
 import sys
 from collections import Counter
 from contextlib import suppress
@@ -29,16 +30,28 @@ class Folders(Callback):
     Attributes:
         sweep: folder of the sweep started by this process, or None.
         run: folder of the single run started by this process, or None.
+        made: the folders that are made for it, the run's first; none if it existed already.
     """
 
     sweep: ClassVar[Path | None] = None
     run: ClassVar[Path | None] = None
+    made: ClassVar[tuple[Path, ...]] = ()
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.run.dir)
         if Run(folder).config_file.exists() and not config.resume:
             _refuse(f"hydra.run.dir={folder}: already holds a run; resume=true resumes it")
         Folders.run = folder
+        Folders.made = tuple(path for path in (folder, *folder.parents) if not path.exists())
+
+    @classmethod
+    def remove_unused(cls) -> None:
+        """Removes the folder of a single run that came to nothing, and the empty ones around it, if made for it."""
+        if cls.made:
+            shutil.rmtree(cls.made[0], ignore_errors=True)
+        for folder in cls.made[1:]:
+            with suppress(OSError):  # another run is in it
+                folder.rmdir()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)

@@ -127,7 +127,8 @@ class ImageDataModule(LightningDataModule):
         return tuple(self._image_shape)
 
     def prepare_data(self) -> None:
-        self.source.prepare(data_folder(self.root))
+        if not self.splits:
+            self.source.prepare(data_folder(self.root))
 
     def setup(self, stage: str | None = None) -> None:
         """Reads the images, once.

@@ -50,9 +50,9 @@ class OneDevice(SingleDeviceStrategy):
     def setup(self, trainer: Trainer) -> None:
         module = self.lightning_module
         assert module is not None
+        if self.options.channels_last:
+            module.to(memory_format=torch.channels_last)
         if trainer.state.fn == TrainerFn.FITTING:
-            if self.options.channels_last:
-                module.to(memory_format=torch.channels_last)
             if self.options.compile:
                 self._compiled = torch.compile(module.training_step, dynamic=False)  # type: ignore[arg-type]
             module.automatic_optimization = not (self._by_graph or self.options.steps_per_call > 1 or _several(module))

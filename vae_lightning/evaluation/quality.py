@@ -47,16 +47,19 @@ class Classifier(nn.Module):
 
 @torch.enable_grad()
 def train_classifier(
-    images: Tensor, labels: Tensor, classes: int, epochs: int = 6, batch_size: int = 128
+    images: Tensor, labels: Tensor, classes: int, epochs: int = 6, batch_size: int = 128, least_steps: int = 60
 ) -> Classifier:
     """Returns a classifier of images `(N, C, H, W)` in [0, 1] with labels `(N,)`, in evaluation mode, on their device.
 
-    Draws from torch's random state.
+    Few images are gone through more often, because a handful of steps would leave the classifier at chance. Draws from
+    torch's random state.
     """
     device = images.device
     classifier = Classifier(images.shape[1:], classes).to(device)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3)
-    steps = epochs * -(-len(images) // batch_size)
+    batches = -(-len(images) // batch_size)
+    epochs = max(epochs, -(-least_steps // batches))
+    steps = epochs * batches
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=max(steps, 2))
     for _ in range(epochs):
         for chosen in torch.randperm(len(images)).to(device).split(batch_size):

@@ -21,7 +21,7 @@ __all__ = ["LabelledData", "Reference", "judge", "reference"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the procedure; part of the file name
+VERSION = 2  # of the procedure; part of the file name
 IMAGES = 20_000  # maximum number of training and of test images used
 
 
@@ -43,10 +43,18 @@ class Reference(NamedTuple):
         classifier: trained on the training images, in evaluation mode.
         metrics: `classifier_accuracy`, `chance_accuracy` (of the most frequent class), `knn_accuracy_pixels` and
             `probe_accuracy_pixels`, on test images.
+        images: number of test images that the classifier's accuracy was measured on.
     """
 
     classifier: quality.Classifier
     metrics: dict[str, float]
+    images: int
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether the classifier is not significantly better (at 5 %) than naming the most frequent class always."""
+        chance = self.metrics["chance_accuracy"]
+        return self.metrics["classifier_accuracy"] <= chance + 1.645 * (chance * (1 - chance) / self.images) ** 0.5
 
 
 @torch.inference_mode(False)  # Lightning tests in that mode, in which nothing can be trained
@@ -70,14 +78,14 @@ def reference(data: LabelledData, device: torch.device, probe_images: int, cache
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{file}.lock"):
-            found = _read(file, untrained)
+            found = _read(file, untrained, len(test[0]))
             if found is None:
                 found = judge(data.name, train, test, classes, probe_images, device)
                 _write(file, found)
     except OSError as error:
         log.warning("cannot keep the classifier: %s: %s", error.filename or file, error.strerror)
         found = judge(data.name, train, test, classes, probe_images, device)
-    return Reference(found.classifier.to(device).eval(), found.metrics)
+    return found._replace(classifier=found.classifier.to(device).eval())
 
 
 def judge(
@@ -115,6 +123,7 @@ def judge(
             "knn_accuracy_pixels": knn,
             "probe_accuracy_pixels": linear,
         },
+        len(test_images),
     )
 
 
@@ -133,11 +142,11 @@ def _digest(settings: str, *tensors: Tensor) -> str:
     return digest.hexdigest()[:24]
 
 
-def _read(file: Path, classifier: quality.Classifier) -> Reference | None:
+def _read(file: Path, classifier: quality.Classifier, images: int) -> Reference | None:
     try:
         found = torch.load(file, weights_only=True)
         classifier.load_state_dict(found["classifier"])
-        return Reference(classifier, {str(name): float(value) for name, value in found["metrics"].items()})
+        return Reference(classifier, {str(name): float(value) for name, value in found["metrics"].items()}, images)
     except FileNotFoundError:
         return None
     except Exception:  # a damaged file can raise almost anything

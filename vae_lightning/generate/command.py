@@ -9,12 +9,8 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["main"]
 
@@ -61,7 +57,7 @@ def main() -> None:
 def _run(options: argparse.Namespace) -> dict[Path, str]:
     """Does what the options say; returns what was written, by file."""
     output = _output(options)
-    device = _device(options.device)
+    from ..engine.devices import named_device
     from ..errors import DataError
     from ..runs.loading import LoadError, load_run
     from . import export, images, latent_pictures
@@ -76,7 +72,7 @@ def _run(options: argparse.Namespace) -> dict[Path, str]:
         "export": export.write_models,
     }
     try:
-        run = load_run(options.run, device, options.trust)
+        run = load_run(options.run, named_device(options.device), options.trust)
         return verbs[options.verb](run, options, output)
     except LoadError as error:
         raise UsageError(str(error)) from error
@@ -179,24 +175,3 @@ def _files(output: Path, verb: str) -> list[Path]:
     if verb == "export" and output.suffix == ".onnx":
         return [output.with_name(f"{output.stem}-{part}.onnx") for part in ("encoder", "decoder")]
     return [output]
-
-
-def _device(name: str) -> "torch.device":
-    """The device of this name, which can compute."""
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"--device {name}: must be one of cpu, cuda, cuda:1 …, mps") from error
-    if device.type == "cpu":
-        return device
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if found is None or found.type != device.type:
-        raise UsageError(f"--device {name}: there is no {device.type.upper()} device here; use --device cpu")
-    count = torch.accelerator.device_count()
-    if (device.index or 0) >= count:
-        raise UsageError(
-            f"--device {name}: the devices here are {', '.join(f'{found.type}:{i}' for i in range(count))}"
-        )
-    return device

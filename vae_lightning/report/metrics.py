@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
-__all__ = ["CONSOLE", "METRICS", "Metric", "describe"]
+__all__ = ["CONSOLE", "EVALUATED", "METRICS", "Metric", "describe"]
+
+EVALUATED = "evaluations/"  # what the names of metrics of evaluations begin with
 
 
 class Metric(NamedTuple):
@@ -129,10 +131,19 @@ CONSOLE = (
 def describe(name: str) -> Metric:
     """Returns how a metric is shown; of one that is not known here, such as an objective's own term, after its name.
 
+    Metrics of an evaluation are named `evaluations/<evaluation>/<metric>`.
+
+    >>> describe("evaluations/mnist/test/elbo").label
+    'mnist: elbo'
     >>> describe("test/discriminator_loss").label, describe("val/discriminator_loss").label
     ('discriminator loss', 'val discriminator loss')
     """
     if name in METRICS:
         return METRICS[name]
+    if name.startswith(EVALUATED):
+        evaluation, _, metric = name.removeprefix(EVALUATED).partition("/")
+        known = describe(metric)
+        meaning = f"{known.meaning} Of the evaluation {evaluation}."
+        return known._replace(label=f"{evaluation}: {known.label}", meaning=meaning)
     label = name.removeprefix("test/").replace("/", " ").replace("_", " ")
     return Metric(label, 3, 0, "", f"{name}, as logged by the run.")

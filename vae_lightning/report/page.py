@@ -25,7 +25,7 @@ from ..runs import Run, run_labels, run_names, short_names, shown
 from .curves import learning_curves, terms
 from .files import Arrays, is_exact, read_explorer, read_picture
 from .metrics import describe
-from .table import SAME_FOR_ALL_SEEDS, spread
+from .table import SAME_FOR_ALL_SEEDS, repeated, spread
 
 __all__ = ["write_page"]
 
@@ -142,6 +142,8 @@ def _metric_columns(table: pd.DataFrame) -> list[str]:
     numeric = [
         str(name) for name in table.columns if pd.api.types.is_numeric_dtype(table[name]) and table[name].notna().any()
     ]
+    hidden = repeated(table)
+    numeric = [name for name in numeric if name not in hidden]
     known = [name for name in METRICS if name in numeric]
     return known + [name for name in numeric if name not in METRICS and name not in ("latent_dim", "seed")]
 

@@ -1,27 +1,70 @@
 """The metrics of runs as tables: a row for each run, and means over seeds where seeds differ."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from ..runs import Run, run_names, short_names, shown
-from .metrics import CONSOLE, Metric, describe
+from .metrics import CONSOLE, EVALUATED, Metric, describe
 
-__all__ = ["SAME_FOR_ALL_SEEDS", "mean_table", "metrics_table", "run_table", "spread"]
+__all__ = [
+    "SAME_FOR_ALL_SEEDS", "evaluation_table", "mean_table", "metrics_table", "repeated", "run_table", "spread",
+]  # fmt: skip
 
 SAME_FOR_ALL_SEEDS = {"parameters", "epochs"}
+OF_EVALUATIONS = ("test/elbo", "test/iw_bound")  # on the console of a comparison
+IN_SHORT = (
+    "test/elbo", "test/iw_bound", "test/iw_bound_stderr", "test/distortion", "test/rate", "test/mse",
+    "test/active_units", "test/knn_accuracy", "test/frechet_samples",
+)  # fmt: skip
 
 
 def metrics_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
-    """Returns a row for each run: `run`, `status`, a column for each key that differs, and one for each metric."""
+    """Returns a row for each run: `run`, `status`, a column for each key that differs, and one for each metric.
+
+    Metrics of the runs' evaluations are named `evaluations/<evaluation>/<metric>`.
+    """
     options = {key: _column([run.option(key) for run in runs]) for key in keys}
     rows = []
     for position, (run, name) in enumerate(run_names(runs).items()):
         row: dict[str, Any] = {"run": name, "status": "finished" if run.finished else run.failure}
         row |= {key: values[position] for key, values in options.items()}
-        rows.append(row | (run.metrics if run.finished else {}))
+        rows.append(row | (run.metrics if run.finished else {}) | _evaluated(run))
     return pd.DataFrame(rows)
+
+
+def _evaluated(run: Run) -> dict[str, float]:
+    return {
+        f"{EVALUATED}{evaluation}/{name}": value
+        for evaluation, metrics in run.evaluations.items()
+        for name, value in metrics.items()
+    }
+
+
+def repeated(table: pd.DataFrame) -> set[str]:
+    """Returns the metrics of evaluations that only repeat what was measured at the end of the runs."""
+    found = set()
+    for name in map(str, table.columns):
+        metric = name.removeprefix(EVALUATED).partition("/")[2]
+        if name.startswith(EVALUATED) and metric in table:
+            known = table[table[name].notna()]
+            if (known[name] == known[metric]).all():
+                found.add(name)
+    return found
+
+
+def evaluation_table(metrics: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Returns the main metrics of an evaluation as text, a row for each run.
+
+    Args:
+        metrics: by the runs' names.
+    """
+    rows = []
+    for run, found in metrics.items():
+        chosen = {describe(name): found[name] for name in IN_SHORT if name in found}
+        rows.append({"run": run} | {metric.label: metric.write(value) for metric, value in chosen.items()})
+    return pd.DataFrame(rows).fillna("")
 
 
 def _column(values: list[Any]) -> list[Any]:
@@ -62,7 +105,14 @@ def mean_table(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame | None:
 
 
 def _main_metrics(table: pd.DataFrame) -> dict[str, Metric]:
-    return {name: describe(name) for name in CONSOLE if name in table}
+    evaluations = dict.fromkeys(
+        f"{EVALUATED}{name.split('/')[1]}/{metric}"
+        for name in map(str, table.columns)
+        if name.startswith(EVALUATED)
+        for metric in OF_EVALUATIONS
+    )
+    hidden = repeated(table)
+    return {name: describe(name) for name in [*CONSOLE, *evaluations] if name in table and name not in hidden}
 
 
 def spread(values: pd.Series, metric: Metric) -> str:

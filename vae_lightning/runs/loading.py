@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -75,7 +75,12 @@ class LoadedRun:
         return self.data.examples("test", count)
 
 
-def load_run(path: str | Path, device: "str | torch.device" = "cpu", trust: Sequence[str] = ()) -> LoadedRun:
+def load_run(
+    path: str | Path,
+    device: "str | torch.device" = "cpu",
+    trust: Sequence[str] = (),
+    checkpoint: Literal["best", "last"] | None = None,
+) -> LoadedRun:
     """Loads a finished run's model.
 
     Args:
@@ -83,6 +88,7 @@ def load_run(path: str | Path, device: "str | torch.device" = "cpu", trust: Sequ
         device: the model's device.
         trust: names of other modules or packages whose classes may be instantiated, such as that of an architecture
             outside this repository. Importing them executes their code.
+        checkpoint: the one to load; by default the one that was tested, which is the best if the run kept it.
 
     Raises:
         LoadError: if the folder is not a finished run, comes from a newer version, or contains a file that is damaged
@@ -93,11 +99,12 @@ def load_run(path: str | Path, device: "str | torch.device" = "cpu", trust: Sequ
     run = Run(Path(path))
     config = _config(run)
     vet(config["model"], "model", tuple(trust))
-    file = run.weights_file
+    file = {"best": run.best_file, "last": run.checkpoint_file, None: run.weights_file}[checkpoint]
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
     except FileNotFoundError:
-        raise LoadError(f"{run.folder}: has no checkpoint (checkpoints/last.ckpt)") from None
+        hint = "; only a callback that chooses one by a metric keeps it" if checkpoint == "best" else ""
+        raise LoadError(f"{run.folder}: has no checkpoint (checkpoints/{file.name}){hint}") from None
     except Exception as error:  # a damaged file may raise anything
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise LoadError(f"{file}: cannot be read as a checkpoint of tensors: {reason}") from error

@@ -12,6 +12,7 @@
     <run>/figures/                every figure as PNG; figures.npz: the arrays they were drawn from; explorer.npz:
                                   images for the report's explorer; curves.npz: the loss terms by step
     <run>/metrics.json            written last and atomically: marks a finished run
+    <run>/evaluations/<name>.json   metrics of a finished run that was measured again, and how they were measured
     <run>/error.txt               traceback of a failed run
     <sweep>/multirun.yaml         the swept options, as written by Hydra
     <sweep>/report/               the comparison
@@ -19,6 +20,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -153,11 +155,28 @@ class Run:
             ValueError: if the file is damaged: not an object of finite numbers, or one of `NEEDED` is missing.
         """
         found = json.loads(self.metrics_file.read_bytes())
-        numbers = isinstance(found, dict) and all(
-            isinstance(value, int | float) and math.isfinite(value) for value in found.values()
-        )
-        if not (numbers and found.keys() >= NEEDED):
+        if not (_are_numbers(found) and found.keys() >= NEEDED):
             raise ValueError("not the metrics of a run")
+        return found
+
+    def evaluation_file(self, name: str) -> Path:
+        """Returns the file of an evaluation of the finished run."""
+        return self.folder / "evaluations" / f"{name}.json"
+
+    @cached_property
+    def evaluations(self) -> dict[str, dict[str, float]]:
+        """The metrics of evaluations, by the evaluations' names.
+
+        Files that are damaged are ignored, and so are those of a state from which the run has been trained further.
+        """
+        found = {}
+        for file in sorted(self.evaluation_file("*").parent.glob("*.json")):
+            with suppress(OSError, ValueError):
+                content = json.loads(file.read_bytes())
+                metrics = content.get("metrics") if isinstance(content, dict) else None
+                present = self.finished and content.get("steps") == self.metrics.get("steps")
+                if metrics and present and re.fullmatch(r"[\w.-]+", file.stem) and _are_numbers(metrics):
+                    found[file.stem] = metrics
         return found
 
     @property
@@ -205,3 +224,10 @@ class Run:
     @cached_property
     def _hydra(self) -> Mapping[str, Any]:
         return read_hydra(self.hydra_file)
+
+
+def _are_numbers(found: Any) -> bool:
+    """Returns whether this is a mapping to finite numbers."""
+    return isinstance(found, dict) and all(
+        isinstance(value, int | float) and math.isfinite(value) for value in found.values()
+    )

@@ -1,0 +1,13 @@
+"""Measures finished runs again: with more samples or images, on other data, with the best or the last checkpoint.
+
+`command`
+    the command line `vae-evaluate RUN…`: its options, messages and table.
+`measuring`
+    the function `evaluate`, for use from Python, too.
+`settings`
+    what is measured: the callbacks and the data of a run, or other data.
+"""
+
+from .command import main
+
+__all__ = ["main"]
