@@ -42,6 +42,8 @@ class MLflow(MLFlowLogger):
         flush_secs: float = 5.0,
         run_id: str | None = None,
     ) -> None:
+        if run_id is not None and not _exists(run_id, tracking_uri):
+            run_id = None
         super().__init__(
             experiment_name, run_name or None, tracking_uri, tags, artifact_location=artifact_location, run_id=run_id
         )
@@ -82,3 +84,15 @@ class MLflow(MLFlowLogger):
     def finalize(self, status: str = "success") -> None:
         self.save()
         super().finalize(status)
+
+
+def _exists(run_id: str, tracking_uri: str) -> bool:
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        return MlflowClient(tracking_uri).get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
