@@ -1,10 +1,14 @@
 """MLflow as the logger of many short steps, and of runs that are resumed."""
 
+import os
 import re
+import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
 from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -14,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["MLflow"]
 
 LONGEST = 1000  # metrics that MLflow takes at once
+LOCK = Path(tempfile.gettempdir(), f"vae-lightning-mlflow-{getattr(os, 'getuid', int)()}.lock")
 
 
 class MLflow(MLFlowLogger):
@@ -42,11 +47,17 @@ class MLflow(MLFlowLogger):
         flush_secs: float = 5.0,
         run_id: str | None = None,
     ) -> None:
-        if run_id is not None and not _exists(run_id, tracking_uri):
-            run_id = None
-        super().__init__(
-            experiment_name, run_name or None, tracking_uri, tags, artifact_location=artifact_location, run_id=run_id
-        )
+        with FileLock(LOCK):  # the processes of a sweep would each make the tables of a new database
+            if run_id is not None and not _exists(run_id, tracking_uri):
+                run_id = None
+            super().__init__(
+                experiment_name,
+                run_name or None,
+                tracking_uri,
+                tags,
+                artifact_location=artifact_location,
+                run_id=run_id,
+            )
         self.flush_secs = flush_secs
         self._continues = run_id is not None
         self._reached: dict[str, int] = {}
