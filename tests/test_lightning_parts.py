@@ -1,6 +1,5 @@
 """Lightning's own parts do what they say, one step a call or several, or are refused before data is read."""
 
-import csv
 import json
 import logging
 from pathlib import Path
@@ -8,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
-from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_only
 
 from vae_lightning import compose, load_run, train
 from vae_lightning.building import build
@@ -36,36 +33,6 @@ def callback(name: str, **options: object) -> list[str]:
 def same(one: LoadedRun, other: LoadedRun) -> bool:
     state = other.model.state_dict()
     return all(torch.equal(value, state[name]) for name, value in one.model.state_dict().items())
-
-
-class Refuses(Logger):
-    """A logger whose service is down when the result comes."""
-
-    name = version = "refuses"
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict, step: int | None = None) -> None: ...
-
-    @rank_zero_only
-    def log_hyperparams(self, params: dict) -> None:
-        raise ConnectionError("no connection")
-
-
-def test_nothing_that_a_logger_does_costs_a_result(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    csvs = [
-        "+logger.csv={_target_: pytorch_lightning.loggers.CSVLogger, save_dir: '${run_dir}', name: csv, version: ''}"
-    ]
-    options = [*csvs, "+logger.down._target_=test_lightning_parts.Refuses", "data.validation_size=16"]
-    found = run(tmp_path / "run", *options)
-    assert "Refuses could not record the result: no connection" in caplog.text
-    with (tmp_path / "run" / "csv" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert float(rows[-1]["test/elbo"]) == pytest.approx(found.metrics["test/elbo"])
-    assert [int(row["step"]) for row in rows if row["train/loss"]] == list(range(1, 7))
-    # A result that is there can be resumed, and extended.
-    assert run(tmp_path / "run", *options, "resume=true").metrics == found.metrics
-    assert run(tmp_path / "run", *options, "resume=true", "trainer.max_epochs=3").metrics["epochs"] == 3
 
 
 @BOTH

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import TorchSyncBatchNorm
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.utilities import rank_zero_only
 
 from .callbacks import Checkpoints, Curves, Stopwatch
 from .callbacks.checkpoints import AtomicCheckpointIO
@@ -21,6 +23,8 @@ from .engine.random_state import RandomState
 from .engine.steps import Options, fused, settle
 from .engine.strategies import OneDevice, SeveralDevices
 from .errors import UsageError
+from .loggers.recording import needed_to_make
+from .runs import Run
 from .vae import VAE
 
 __all__ = ["Built", "build"]
@@ -47,6 +51,7 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
     """
     check_calls(config)
     device = _device(config.trainer.accelerator)
+    loggers = _make_loggers(config, steps_taken)
     data = make(config.data)
     if config.data.get("image_shape") is None and hasattr(data, "image_shape"):
         config.data.image_shape = list(data.image_shape)
@@ -74,7 +79,7 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
         config.trainer,
         accelerator=device.type,
         strategy=strategy,
-        logger=[_make_logger(node, steps_taken) for node in config.logger.values()],
+        logger=loggers,
         plugins=plugins,
         use_distributed_sampler=False,  # the data module shards batches itself
         callbacks=callbacks,
@@ -128,7 +133,11 @@ def _device(accelerator: str) -> torch.device:
     raise UsageError(f"trainer.accelerator={accelerator}: there is no GPU here; use trainer=cpu or trainer=default")
 
 
-def _make_logger(node: DictConfig, steps_taken: int) -> Logger:
-    if steps_taken and str(node["_target_"]).endswith(".TensorBoardLogger"):
-        return make(node, purge_step=steps_taken + 1)
-    return make(node)
+def _make_loggers(config: DictConfig, steps_taken: int) -> list[Logger]:
+    first = getattr(rank_zero_only, "rank", 0) == 0
+    if not first or config.trainer.get("fast_dev_run"):  # nothing of which is saved
+        return []
+    run = Run(Path(config.run_dir))
+    nodes = {str(name): node for name, node in config.logger.items()}
+    found = {name: needed_to_make(name, str(node["_target_"]), run, steps_taken) for name, node in nodes.items()}
+    return [make(node, **found[name]) for name, node in nodes.items()]

@@ -16,7 +16,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .building import Built, build
@@ -27,6 +26,7 @@ from .engine.lightning_internals import is_trial
 from .engine.processes import Processes
 from .engine.signals import Interrupted, Interruption
 from .errors import UsageError
+from .loggers.recording import finish, recording
 from .runs import Run, forget_paths, short_names, short_path, write_file, write_json
 from .runs.loading import LoadedRun, load_run
 from .runs.resuming import check_same, steps_taken_at
@@ -108,16 +108,20 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
     with quiet(), Processes(config.trainer) as processes:
         seed_everything(config.seed, verbose=False)
         os.environ.pop("PL_GLOBAL_SEED")  # with it, Lightning would reseed other processes after the model is built
-        built = build(config, steps_taken_at(checkpoint), progress)
+        steps_taken = steps_taken_at(checkpoint)
+        built = build(config, steps_taken, progress)
         trainer = built.trainer
+        loggers = dict(zip(map(str, config.logger), trainer.loggers, strict=False))  # the first process alone has any
         if trainer.is_global_zero:
             run.error_file.unlink(missing_ok=True)
             run.metrics_file.unlink(missing_ok=True)
             _describe(config, run, built)
         else:
             logging.getLogger().setLevel(logging.ERROR)
-        processes.start(trainer, run.folder)
-        metrics = _fit_and_test(built, run, checkpoint)
+        recorded = {key: value for key, value in _resolved(config).items() if key not in ("run_dir", "resume")}
+        with recording(loggers, run, recorded, steps_taken):
+            processes.start(trainer, run.folder)
+            metrics = _fit_and_test(built, run, checkpoint)
     if not trainer.is_global_zero or is_trial(trainer):
         return Outcome(metrics, built.model)
     stopwatch = built.stopwatch
@@ -131,7 +135,7 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
         "images_per_second": round(stopwatch.images / stopwatch.seconds, 1),
     }
     write_json(run.metrics_file, metrics)
-    _report_to_loggers(trainer, _hyperparameters(config, swept), metrics)
+    finish(loggers, _hyperparameters(config, swept), metrics, trainer.global_step)
     for stage, title in [("val", "validated"), ("test", "tested")]:
         if f"{stage}/elbo" in metrics:
             terms = (metrics[f"{stage}/{name}"] for name in ("elbo", "distortion", "rate"))
@@ -180,23 +184,6 @@ def _take_best(model: VAE, trainer: Trainer, run: Run) -> dict[str, float]:
     return {}
 
 
-def _report_to_loggers(trainer: Trainer, hyperparameters: dict[str, Any], metrics: dict[str, Any]) -> None:
-    """Reports the results to every logger; errors in a logger do not affect the run."""
-    outcome = {name: value for name, value in metrics.items() if name not in hyperparameters}
-    for logger in trainer.loggers:
-        try:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(hyperparameters, outcome)
-            else:
-                logger.log_hyperparams(hyperparameters)
-                logger.log_metrics(outcome, trainer.global_step)
-            logger.save()
-            logger.finalize("success")
-        except Exception as error:  # loggers are third-party code and may need a network
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            log.warning("%s could not record the result: %s", type(logger).__name__, reason)
-
-
 def _describe(config: DictConfig, run: Run, built: Built) -> None:
     """Logs the setup of the run and saves it in the run's folder."""
     model, _, trainer, _ = built
@@ -204,8 +191,7 @@ def _describe(config: DictConfig, run: Run, built: Built) -> None:
     hardware = (
         torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     )
-    resolved = OmegaConf.to_yaml(OmegaConf.merge(config, {"run_dir": "."}), resolve=True)
-    write_file(run.config_file, resolved.encode())
+    write_file(run.config_file, OmegaConf.to_yaml(_resolved(config)).encode())
     forget_paths(run.hydra_file)
     packages = ["torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "vae-lightning"]
     environment = {
@@ -240,11 +226,18 @@ def _describe(config: DictConfig, run: Run, built: Built) -> None:
     log.info("device     %s, precision %s, seed %d", devices, trainer.precision, config.seed)
 
 
+def _resolved(config: DictConfig) -> dict[str, Any]:
+    """The configuration without interpolations and the place of the run's folder."""
+    return OmegaConf.to_container(OmegaConf.merge(config, {"run_dir": "."}), resolve=True)  # type: ignore[return-value]
+
+
 def _hyperparameters(config: DictConfig, swept: Sequence[str]) -> dict[str, Any]:
     """The hyperparameters for loggers: the swept options, or for a single run the most important ones."""
     keys = list(swept) or ["data", "model", "model/objective", "model.latent_dim", "seed"]
     names, choices = short_names(keys), config.choices
-    return {names[key]: choices[key] if key in choices else OmegaConf.select(config, key) for key in keys}
+    found = {key: choices[key] if key in choices else OmegaConf.select(config, key) for key in keys}
+    # Hydra notes no choice of a group of which several can be chosen.
+    return {names[key]: " ".join(value) if isinstance(value, DictConfig) else value for key, value in found.items()}
 
 
 def _modules(config: DictConfig) -> list[str]:
@@ -287,10 +280,12 @@ def above_bars(shown: bool) -> AbstractContextManager[None]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """A context that silences library warnings that users cannot act on."""
-    names = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric", "tensorboard")
-    levels = {name: logging.getLogger(name).level for name in names}
-    for name in names:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    names = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric", "tensorboard", "alembic")
+    found = {logging.getLogger(name): logging.WARNING for name in names}
+    found[logging.getLogger("pytorch_lightning.loggers.mlflow")] = logging.ERROR  # it warns that it makes an experiment
+    levels = {logger: logger.level for logger in found}
+    for logger, level in found.items():
+        logger.setLevel(level)
     try:
         with warnings.catch_warnings():
             for text in [
@@ -307,5 +302,5 @@ def quiet() -> Iterator[None]:
                 warnings.filterwarnings("ignore", text)
             yield
     finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from ..data.batch import Batch
+from ..loggers.recording import add_picture, forgiven
 from ..runs import Run
 from ..vae import VAE
 
@@ -26,6 +27,7 @@ __all__ = [
     "batches_done",
     "drawing",
     "grey_values",
+    "log_picture",
     "model_of",
     "on_device",
     "run_of",
@@ -49,15 +51,21 @@ def drawing(model: LightningModule) -> Iterator[None]:
 
 
 def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
-    """Renders a figure once, and saves it in `figures/` and TensorBoard."""
+    """Renders a figure once, saves it in `figures/`, and adds it to the loggers."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     picture = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1)
     folder = run_of(trainer).figures
     folder.mkdir(parents=True, exist_ok=True)
     to_pil_image(picture).save(folder / f"{name.replace(' ', '_')}.png")
-    for logger in tensorboards(trainer):
-        logger.experiment.add_image(name, picture, trainer.global_step)
+    log_picture(trainer, name, picture)
+
+
+def log_picture(trainer: Trainer, name: str, picture: Tensor) -> None:
+    """Adds a picture `(C, H, W)`, uint8, to every logger that takes pictures."""
+    for logger in trainer.loggers:
+        with forgiven(logger, name):
+            add_picture(logger, name, picture, trainer.global_step)
 
 
 def on_device(model: LightningModule, images: Tensor, labels: Tensor | None) -> Batch:

@@ -6,7 +6,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from .. import plots
-from .drawing import batches_done, drawing, model_of, run_of, save_figure, tensorboards
+from .drawing import batches_done, drawing, log_picture, model_of, run_of, save_figure
 
 __all__ = ["SampleGrids"]
 
@@ -39,8 +39,7 @@ class SampleGrids(Callback):
         file = run_of(trainer).grid_file(trainer.global_step)
         file.parent.mkdir(parents=True, exist_ok=True)
         to_pil_image(grid).save(file)
-        for logger in tensorboards(trainer):
-            logger.experiment.add_image("samples during training", grid, trainer.global_step)
+        log_picture(trainer, "samples during training", grid)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         files = run_of(trainer).grids()

@@ -40,7 +40,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
     try:
         with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
             composed = compose_with_hydra("train", overrides=[*overrides, *search], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError for GROUP=null
         raise UsageError(explain(error, overrides)) from error
     choices = of_groups(composed.hydra.runtime.choices)
     return without_hydra(composed, choices)

@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -31,6 +32,8 @@ EXTRAS = {
 
 # Errors that libraries identify only by their wording. A test provokes each and fails if the wording changes.
 HYDRA_NODE = re.compile(r"full_key: (.+)")
+HYDRA_FOLDER = re.compile(r"path=file://(.+)")
+HYDRA_NO_CHOICE = "Config group override must be a string or a list"
 TORCH_WORKER_DIED = re.compile(r"DataLoader worker \(pid\(?s?\)? (\d+)")
 TORCH_CPU_MEMORY = re.compile(r"can't allocate memory")
 
@@ -68,6 +71,10 @@ def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str
         for override in overrides:
             if override.is_sweep_override() and str(override.input_line) in str(error):
                 return f"{override.input_line}: several values are a sweep, which needs --multirun; a list is [1,2]"
+    if isinstance(error, ValueError) and str(error).startswith(HYDRA_NO_CHOICE):
+        given = [override for override in overrides if isinstance(override.value(), int | float | None)]
+        refused = [override for override in given if str(error).endswith(type(override.value()).__name__)]
+        return f"{refused[0].input_line if refused else error}: must be a choice, or a list such as [tensorboard,csv]"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -196,7 +203,10 @@ def _value(override: Override) -> str:
 
 def _unknown_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
-    options = sorted(option for option in error.options or [] if not option.startswith("_"))
+    # Hydra names no alternatives for a group of which several can be chosen.
+    folders = [Path(folder, group) for folder in HYDRA_FOLDER.findall(str(error))]
+    found = error.options or {file.stem for folder in folders for file in folder.glob("*.yaml")}
+    options = sorted(option for option in found if not option.startswith("_"))
     if choice in EXTRAS and group.startswith("hydra/"):
         return f"{group}={choice}: is not installed; pip install vae-lightning[{EXTRAS[choice]}]"
     if not group:

@@ -70,6 +70,7 @@ def register() -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("file_name", lambda path: Path(path).expanduser().resolve().stem, replace=True)
+    OmegaConf.register_new_resolver("folder_name", lambda path: Path(path).expanduser().resolve().name, replace=True)
     OmegaConf.register_new_resolver("share_of_cores", _share_of_cores, replace=True)
     # Cached: like Hydra's `now`, the same for all jobs of a sweep, but different for sweeps of the same second.
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)

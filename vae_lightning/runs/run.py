@@ -6,7 +6,8 @@
     <run>/config.yaml             the configuration of the run, resolved; `choices` has the choice of each group
     <run>/environment.json        versions, hardware, command line, start time
     <run>/train.log
-    <run>/tensorboard/            events
+    <run>/tensorboard/, csv/, wandb/     what loggers record; loggers.json: names of the records that a resumed run
+                                  continues in MLflow and Weights & Biases
     <run>/checkpoints/last.ckpt   checkpoint for resuming the run
     <run>/checkpoints/best.ckpt   chosen by a ModelCheckpoint, if there is one; the weights that are tested and loaded
     <run>/figures/                every figure as PNG; figures.npz: the arrays they were drawn from; explorer.npz:
@@ -66,6 +67,10 @@ class Run:
     @property
     def error_file(self) -> Path:
         return self.folder / "error.txt"
+
+    @property
+    def loggers_file(self) -> Path:
+        return self.folder / "loggers.json"
 
     @property
     def hydra_file(self) -> Path:
