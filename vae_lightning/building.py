@@ -18,7 +18,8 @@ from .config import check_calls, make
 from .data.datamodule import ImageDataModule
 from .engine.batch_norm import SharedBatchNorms
 from .engine.random_state import RandomState
-from .engine.steps import Options, fused, settle
+from .engine.schedules import planned
+from .engine.steps import Options, follows, fused, settle, take_trial_step
 from .engine.strategies import OneDevice, SeveralDevices
 from .errors import UsageError
 from .vae import VAE
@@ -49,12 +50,6 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
     device = _device(config.trainer.accelerator)
     data = make(config.data)
     model = make(config.model)
-    if not config.trainer.get("gradient_clip_val"):  # Lightning refuses to clip before a fused step
-        model.make_optimizer = fused(model.make_optimizer)
-    try:
-        optimizers = model.configure_optimizers()  # only a check; training makes them again
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"model.optimizer: {error}") from error
     stopwatch = Stopwatch()
     callbacks = [stopwatch, Curves(), RandomState(), *make(config.callbacks).values()]
     # Checkpoints come last, so that they include what other callbacks decide at the end of an epoch.
@@ -79,8 +74,34 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
             config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress)
         ),
     )
-    _settle(options, strategy, model, data, trainer, optimizers)
+    if not trainer.gradient_clip_val:  # Lightning refuses to clip before a fused step
+        model.make_optimizer = fused(model.make_optimizer, device)
+    if model.lr_scheduler:
+        if "scheduler" not in model.lr_scheduler:
+            raise UsageError("model.lr_scheduler also needs scheduler; schedule=cosine and others of the group set it")
+        scheduler = planned(model.lr_scheduler["scheduler"], trainer)
+        model.lr_scheduler = {**model.lr_scheduler, "scheduler": scheduler}
+    schedules = _check_optimizers(model)
+    _settle(options, strategy, model, data, trainer, schedules)
     return Built(model, data, trainer, stopwatch)
+
+
+def _check_optimizers(model: VAE) -> list[dict[str, Any]]:
+    """Tries the optimizers and schedules, which training makes again, and returns the schedules."""
+    own = [player.optimizer for player in model.objective.players().values()]
+    node = "model.optimizer"
+    try:
+        for make_optimizer in filter(None, [model.make_optimizer, *own]):
+            node = "model.optimizer"
+            optimizer = take_trial_step(make_optimizer)
+            if model.lr_scheduler:
+                node = "model.lr_scheduler"
+                model.lr_scheduler["scheduler"](optimizer)
+        node = "model.optimizer"
+        optimizers = model.configure_optimizers()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UsageError(f"{node}: {error}") from error
+    return [optimizer["lr_scheduler"] for optimizer in optimizers if isinstance(optimizer, dict)]
 
 
 def _settle(
@@ -89,7 +110,7 @@ def _settle(
     model: VAE,
     data: ImageDataModule,
     trainer: Trainer,
-    optimizers: list[Any],
+    schedules: list[dict[str, Any]],
 ) -> None:
     """Sets the number of steps per call of Lightning's loop, and rejects options that several optimizers exclude."""
     if len(model.minimised) > 1:
@@ -100,11 +121,12 @@ def _settle(
             )
         if trainer.accumulate_grad_batches != 1:
             raise UsageError(f"trainer.accumulate_grad_batches: must be 1, because {terms} have separate optimizers")
+        if reason := next(filter(None, map(follows, schedules)), ""):
+            raise UsageError(f"model.lr_scheduler.{reason}: is not possible, because {terms} have separate optimizers")
     if isinstance(strategy, SeveralDevices):
         if options.compile:
             raise UsageError("engine.compile=true: needs a single device; use trainer=default or engine.compile=false")
         return
-    schedules = [optimizer["lr_scheduler"] for optimizer in optimizers if isinstance(optimizer, dict)]
     strategy.options, reason = settle(options, trainer, schedules)
     if hasattr(data, "batches_per_call"):
         data.batches_per_call = strategy.options.steps_per_call

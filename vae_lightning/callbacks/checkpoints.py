@@ -1,6 +1,7 @@
 """Checkpoints from which a run resumes as if it had not been interrupted."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from ..engine.lightning_internals import is_trial
 from ..engine.signals import Interruption
@@ -35,6 +37,7 @@ class Checkpoints(Checkpoint):
         self.every_n_batches = every_n_batches
         self.interruption: Interruption | None = None
         self._saved: list[float] = []
+        self._written: list[float] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.interruption:
@@ -44,26 +47,30 @@ class Checkpoints(Checkpoint):
         due = self.every_n_batches and batches_done(trainer, batch_idx) % self.every_n_batches == 0
         number = self.interruption.requested() if self.interruption else 0
         if due or number:
-            self._save(trainer, pl_module)
+            self._save(trainer)
         if number and self.interruption:
             self.interruption.stop(number)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer, pl_module)
+        self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Weight averaging changes the weights after the last epoch; the tested weights must be the saved ones.
-        if self._saved != _fingerprint(pl_module):
-            self._save(trainer, pl_module)
+        # Weight averaging changes the weights after the last epoch; the tested weights must be the saved ones. A moving
+        # average has been saved already, with the current weights, which a run that is extended needs.
+        if self._saved != _fingerprint(pl_module.state_dict()):
+            self._save(trainer)
 
-    def _save(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._written = _fingerprint(checkpoint["state_dict"])
+
+    def _save(self, trainer: Trainer) -> None:
         if not is_trial(trainer):
             trainer.save_checkpoint(run_of(trainer).checkpoint_file, weights_only=False)
-            self._saved = _fingerprint(module)
+            self._saved = self._written
 
 
-def _fingerprint(module: LightningModule) -> list[float]:
-    return [tensor.double().sum().item() for tensor in module.state_dict().values()]
+def _fingerprint(state: Mapping[str, Tensor]) -> list[float]:
+    return [tensor.double().sum().item() for tensor in state.values()]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
