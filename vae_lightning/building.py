@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import TorchSyncBatchNorm
@@ -18,8 +18,8 @@ from .config import check_calls, make
 from .data.datamodule import ImageDataModule
 from .engine.batch_norm import SharedBatchNorms
 from .engine.random_state import RandomState
-from .engine.schedules import planned
-from .engine.steps import Options, follows, fused, settle, take_trial_step
+from .engine.schedules import left_to_callback, planned
+from .engine.steps import Options, fused, settle, spaced, take_trial_step
 from .engine.strategies import OneDevice, SeveralDevices
 from .errors import UsageError
 from .vae import VAE
@@ -50,8 +50,16 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
     device = _device(config.trainer.accelerator)
     data = make(config.data)
     model = make(config.model)
+    followers: list[Callback] = []
+    if model.lr_scheduler:
+        if "scheduler" not in model.lr_scheduler:
+            raise UsageError("model.lr_scheduler also needs scheduler; schedule=cosine and others of the group set it")
+        try:
+            model.lr_scheduler, followers = left_to_callback(model.lr_scheduler)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     stopwatch = Stopwatch()
-    callbacks = [stopwatch, Curves(), RandomState(), *make(config.callbacks).values()]
+    callbacks = [stopwatch, Curves(), RandomState(), *followers, *make(config.callbacks).values()]
     # Checkpoints come last, so that they include what other callbacks decide at the end of an epoch.
     callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))
     options = Options(**config.engine)
@@ -77,10 +85,7 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
     if not trainer.gradient_clip_val:  # Lightning refuses to clip before a fused step
         model.make_optimizer = fused(model.make_optimizer, device)
     if model.lr_scheduler:
-        if "scheduler" not in model.lr_scheduler:
-            raise UsageError("model.lr_scheduler also needs scheduler; schedule=cosine and others of the group set it")
-        scheduler = planned(model.lr_scheduler["scheduler"], trainer)
-        model.lr_scheduler = {**model.lr_scheduler, "scheduler": scheduler}
+        model.lr_scheduler = {**model.lr_scheduler, "scheduler": planned(model.lr_scheduler["scheduler"], trainer)}
     schedules = _check_optimizers(model)
     _settle(options, strategy, model, data, trainer, schedules)
     return Built(model, data, trainer, stopwatch)
@@ -121,7 +126,7 @@ def _settle(
             )
         if trainer.accumulate_grad_batches != 1:
             raise UsageError(f"trainer.accumulate_grad_batches: must be 1, because {terms} have separate optimizers")
-        if reason := next(filter(None, map(follows, schedules)), ""):
+        if reason := next(filter(None, map(spaced, schedules)), ""):
             raise UsageError(f"model.lr_scheduler.{reason}: is not possible, because {terms} have separate optimizers")
     if isinstance(strategy, SeveralDevices):
         if options.compile:

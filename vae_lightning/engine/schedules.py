@@ -2,14 +2,15 @@
 
 import inspect
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
 
-__all__ = ["OneCycle", "WarmupCosine", "planned", "planned_steps"]
+__all__ = ["FollowsMetric", "OneCycle", "WarmupCosine", "left_to_callback", "planned", "planned_steps"]
 
 BEFORE_DATA = 1000  # stands for the number of steps while a schedule is only checked
 
@@ -89,6 +90,48 @@ class OneCycle(OneCycleLR):
         """Restores the position in the cycle, but not its length, which an extended run changes."""
         position = {name: state_dict[name] for name in ("last_epoch", "_step_count", "_last_lr")}
         super().load_state_dict(self.state_dict() | position)
+
+
+class FollowsMetric(Callback):
+    """Steps a schedule by a metric, such as PyTorch's `ReduceLROnPlateau`, at the end of an epoch.
+
+    Lightning steps it after the epoch's checkpoint, which therefore lacks the step, and in manual optimization not at
+    all.
+
+    Args:
+        monitor: the metric.
+        frequency: every how many epochs.
+    """
+
+    every_n_batches = 0
+
+    def __init__(self, monitor: str, frequency: int = 1) -> None:
+        self.monitor = monitor
+        self.frequency = frequency
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if (trainer.current_epoch + 1) % self.frequency:
+            return
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(trainer.callback_metrics)
+            raise ValueError(f"model.lr_scheduler.monitor={self.monitor}: is not measured; the metrics are {known}")
+        for schedule in trainer.lr_scheduler_configs:
+            schedule.scheduler.step(trainer.callback_metrics[self.monitor])  # type: ignore[arg-type]
+
+
+def left_to_callback(schedule: Mapping[str, Any]) -> tuple[dict[str, Any], list[Callback]]:
+    """Returns a schedule's configuration for Lightning and, if it follows a metric, the callback that steps it.
+
+    Raises:
+        ValueError: for a schedule that is to follow a metric after every n-th step.
+    """
+    found = {name: value for name, value in schedule.items() if name not in ("monitor", "strict", "reduce_on_plateau")}
+    if schedule.get("monitor") is None:
+        return found, []
+    if schedule.get("interval", "epoch") != "epoch":
+        raise ValueError(f"model.lr_scheduler.interval={schedule['interval']}: must be epoch to follow a metric")
+    follower = FollowsMetric(schedule["monitor"], schedule.get("frequency") or 1)
+    return {**found, "interval": "epoch", "frequency": sys.maxsize, "reduce_on_plateau": False}, [follower]
 
 
 def planned(make_scheduler: Callable[..., Any], trainer: Trainer) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, ModelSummary, ProgressB
 
 from .lightning_internals import steps_between_checkpoints
 
-__all__ = ["Options", "follows", "fused", "settle", "take_trial_step"]
+__all__ = ["Options", "fused", "settle", "spaced", "take_trial_step"]
 
 # Hooks overridden by callbacks that count steps or change how they are taken.
 STEP_HOOKS = (
@@ -84,7 +84,7 @@ def _wants_single_steps(trainer: Trainer, schedules: list[Any]) -> str:
         limit != 1.0 and type(limit) is float for limit in (trainer.limit_train_batches, trainer.val_check_interval)
     ):
         return "a fraction of an epoch"
-    if any(reason := follows(schedule) for schedule in schedules):
+    if any(reason := spaced(schedule) for schedule in schedules):
         return f"model.lr_scheduler.{reason}"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         known = hasattr(callback, "every_n_batches") or isinstance(
@@ -95,10 +95,8 @@ def _wants_single_steps(trainer: Trainer, schedules: list[Any]) -> str:
     return ""
 
 
-def follows(schedule: dict[str, Any]) -> str:
-    """The option for which a schedule is not simply stepped after each step or epoch; empty if there is none."""
-    if schedule.get("monitor") is not None:
-        return f"monitor={schedule['monitor']}"
+def spaced(schedule: dict[str, Any]) -> str:
+    """Returns the option by which a schedule skips steps; empty if it does not."""
     every = schedule.get("frequency", 1)
     return f"frequency={every}" if schedule.get("interval", "epoch") == "step" and every != 1 else ""
 
