@@ -27,9 +27,12 @@ CHOICES = sorted(
 )
 
 
+VALIDATED = {("schedule", "plateau"), ("callbacks", "best"), ("callbacks", "early_stopping")}
+
+
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda part: part)
 def test_every_choice_composes_and_makes_what_it_names(group: str, choice: str, tmp_path: Path) -> None:
-    config = compose(f"{group}={choice}")
+    config = compose(f"{group}={choice}", *(["data.validation_size=9"] if (group, choice) in VALIDATED else []))
     config.run_dir = str(tmp_path)
     check(config)
     check_calls(config)
@@ -141,6 +144,12 @@ def test_a_group_of_ones_own_given_as_a_value(tmp_path: Path) -> None:
         check(compose("+model/encoder/stem=wide", "model.encoder.stem=wide", config_dir=tmp_path))
 
 
+def test_a_group_may_be_given_a_list(tmp_path: Path) -> None:
+    config = compose("callbacks=[default, best, ema]", "data.validation_size=9")
+    assert {*config.callbacks} == {*compose().callbacks, "best", "averaging"}
+    assert config.choices["callbacks"] == "default,best,ema"
+
+
 MONITORS = [
     ("callbacks.stop", "{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/elbo}"),
     ("callbacks.best", "{_target_: pytorch_lightning.callbacks.ModelCheckpoint, monitor: val/loss}"),
@@ -183,6 +192,11 @@ MISTAKES = [
     (["+seed=2"], "Could not append to config"),
     (["latent dim"], "'latent dim': cannot be read; options are given as KEY=VALUE"),
     (["seed=abc"], "seed: Value 'abc' of type 'str' could not be converted to Integer"),
+    (
+        ["schedule.warmup=0.1"],
+        "schedule: is a group; choose with schedule=CHOICE, and set the options of the choice in mo",
+    ),
+    (["callbacks=[default,bst]"], "callbacks=bst: no such choice; vae-train --help lists them"),
     (["model=con"], "model=con: no such choice. Did you mean model=conv?\nmodel can be conv, mlp"),
     (["experiment=foo"], "experiment=foo: no such choice.\nexperiment can be as_printed, latent_"),
     (["model/objective=elb"], "Did you mean model/objective=elbo?"),

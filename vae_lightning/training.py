@@ -167,9 +167,10 @@ def _fit_and_test(built: Built, run: Run, checkpoint: Path | None) -> dict[str, 
 
 def _tell_of_stopping(trainer: Trainer) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, EarlyStopping) and (reason := callback.stopping_reason_message):
-            if callback.stopped_epoch + 1 >= trainer.current_epoch:  # not before a run was extended
-                reason = reason.removesuffix(" Signaling Trainer to stop.")
+        # Its state may also come from before the run was extended.
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch + 1 >= trainer.current_epoch:
+            reason = (callback.stopping_reason_message or "").removesuffix(" Signaling Trainer to stop.")
+            if reason:
                 log.info("stopped    after epoch %d of %s: %s", trainer.current_epoch, trainer.max_epochs, reason)
 
 
@@ -313,6 +314,7 @@ def _quiet() -> Iterator[None]:
                 ".*Checkpoint directory .* exists and is not empty.*",
                 ".*will save all extracted features in buffer.*",
                 ".*Grad strides do not match bucket view strides.*",
+                ".*lr scheduler dict contains the key.s. .'reduce_on_plateau'.*",
                 ".*sync_dist=True.*when logging on epoch level.*",
             ]:
                 warnings.filterwarnings("ignore", text)

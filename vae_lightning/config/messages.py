@@ -151,7 +151,9 @@ def _unknown_key(option: str, node: object, overrides: Iterable[Override]) -> st
     if not isinstance(node, DictConfig):
         return unknown_option(option, [])
     if option in FILLS:
-        return f"{option}: is a group; choose with {option}=CHOICE, and set the options of the choice in {FILLS[option]}"
+        return (
+            f"{option}: is a group; choose with {option}=CHOICE, and set the options of the choice in {FILLS[option]}"
+        )
     parent, _, key = option.rpartition(".")
     known = [str(name) for name in node]
     # An obvious misspelling is reported at once; anything else needs the class to be imported.

@@ -102,7 +102,7 @@ def spaced(schedule: dict[str, Any]) -> str:
 
 
 def fused(make_optimizer: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """Returns an optimizer factory with `fused=True` if the class supports it on the device and the user has not chosen."""
+    """Returns an optimizer factory with `fused=True` if the class can do it on this device and the user has not chosen."""
     if (
         not isinstance(make_optimizer, partial)
         or {"fused", "foreach", "differentiable"} & make_optimizer.keywords.keys()
@@ -122,7 +122,7 @@ def take_trial_step(make_optimizer: Callable[..., Any], device: torch.device | N
 
     Raises:
         ValueError: if the optimizer's step needs a closure, as that of LBFGS does.
-        RuntimeError, TypeError, ValueError: if the optimizer refuses its options or dense gradients, as SparseAdam does.
+        RuntimeError, TypeError, ValueError: if it refuses its options, or dense gradients, as SparseAdam does.
     """
     matrix = torch.nn.Parameter(torch.zeros(2, 2, device=device))
     matrix.grad = torch.zeros_like(matrix)
@@ -130,6 +130,8 @@ def take_trial_step(make_optimizer: Callable[..., Any], device: torch.device | N
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         name = type(optimizer).__name__
-        raise ValueError(f"{name} evaluates the loss several times per step, each time with other noise; choose another")
+        raise ValueError(
+            f"{name} evaluates the loss several times per step, each time with other noise; choose another"
+        )
     optimizer.step()
     return optimizer

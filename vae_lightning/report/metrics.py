@@ -118,7 +118,11 @@ METRICS = {
     "epochs": Metric("epochs", 0, 0, "", "Epochs trained."),
     "steps": Metric("steps", 0, 0, "", "Optimizer steps taken."),
     "best_step": Metric(
-        "best step", 0, 0, "", "Step of the best checkpoint, if one was chosen: val and test metrics are of its weights."
+        "best step",
+        0,
+        0,
+        "",
+        "Step of the best checkpoint, if one was chosen: val and test metrics are of its weights.",
     ),
 }
 
