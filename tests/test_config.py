@@ -34,6 +34,7 @@ NEEDED = {
     "arrays": ["data.source.path={}/a.npy"],
     "torchvision": ["data.source.dataset=Flowers102"],
     "huggingface": ["data.source.name=uoft-cs/cifar10"],
+    **{choice: ["data.validation_size=9"] for choice in ("plateau", "best", "early_stopping")},
 }
 
 
@@ -156,6 +157,12 @@ def test_a_group_of_ones_own_given_as_a_value(tmp_path: Path) -> None:
         check(compose("+model/encoder/stem=wide", "model.encoder.stem=wide", config_dir=tmp_path))
 
 
+def test_a_group_may_be_given_a_list(tmp_path: Path) -> None:
+    config = compose("callbacks=[default, best, ema]", "data.validation_size=9")
+    assert {*config.callbacks} == {*compose().callbacks, "best", "averaging"}
+    assert config.choices["callbacks"] == "default,best,ema"
+
+
 MONITORS = [
     ("callbacks.stop", "{_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/elbo}"),
     ("callbacks.best", "{_target_: pytorch_lightning.callbacks.ModelCheckpoint, monitor: val/loss}"),
@@ -198,6 +205,11 @@ MISTAKES = [
     (["+seed=2"], "Could not append to config"),
     (["latent dim"], "'latent dim': cannot be read; options are given as KEY=VALUE"),
     (["seed=abc"], "seed: Value 'abc' of type 'str' could not be converted to Integer"),
+    (
+        ["schedule.warmup=0.1"],
+        "schedule: is a group; choose with schedule=CHOICE, and set the options of the choice in mo",
+    ),
+    (["callbacks=[default,bst]"], "callbacks=bst: no such choice; vae-train --help lists them"),
     (["model=con"], "model=con: no such choice. Did you mean model=conv?\nmodel can be conv, mlp"),
     (["experiment=foo"], "experiment=foo: no such choice.\nexperiment can be as_printed, latent_"),
     (["model/objective=elb"], "Did you mean model/objective=elbo?"),

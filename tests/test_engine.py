@@ -32,6 +32,7 @@ from vae_lightning.engine.lightning_internals import (
     do_not_count,
     is_trial,
     steps_between_checkpoints,
+    validates_next,
 )
 from vae_lightning.engine.noise import NoiseError, WholeBatchNoise
 from vae_lightning.engine.shards import Shard, sharded
@@ -127,8 +128,8 @@ STEPWISE = {"interval": "step", "frequency": 1}
         ([StochasticWeightAveraging(0.1)], {}, [], 1),
         ([WatchesSteps()], {}, [], 1),
         ([], {}, [STEPWISE], 50),
-        ([], {}, [{"interval": "epoch"}], 1),
-        ([], {}, [{**STEPWISE, "monitor": "val/elbo"}], 1),
+        ([], {}, [{"interval": "epoch"}], 50),
+        ([], {}, [{**STEPWISE, "frequency": 2}], 1),
     ],
     ids=lambda value: ",".join(type(part).__name__ for part in value) if isinstance(value, list) else str(value),
 )
@@ -145,10 +146,11 @@ def test_steps_per_call(callbacks: list[Callback], options: dict, schedules: lis
 
 def test_fused_optimizers() -> None:
     parameters = [nn.Parameter(torch.ones(2))]
-    adam = fused(partial(torch.optim.Adam, lr=0.1))(parameters)
+    cpu = torch.device("cpu")
+    adam = fused(partial(torch.optim.Adam, lr=0.1), cpu)(parameters)
     assert adam.defaults["fused"]
-    assert not fused(partial(torch.optim.Adam, lr=0.1, foreach=True))(parameters).defaults["fused"]
-    assert fused(partial(torch.optim.RMSprop, lr=0.1))(parameters).defaults["lr"] == 0.1
+    assert not fused(partial(torch.optim.Adam, lr=0.1, foreach=True), cpu)(parameters).defaults["fused"]
+    assert fused(partial(torch.optim.RMSprop, lr=0.1), cpu)(parameters).defaults["lr"] == 0.1
 
 
 class Two(LightningModule):
@@ -159,6 +161,7 @@ class Two(LightningModule):
         self.automatic_optimization = False
         self.layer = nn.Linear(2, 1)
         self.seen: list[int] = []
+        self.validated_next: list[bool] = []
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         one, other = self.optimizers()
@@ -170,12 +173,15 @@ class Two(LightningModule):
         one.step()
         other.step()
         self.seen.append((self.global_step, calls_done(self.trainer)))
+        self.validated_next.append(validates_next(self.trainer))
         if batch_idx == 1:  # as if this call had replayed three recorded steps
             count_steps(self.trainer, 3)
             count_calls(self.trainer, 4)
 
     def on_train_epoch_end(self) -> None:
         self.log("epoch_end", 1.0)
+
+    def validation_step(self, batch: Tensor) -> None: ...
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         return [torch.optim.SGD([parameter], lr=0.1) for parameter in self.parameters()]
@@ -193,9 +199,10 @@ def test_what_is_private_of_lightning(tmp_path: Path) -> None:
     model, logger = Two(), Logger(tmp_path)
     trainer = Trainer(
         accelerator="cpu", logger=logger, max_epochs=1, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
+        enable_model_summary=False, val_check_interval=2, num_sanity_val_steps=0,
     )  # fmt: skip
-    trainer.fit(model, DataLoader(torch.ones(3, 2)))
+    trainer.fit(model, DataLoader(torch.ones(3, 2)), DataLoader(torch.ones(1, 2)))
+    assert model.validated_next == [False, True, False]
     assert model.seen == [(1, 0), (2, 1), (6, 2)]
     assert trainer.global_step == 6
     assert logger.steps == [5]  # counted from 0: three calls, of which one stood for four steps

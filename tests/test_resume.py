@@ -29,6 +29,9 @@ SETTINGS = ["data.source.train_size=90", "data.batch_size=12", "trainer.log_ever
 SETTINGS += ["callbacks.losses.every_n_batches=4", "callbacks.grids.every_n_batches=4", *UNMEASURED]
 
 
+LOWERS = ["model.lr_scheduler.scheduler.patience=0", "model.lr_scheduler.scheduler.mode=min"]
+
+
 class StopAfter(Callback):
     """As a signal does, which arrives while a step is being taken."""
 
@@ -122,6 +125,11 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
         ["data.validation_size=20", "trainer.precision=bf16-mixed"],
         ["model/objective=annealed", "model.objective.steps=12", "model/prior=vamp", "model.prior.components=3"],
         ["data.binarize=dynamic", "model/likelihood=gaussian", "model/objective=mmd"],
+        ["schedule=warmup_cosine", "engine.steps_per_call=4", "trainer.precision=bf16-mixed"],
+        ["schedule=one_cycle", "trainer.accumulate_grad_batches=3"],
+        ["schedule=step", "model.lr_scheduler.scheduler.step_size=1", "engine.steps_per_call=4"],
+        ["schedule=plateau", *LOWERS, "data.validation_size=4", "trainer.max_epochs=4"],
+        ["callbacks=[default,ema]", "trainer.gradient_clip_val=0.5"],
     ],
     ids=" ".join,
 )
@@ -132,6 +140,28 @@ def test_with_anything(tmp_path: Path, options: list[str]) -> None:
     found = train(tmp_path / "parts", *options)
     assert expected is not None
     assert found is not None
+    assert [name for name in expected if not same(expected[name], found[name])] == []
+
+
+@pytest.mark.parametrize("stop", [4, 8, 16])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["callbacks=[default,early_stopping]", "callbacks.stopping.mode=min", "callbacks.stopping.patience=1"],
+        ["callbacks=[default,ema]"],
+        ["callbacks=[default,best]", "callbacks.best.mode=min", "trainer.val_check_interval=4"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_nothing_that_follows_a_step_is_left_out(tmp_path: Path, options: list[str], stop: int) -> None:
+    """Stopped in the step before a validation, in the last one of an epoch, and in that of the training."""
+    options = [*options, "data.validation_size=4", f"trainer.max_epochs={4 if 'early' in options[0] else 2}"]
+    expected = train(tmp_path / "whole", *options)
+    assert train(tmp_path / "parts", *options, stop_after=stop) is None
+    found = train(tmp_path / "parts", *options)
+    assert expected is not None
+    assert found is not None
+    assert expected["steps"] == 16
     assert [name for name in expected if not same(expected[name], found[name])] == []
 
 

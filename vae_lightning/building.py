@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import TorchSyncBatchNorm
@@ -20,7 +20,8 @@ from .config import check_calls, make
 from .data.datamodule import ImageDataModule
 from .engine.batch_norm import SharedBatchNorms
 from .engine.random_state import RandomState
-from .engine.steps import Options, fused, settle
+from .engine.schedules import left_to_callback, planned
+from .engine.steps import Options, fused, settle, spaced, take_trial_step
 from .engine.strategies import OneDevice, SeveralDevices
 from .errors import UsageError
 from .loggers.recording import needed_to_make
@@ -56,14 +57,16 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
     if config.data.get("image_shape") is None and hasattr(data, "image_shape"):
         config.data.image_shape = list(data.image_shape)
     model = make(config.model)
-    if not config.trainer.get("gradient_clip_val"):  # Lightning refuses to clip before a fused step
-        model.make_optimizer = fused(model.make_optimizer)
-    try:
-        optimizers = model.configure_optimizers()  # only a check; training makes them again
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"model.optimizer: {error}") from error
+    followers: list[Callback] = []
+    if model.lr_scheduler:
+        if "scheduler" not in model.lr_scheduler:
+            raise UsageError("model.lr_scheduler also needs scheduler; schedule=cosine and others of the group set it")
+        try:
+            model.lr_scheduler, followers = left_to_callback(model.lr_scheduler)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
     stopwatch = Stopwatch()
-    callbacks = [stopwatch, Curves(), RandomState(), *make(config.callbacks).values()]
+    callbacks = [stopwatch, Curves(), RandomState(), *followers, *make(config.callbacks).values()]
     shown = bool(config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress))
     if shown and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(TQDMProgressBar())  # Lightning's default, Rich's, would swallow other bars and log lines
@@ -87,8 +90,31 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
         default_root_dir=config.run_dir,
         enable_progress_bar=shown,
     )
-    _settle(options, strategy, model, data, trainer, optimizers)
+    if not trainer.gradient_clip_val:  # Lightning refuses to clip before a fused step
+        model.make_optimizer = fused(model.make_optimizer, device)
+    if model.lr_scheduler:
+        model.lr_scheduler = {**model.lr_scheduler, "scheduler": planned(model.lr_scheduler["scheduler"], trainer)}
+    schedules = _check_optimizers(model)
+    _settle(options, strategy, model, data, trainer, schedules)
     return Built(model, data, trainer, stopwatch)
+
+
+def _check_optimizers(model: VAE) -> list[dict[str, Any]]:
+    """Tries the optimizers and schedules, which training makes again, and returns the schedules."""
+    own = [player.optimizer for player in model.objective.players().values()]
+    node = "model.optimizer"
+    try:
+        for make_optimizer in filter(None, [model.make_optimizer, *own]):
+            node = "model.optimizer"
+            optimizer = take_trial_step(make_optimizer)
+            if model.lr_scheduler:
+                node = "model.lr_scheduler"
+                model.lr_scheduler["scheduler"](optimizer)
+        node = "model.optimizer"
+        optimizers = model.configure_optimizers()
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UsageError(f"{node}: {error}") from error
+    return [optimizer["lr_scheduler"] for optimizer in optimizers if isinstance(optimizer, dict)]
 
 
 def _settle(
@@ -97,7 +123,7 @@ def _settle(
     model: VAE,
     data: ImageDataModule,
     trainer: Trainer,
-    optimizers: list[Any],
+    schedules: list[dict[str, Any]],
 ) -> None:
     """Sets the number of steps per call of Lightning's loop, and rejects options that several optimizers exclude."""
     if len(model.minimised) > 1:
@@ -108,11 +134,12 @@ def _settle(
             )
         if trainer.accumulate_grad_batches != 1:
             raise UsageError(f"trainer.accumulate_grad_batches: must be 1, because {terms} have separate optimizers")
+        if reason := next(filter(None, map(spaced, schedules)), ""):
+            raise UsageError(f"model.lr_scheduler.{reason}: is not possible, because {terms} have separate optimizers")
     if isinstance(strategy, SeveralDevices):
         if options.compile:
             raise UsageError("engine.compile=true: needs a single device; use trainer=default or engine.compile=false")
         return
-    schedules = [optimizer["lr_scheduler"] for optimizer in optimizers if isinstance(optimizer, dict)]
     strategy.options, reason = settle(options, trainer, schedules)
     if hasattr(data, "batches_per_call"):
         data.batches_per_call = strategy.options.steps_per_call

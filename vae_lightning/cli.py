@@ -162,7 +162,8 @@ def _job(config: DictConfig) -> float:
     run = Run(Path(HydraConfig.get().runtime.output_dir))
     sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        config = without_hydra(config, of_groups(HydraConfig.get().runtime.choices))
+        hydra_config = HydraConfig.get()
+        config = without_hydra(config, of_groups(hydra_config.runtime.choices, hydra_config.overrides.task))
         check(config)
         # In a sweep, only a requeued job finds its folder in use.
         config.resume = config.resume or (sweeps and run.config_file.is_file())

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .building import Built, build
@@ -139,7 +139,8 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
     for stage, title in [("val", "validated"), ("test", "tested")]:
         if f"{stage}/elbo" in metrics:
             terms = (metrics[f"{stage}/{name}"] for name in ("elbo", "distortion", "rate"))
-            log.info("%-9s  elbo %.2f = -(distortion %.2f + rate %.2f) nats per image", title, *terms)
+            of = f", of the best checkpoint, step {metrics['best_step']}" if "best_step" in metrics else ""
+            log.info("%-9s  elbo %.2f = -(distortion %.2f + rate %.2f) nats per image%s", title, *terms, of)
     log.info("trained    %.1f s, %.0f images/s", stopwatch.seconds, metrics["images_per_second"])
     log.info("saved      %s\n", short_path(run.folder))
     return Outcome(metrics, built.model)
@@ -156,29 +157,45 @@ def _fit_and_test(built: Built, run: Run, checkpoint: Path | None) -> dict[str, 
             keeper.interruption = interruption
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         refuse_divergence(model)
-        best = _take_best(model, trainer, run)
+        _tell_of_stopping(trainer)
+        best = _take_best(built, run)
         trainer.test(model, datamodule=data, verbose=False, weights_only=True)
     trainer.strategy.barrier()
-    metrics = stopwatch.validated | {name: value.item() for name, value in trainer.callback_metrics.items()} | best
+    metrics = stopwatch.validated | best | {name: value.item() for name, value in trainer.callback_metrics.items()}
     refuse_values(metrics)
     if is_trial(trainer):
         log.info("dry run    one batch of training, validation and test (trainer.fast_dev_run); nothing is saved\n")
     return metrics
 
 
-def _take_best(model: VAE, trainer: Trainer, run: Run) -> dict[str, float]:
-    """Loads the best weights, if a callback chose some by a metric, into the model and saves them with the run."""
+def _tell_of_stopping(trainer: Trainer) -> None:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        # Its state may also come from before the run was extended.
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch + 1 >= trainer.current_epoch:
+            reason = (callback.stopping_reason_message or "").removesuffix(" Signaling Trainer to stop.")
+            if reason:
+                log.info("stopped    after epoch %d of %s: %s", trainer.current_epoch, trainer.max_epochs, reason)
+
+
+def _take_best(built: Built, run: Run) -> dict[str, float]:
+    """Loads the best weights, if a callback chose some by a metric, into the model and saves them with the run.
+
+    Returns:
+        `best_step`, the number of steps after which these were the weights, and the validation metrics of them.
+    """
+    model, _, trainer, stopwatch = built
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
             file = Path(callback.best_model_path)
             found = torch.load(file, map_location="cpu", weights_only=True)
             model.load_state_dict(found["state_dict"])
-            if trainer.is_global_zero:
+            if trainer.is_global_zero and file.resolve() != run.best_file.resolve():
                 write_file(run.best_file, file.read_bytes())
-            log.info(
-                "best       %s %.2f, after step %d", callback.monitor, callback.best_model_score, found["global_step"]
-            )
-            return {"best_step": found["global_step"]}
+            step, score = found["global_step"], float(callback.best_model_score)  # type: ignore[arg-type]
+            log.info("best       %s %.2f, after step %d of %d", callback.monitor, score, step, trainer.global_step)
+            # A checkpoint of weights alone has no callbacks.
+            validated = found.get("callbacks", {}).get(stopwatch.state_key, {}).get("validated", {})
+            return {**validated, callback.monitor: score, "best_step": step}
     if trainer.is_global_zero:
         run.best_file.unlink(missing_ok=True)
     return {}
@@ -297,6 +314,7 @@ def quiet() -> Iterator[None]:
                 ".*Checkpoint directory .* exists and is not empty.*",
                 ".*will save all extracted features in buffer.*",
                 ".*Grad strides do not match bucket view strides.*",
+                ".*lr scheduler dict contains the key.s. .'reduce_on_plateau'.*",
                 ".*sync_dist=True.*when logging on epoch level.*",
             ]:
                 warnings.filterwarnings("ignore", text)

@@ -1,15 +1,17 @@
 """Checkpoints from which a run resumes as if it had not been interrupted."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
-from ..engine.lightning_internals import is_trial
+from ..engine.lightning_internals import is_trial, validates_next
 from ..engine.signals import Interruption
 from ..runs import write_file
 from .drawing import batches_done, run_of
@@ -20,7 +22,8 @@ __all__ = ["AtomicCheckpointIO", "Checkpoints"]
 class Checkpoints(Checkpoint):
     """Writes `checkpoints/last.ckpt` at the end of each epoch, every n batches, and before an interrupted run stops.
 
-    The file is replaced atomically.
+    A run stops, and is saved within an epoch, only where it can be resumed as if it had not: after an optimizer step,
+    and not between a batch and the validation that follows it. The file is replaced atomically.
 
     Args:
         every_n_batches: n, counted within each epoch; 0 to save only at the end of each epoch.
@@ -35,35 +38,70 @@ class Checkpoints(Checkpoint):
         self.every_n_batches = every_n_batches
         self.interruption: Interruption | None = None
         self._saved: list[float] = []
+        self._written: list[float] = []
+        self._loaded: Mapping[str, Tensor] | None = None
+        self._step = 0
+        self._due = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step, self._loaded = trainer.global_step, None
+        # A checkpoint has what early stopping has decided, but not that it ends the training.
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+                trainer.should_stop |= trainer.current_epoch == callback.stopped_epoch + 1
         if self.interruption:
             self.interruption.hold()
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop_if_requested()
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
-        due = self.every_n_batches and batches_done(trainer, batch_idx) % self.every_n_batches == 0
-        number = self.interruption.requested() if self.interruption else 0
-        if due or number:
-            self._save(trainer, pl_module)
-        if number and self.interruption:
+        if self.every_n_batches and batches_done(trainer, batch_idx) % self.every_n_batches == 0:
+            self._due = True
+        # Gradients that are being accumulated are not part of a checkpoint, and a validation that is due after this
+        # batch would be left out when resuming: both are waited for.
+        stepped, self._step = trainer.global_step != self._step, trainer.global_step
+        if not stepped or trainer.is_last_batch or validates_next(trainer):
+            return
+        if self._due or (self.interruption and self.interruption.requested()):
+            self._save(trainer)
+        self._stop_if_requested()
+
+    def _stop_if_requested(self) -> None:
+        if self.interruption and (number := self.interruption.requested()):
             self.interruption.stop(number)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer, pl_module)
+        self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Weight averaging changes the weights after the last epoch; the tested weights must be the saved ones.
-        if self._saved != _fingerprint(pl_module):
-            self._save(trainer, pl_module)
+        # Weight averaging changes the weights after the last epoch; the tested weights must be the saved ones. A moving
+        # average has been saved already, with the current weights, which a run that is extended needs.
+        if self._saved != _fingerprint(pl_module.state_dict()):
+            self._save(trainer)
+        self._stop_if_requested()
 
-    def _save(self, trainer: Trainer, module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._loaded:  # nothing was left to train: weight averaging has restored the current weights for it
+            pl_module.load_state_dict(self._loaded)
+            self._loaded = None
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._loaded = checkpoint["state_dict"]
+        self._saved = _fingerprint(checkpoint["state_dict"])
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._written = _fingerprint(checkpoint["state_dict"])
+
+    def _save(self, trainer: Trainer) -> None:
         if not is_trial(trainer):
             trainer.save_checkpoint(run_of(trainer).checkpoint_file, weights_only=False)
-            self._saved = _fingerprint(module)
+            self._saved = self._written
+        self._due = False
 
 
-def _fingerprint(module: LightningModule) -> list[float]:
-    return [tensor.double().sum().item() for tensor in module.state_dict().values()]
+def _fingerprint(state: Mapping[str, Tensor]) -> list[float]:
+    return [tensor.double().sum().item() for tensor in state.values()]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -1,4 +1,4 @@
-"""The loss terms during training: checked for divergence, logged, and saved as curves."""
+"""The loss terms and learning rates during training: checked for divergence, logged, and saved as curves."""
 
 import io
 from collections.abc import Iterable
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..engine.lightning_internals import is_trial
 from ..runs import write_file
@@ -19,6 +20,9 @@ __all__ = ["Curves"]
 
 class Curves(Callback):
     """Logs and saves the loss terms at every n-th optimizer step (the trainer's `log_every_n_steps`).
+
+    With a schedule, the learning rate of the step is logged and saved like a term: `learning_rate`, and for further
+    optimizers `learning_rate_<term>`.
 
     `figures/curves.npz`, written with or without a logger, holds an array of values for each term, and the optimizer
     steps that they belong to as `<term>_steps`. Checkpoints include the curves.
@@ -36,14 +40,22 @@ class Curves(Callback):
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.values: dict[str, list[float]] = {}
-        self._unseen: list[tuple[int, dict[str, Tensor]]] = []
+        self._unseen: list[tuple[int, dict[str, Tensor], dict[str, list[float]]]] = []
+        self._rates: dict[str, list[float]] = {}  # of the steps of this call
         self._step = -1
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if trainer.lr_scheduler_configs:
+            number = trainer.optimizers.index(optimizer)
+            name = f"learning_rate_{pl_module.minimised[number]}" if number else "learning_rate"  # type: ignore[index]
+            self._rates.setdefault(name, []).append(float(optimizer.param_groups[0]["lr"]))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
         terms = {name: value.detach().reshape(-1) for name, value in outputs.items()}
         terms["loss"] = terms["loss"] * trainer.accumulate_grad_batches  # undoes Lightning's division
         step, steps = trainer.global_step, len(terms["loss"])
-        self._unseen.append((step - steps + 1, terms))
+        self._unseen.append((step - steps + 1, terms, self._rates))
+        self._rates = {}
         logged = range(step - steps + 1, step + 1) if step != self._step else ()  # none while gradients accumulate
         self._step = step
         due = [number for number in logged if trainer.log_every_n_steps and number % trainer.log_every_n_steps == 0]  # type: ignore[attr-defined]
@@ -53,12 +65,13 @@ class Curves(Callback):
     def _look(self, trainer: Trainer, module: LightningModule, due: Iterable[int] = ()) -> None:
         due = set(due)
         unseen, self._unseen = self._unseen, []
-        for first, terms in unseen:
+        for first, terms, rates in unseen:
             table = torch.stack(list(terms.values()), 1).tolist()
-            for step, row in enumerate(table, first):
-                found = dict(zip(terms, row, strict=True))
+            for number, row in enumerate(table):
+                step, found = first + number, dict(zip(terms, row, strict=True))
                 refuse_values(found, f"step {step}: ")
                 if step in due:
+                    found |= {name: values[number] for name, values in rates.items()}
                     self._log(trainer, module, step, found)
 
     def _log(self, trainer: Trainer, module: LightningModule, step: int, terms: dict[str, float]) -> None:

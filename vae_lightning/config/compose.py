@@ -1,6 +1,6 @@
 """Composes a configuration in Python as on the command line, without leaving global Hydra state behind."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
             composed = compose_with_hydra("train", overrides=[*overrides, *search], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError for GROUP=null
         raise UsageError(explain(error, overrides)) from error
-    choices = of_groups(composed.hydra.runtime.choices)
+    choices = of_groups(composed.hydra.runtime.choices, overrides)
     return without_hydra(composed, choices)
 
 
@@ -55,8 +55,20 @@ def without_hydra(composed: DictConfig, choices: Mapping[str, Any]) -> DictConfi
     return config
 
 
-def of_groups(choices: Mapping[Any, Any]) -> dict[str, str]:
-    """Returns the choices of a run's groups, without Hydra's own."""
-    return {
+def of_groups(choices: Mapping[Any, Any], overrides: Iterable[str] = ()) -> dict[str, str]:
+    """Returns the choices of a run's groups, without Hydra's own.
+
+    Args:
+        choices: as Hydra notes them, which it does not for a group that is given a list.
+        overrides: those of the command line.
+
+    >>> of_groups({"model": "conv", "experiment": None}, ["callbacks=[default, ema]", "data.image_shape=[1,8,8]"])
+    {'model': 'conv', 'callbacks': 'default,ema'}
+    """
+    found = {
         str(group): str(choice) for group, choice in choices.items() if not str(group).startswith("hydra/") and choice
     }
+    for group, _, value in (override.partition("=") for override in overrides):
+        if "." not in group and value.startswith("["):
+            found[group] = value.strip("[]").replace(" ", "")
+    return found

@@ -30,6 +30,9 @@ EXTRAS = {
     "joblib": "parallel", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray", "optuna": "search",
 }  # fmt: skip
 
+# Groups whose choices fill another node.
+FILLS = {"schedule": "model.lr_scheduler"}
+
 # Errors that libraries identify only by their wording. A test provokes each and fails if the wording changes.
 HYDRA_NODE = re.compile(r"full_key: (.+)")
 HYDRA_FOLDER = re.compile(r"path=file://(.+)")
@@ -154,6 +157,10 @@ def _unknown_key(option: str, node: object, overrides: Iterable[Override]) -> st
     """Returns a message for a key that is not in the composed configuration."""
     if not isinstance(node, DictConfig):
         return unknown_option(option, [])
+    if option in FILLS:
+        return (
+            f"{option}: is a group; choose with {option}=CHOICE, and set the options of the choice in {FILLS[option]}"
+        )
     parent, _, key = option.rpartition(".")
     known = [str(name) for name in node]
     # An obvious misspelling is reported at once; anything else needs the class to be imported.
@@ -211,6 +218,8 @@ def _unknown_choice(error: MissingConfigException) -> str:
         return f"{group}={choice}: is not installed; pip install vae-lightning[{EXTRAS[choice]}]"
     if not group:
         return f"{choice}: no such configuration file"
+    if error.options is None:  # as for the choices of a list
+        return f"{group}={choice}: no such choice; vae-train --help lists them"
     if not options:
         return f"{group}={choice}: there is no group {group}"
     close = difflib.get_close_matches(choice, options, n=1)

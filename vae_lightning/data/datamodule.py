@@ -44,7 +44,7 @@ class ImageDataModule(LightningDataModule):
         num_workers: number of processes that load batches if images are not resident; null for one per four cores, at
             most two: with fewer cores per process they would slow down training.
         seed: determines, with the epoch, the order of the training images. With the trainer's `overfit_batches`, the
-            order is the source's in every epoch.
+            order is the source's in every epoch, and the batches trained on are those validated.
         horizontal_flip: whether each training image is mirrored with probability one half.
         shift: number of pixels by which each training image is moved at most, up or down and to a side; pixels of the
             border are repeated.
@@ -148,10 +148,16 @@ class ImageDataModule(LightningDataModule):
             # Sorted, so that both parts keep the source's order.
             chosen, rest = (part.sort().values for part in order.tensor_split([self.validation_size]))
             self.splits["val"], train = train.subset(chosen), train.subset(rest)
+        if self._overfits:
+            self.splits["val"] = train
         self.splits |= {"train": train, "test": test}
         if self.binarize == "dynamic":
             for name in {"val", "test"} & self.splits.keys():
                 self.splits[name] = self.splits[name].binarized(self.scale)
+
+    @property
+    def _overfits(self) -> bool:
+        return self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
 
     def _load(self, train: bool) -> StoredImages | FetchedImages:
         images = images_of(self.source.load(data_folder(self.root), train))
@@ -209,8 +215,7 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> ResidentLoader | DataLoader:
         size = len(self.splits["train"])
         images_per_call = self.batch_size * self.batches_per_call
-        overfit = self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
-        sampler = SourceOrder(size) if overfit else EpochShuffle(size, self.seed)
+        sampler = SourceOrder(size) if self._overfits else EpochShuffle(size, self.seed)
         if self.trainer:
             # A resumed run starts with the rest of the interrupted epoch.
             calls = calls_done(self.trainer)
@@ -219,7 +224,8 @@ class ImageDataModule(LightningDataModule):
         return self._loader("train", images_per_call, sampler)
 
     def val_dataloader(self) -> ResidentLoader | DataLoader | list[DataLoader]:
-        return self._loader("val", self.eval_batch_size) if "val" in self.splits else []
+        batch_size = self.batch_size if self._overfits else self.eval_batch_size
+        return self._loader("val", batch_size) if "val" in self.splits else []
 
     def test_dataloader(self) -> ResidentLoader | DataLoader:
         return self._loader("test", self.eval_batch_size)

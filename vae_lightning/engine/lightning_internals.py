@@ -4,7 +4,15 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.core.optimizer import LightningOptimizer, do_nothing_closure
 
-__all__ = ["calls_done", "count_calls", "count_steps", "do_not_count", "is_trial", "steps_between_checkpoints"]
+__all__ = [
+    "calls_done",
+    "count_calls",
+    "count_steps",
+    "do_not_count",
+    "is_trial",
+    "steps_between_checkpoints",
+    "validates_next",
+]
 
 
 def count_steps(trainer: Trainer, steps: int) -> None:
@@ -38,3 +46,9 @@ def is_trial(trainer: Trainer) -> bool:
 def steps_between_checkpoints(callback: Callback) -> int:
     """Returns the number of optimizer steps between a `ModelCheckpoint`'s checkpoints; 0 if it saves by epoch."""
     return callback._every_n_train_steps if isinstance(callback, ModelCheckpoint) else 0
+
+
+def validates_next(trainer: Trainer) -> bool:
+    """Returns whether a validation follows the current training batch."""
+    loop = trainer.fit_loop
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]

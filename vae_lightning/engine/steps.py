@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
 
 from .lightning_internals import steps_between_checkpoints
 
-__all__ = ["Options", "fused", "settle"]
+__all__ = ["Options", "fused", "settle", "spaced", "take_trial_step"]
 
 # Hooks overridden by callbacks that count steps or change how they are taken.
 STEP_HOOKS = (
@@ -83,8 +84,8 @@ def _wants_single_steps(trainer: Trainer, schedules: list[Any]) -> str:
         limit != 1.0 and type(limit) is float for limit in (trainer.limit_train_batches, trainer.val_check_interval)
     ):
         return "a fraction of an epoch"
-    if any(_every(schedule) for schedule in schedules):
-        return "a learning-rate schedule that steps by epoch or metric"
+    if any(reason := spaced(schedule) for schedule in schedules):
+        return f"model.lr_scheduler.{reason}"
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         known = hasattr(callback, "every_n_batches") or isinstance(
             callback, ProgressBar | ModelCheckpoint | ModelSummary
@@ -94,18 +95,43 @@ def _wants_single_steps(trainer: Trainer, schedules: list[Any]) -> str:
     return ""
 
 
-def _every(schedule: dict[str, Any]) -> bool:
-    """Returns whether a schedule does not simply advance with each optimizer step."""
-    return schedule.get("interval", "epoch") != "step" or schedule.get("frequency", 1) != 1 or "monitor" in schedule
+def spaced(schedule: dict[str, Any]) -> str:
+    """Returns the option by which a schedule skips steps; empty if it does not."""
+    every = schedule.get("frequency", 1)
+    return f"frequency={every}" if schedule.get("interval", "epoch") == "step" and every != 1 else ""
 
 
-def fused(make_optimizer: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns an optimizer factory with `fused=True` if the class supports it and the user has not chosen."""
+def fused(make_optimizer: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
+    """Returns an optimizer factory with `fused=True` if the class can do it here and the user has not chosen."""
     if (
         not isinstance(make_optimizer, partial)
         or {"fused", "foreach", "differentiable"} & make_optimizer.keywords.keys()
+        or "fused" not in inspect.signature(make_optimizer.func).parameters
     ):
         return make_optimizer
-    if "fused" not in inspect.signature(make_optimizer.func).parameters:
+    faster = partial(make_optimizer, fused=True)
+    try:
+        take_trial_step(faster, device)
+    except (RuntimeError, TypeError, ValueError):  # such as Adagrad, whose fused kernel is for the CPU only
         return make_optimizer
-    return partial(make_optimizer, fused=True)
+    return faster
+
+
+def take_trial_step(make_optimizer: Callable[..., Any], device: torch.device | None = None) -> Any:
+    """Returns an optimizer of a matrix that is made for it, after one step.
+
+    Raises:
+        ValueError: if the optimizer's step needs a closure, as that of LBFGS does.
+        RuntimeError, TypeError, ValueError: if it refuses its options, or dense gradients, as SparseAdam does.
+    """
+    matrix = torch.nn.Parameter(torch.zeros(2, 2, device=device))
+    matrix.grad = torch.zeros_like(matrix)
+    optimizer = make_optimizer([matrix])
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        name = type(optimizer).__name__
+        raise ValueError(
+            f"{name} evaluates the loss several times per step, each time with other noise; choose another"
+        )
+    optimizer.step()
+    return optimizer

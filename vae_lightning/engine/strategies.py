@@ -77,6 +77,8 @@ class OneDevice(SingleDeviceStrategy):
             self._captured = CapturedStep(lambda batch: self._step(batch, Tensor.backward, self.optimizers))
         batches = batch if isinstance(batch, list) else [batch]
         steps = torch.stack([self._take_step(one) for one in batches])
+        if module.trainer.is_last_batch:
+            self._step_schedules("epoch", module.trainer.current_epoch + 1)
         count_calls(module.trainer, len(batches))
         return dict(zip(self._names, steps.unbind(1), strict=True))
 
@@ -101,10 +103,14 @@ class OneDevice(SingleDeviceStrategy):
             for optimizer in optimizers[1:]:
                 do_not_count(optimizer)
             terms = self._step(batch, module.manual_backward, optimizers)
-        for schedule in self.lr_scheduler_configs:
-            if schedule.interval == "step":
-                schedule.scheduler.step()  # type: ignore[call-arg]
+        self._step_schedules("step")
         return terms
+
+    def _step_schedules(self, interval: str, count: int = 0) -> None:
+        """Steps the schedules of an interval whose frequency divides the count, as Lightning does in automatic mode."""
+        for schedule in self.lr_scheduler_configs:
+            if schedule.interval == interval and count % schedule.frequency == 0:
+                schedule.scheduler.step()  # type: ignore[call-arg]
 
     def _step(self, batch: Any, backward: Callable[..., None], optimizers: list[Any]) -> Tensor:
         module = self.lightning_module

@@ -119,6 +119,13 @@ METRICS = {
     "parameters": Metric("parameters", 0, 0, "", "Number of learned parameters."),
     "epochs": Metric("epochs", 0, 0, "", "Epochs trained."),
     "steps": Metric("steps", 0, 0, "", "Optimizer steps taken."),
+    "best_step": Metric(
+        "best step",
+        0,
+        0,
+        "",
+        "Step of the best checkpoint, if one was chosen: val and test metrics are of its weights.",
+    ),
 }
 
 # The console's columns, in this order; the CSV file and the page have everything.
