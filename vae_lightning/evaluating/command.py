@@ -43,9 +43,9 @@ def main() -> None:
     except OSError as error:
         print(f"vae-evaluate: {error.filename or 'failed'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("vae-evaluate: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        print(f"vae-evaluate: {stop or 'interrupted'}", file=sys.stderr)
+        sys.exit(getattr(stop.__cause__, "code", 130))
 
 
 def _run(options: argparse.Namespace) -> "list[Evaluation]":

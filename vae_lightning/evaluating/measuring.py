@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Trainer
-from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks import LambdaCallback, TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from ..engine.devices import named_device
+from ..engine.signals import Interrupted, Interruption
 from ..engine.steps import Options
 from ..engine.strategies import OneDevice
 from ..errors import UsageError
@@ -105,6 +106,7 @@ def evaluate(
         UsageError: if an option is invalid, or an evaluation of this name exists.
         LoadError: if the run cannot be loaded.
         DataError: if the data are missing or damaged.
+        KeyboardInterrupt: if it was interrupted.
 
     >>> evaluate("multirun/…/latent_dim-2", bound_samples=5000).metrics["test/iw_bound"]  # doctest: +SKIP
     >>> evaluate("multirun/…/latent_dim-2", data="mnist").metrics["test/elbo"]  # doctest: +SKIP
@@ -142,8 +144,12 @@ def evaluate(
         started = time.perf_counter()
         callbacks = [measurements, *measuring_callbacks(loaded)]
         trainer = _trainer(loaded, where, callbacks, file.with_suffix(""), shown)
-        with above_bars(shown):
-            trainer.test(loaded.model, datamodule=chosen.module, verbose=False)
+        with above_bars(shown), Interruption(trainer, keeps_state=False) as interruption:
+            trainer.callbacks.append(LambdaCallback(on_test_start=lambda *_: interruption.hold()))  # type: ignore[attr-defined]
+            try:
+                trainer.test(loaded.model, datamodule=chosen.module, verbose=False)
+            except Interrupted as stop:
+                raise KeyboardInterrupt(f"{short_path(loaded.run.folder)}: interrupted; nothing was written") from stop
         metrics = _finite({key: value.item() for key, value in trainer.callback_metrics.items()})
         settings = {
             "data": chosen.asked,
