@@ -197,7 +197,7 @@ def test_mlflow(tmp_path: Path) -> None:
     entities = pytest.importorskip("mlflow.entities")
 
     def steps(key: str) -> list[int]:
-        return [metric.step for metric in client.get_metric_history(record.info.run_id, key)]
+        return sorted(metric.step for metric in client.get_metric_history(record.info.run_id, key))
 
     options = ["logger=mlflow", "study=numbers", "hydra.run.dir=mine"]
     done = command(tmp_path, *options)

@@ -179,6 +179,9 @@ def _(logger: MLFlowLogger, steps_taken: int) -> str | None:
 
 @_open.register
 def _(logger: WandbLogger, steps_taken: int) -> str | None:
+    import wandb
+
+    wandb.setup()  # else it has not read WANDB_SILENT when it warns of an option that Lightning passes
     return logger.experiment.id
 
 
