@@ -162,7 +162,7 @@ def planned_steps(trainer: Trainer) -> int:
     if not hasattr(data, "training_batches"):
         return int(trainer.estimated_stepping_batches)
     limit, batches = trainer.limit_train_batches, data.training_batches
-    batches = min(batches, limit * data.batches_per_call) if type(limit) is int else int(batches * limit)  # type: ignore[operator]
+    batches = min(batches, limit * data.batches_per_call) if type(limit) is int else int(batches * limit)
     if epochs < 0:
         return most
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs
