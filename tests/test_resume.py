@@ -126,10 +126,15 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
         ["model/objective=annealed", "model.objective.steps=12", "model/prior=vamp", "model.prior.components=3"],
         ["data.binarize=dynamic", "model/likelihood=gaussian", "model/objective=mmd"],
         ["schedule=warmup_cosine", "engine.steps_per_call=4", "trainer.precision=bf16-mixed"],
-        ["schedule=one_cycle", "trainer.accumulate_grad_batches=3"],
-        ["schedule=step", "model.lr_scheduler.scheduler.step_size=1", "engine.steps_per_call=4"],
+        pytest.param(
+            ["schedule=one_cycle", "trainer.accumulate_grad_batches=3", "trainer.max_epochs=4"], marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ["schedule=step", "model.lr_scheduler.scheduler.step_size=1", "engine.steps_per_call=4"],
+            marks=pytest.mark.slow,
+        ),
         ["schedule=plateau", *LOWERS, "data.validation_size=4", "trainer.max_epochs=4"],
-        ["callbacks=[default,ema]", "trainer.gradient_clip_val=0.5"],
+        pytest.param(["callbacks=[default,ema]", "trainer.gradient_clip_val=0.5"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )
@@ -143,15 +148,20 @@ def test_with_anything(tmp_path: Path, options: list[str]) -> None:
     assert [name for name in expected if not same(expected[name], found[name])] == []
 
 
-@pytest.mark.parametrize("stop", [4, 8, 16])
+EARLY = ["callbacks=[default,early_stopping]", "callbacks.stopping.mode=min", "callbacks.stopping.patience=1"]
+EMA = ["callbacks=[default,ema]"]
+BEST = ["callbacks=[default,best]", "callbacks.best.mode=min", "trainer.val_check_interval=4"]
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("options", "stop"),
     [
-        ["callbacks=[default,early_stopping]", "callbacks.stopping.mode=min", "callbacks.stopping.patience=1"],
-        ["callbacks=[default,ema]"],
-        ["callbacks=[default,best]", "callbacks.best.mode=min", "trainer.val_check_interval=4"],
+        (EARLY, 8),
+        (EMA, 16),
+        (BEST, 4),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(EARLY, 16), (EMA, 8), (BEST, 8), (BEST, 16)]),
     ],
-    ids=lambda options: options[0],
+    ids=lambda value: value[0] if isinstance(value, list) else str(value),
 )
 def test_nothing_that_follows_a_step_is_left_out(tmp_path: Path, options: list[str], stop: int) -> None:
     """Stopped in the step before a validation, in the last one of an epoch, and in that of the training."""

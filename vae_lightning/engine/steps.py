@@ -102,7 +102,7 @@ def spaced(schedule: dict[str, Any]) -> str:
 
 
 def fused(make_optimizer: Callable[..., Any], device: torch.device) -> Callable[..., Any]:
-    """Returns an optimizer factory with `fused=True` if the class can do it here and the user has not chosen."""
+    """Returns an optimizer factory with `fused=True` if the class has it for the device and the user did not choose."""
     if (
         not isinstance(make_optimizer, partial)
         or {"fused", "foreach", "differentiable"} & make_optimizer.keywords.keys()

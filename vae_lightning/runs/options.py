@@ -14,6 +14,9 @@ INCIDENTAL = ("data.root", "callbacks.*.cache", "trainer.enable_progress_bar", "
 # A run's name and location, how it was started, and its loggers.
 NOT_COMPARED = ("study", "run_dir", "resume", "choices", "logger")
 
+# Nodes whose options are set by another group.
+FILLED = {"engine.": "trainer", "model.lr_scheduler.": "schedule"}
+
 
 def options(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns the leaves of a configuration by their dotted keys; a list is a leaf.
@@ -78,7 +81,8 @@ def _compared(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 def _differing_group(option: str, choices: Sequence[Mapping[str, str]]) -> str | None:
     """The innermost enclosing group whose choice differs between runs."""
-    parts = ["trainer"] if option.startswith("engine.") else option.split(".")  # the trainer group sets engine options
+    group = next((group for node, group in FILLED.items() if option.startswith(node)), None)
+    parts = [group] if group else option.split(".")
     for depth in range(len(parts), 0, -1):
         group = "/".join(parts[:depth])
         if len({str(choice.get(group)) for choice in choices}) > 1 and all(group in choice for choice in choices):
@@ -88,7 +92,7 @@ def _differing_group(option: str, choices: Sequence[Mapping[str, str]]) -> str |
 
 def _follows(option: str, values: Sequence[Any], choices: Sequence[str | None]) -> bool:
     """Returns whether a value is determined by its group's choice; never for numbers, which may have been set."""
-    texts = option.startswith("engine.") or not any(isinstance(value, int | float) for value in values)
+    texts = option.startswith(tuple(FILLED)) or not any(isinstance(value, int | float) for value in values)
     return texts and len({(choice, str(value)) for choice, value in zip(choices, values, strict=True)}) == len(
         set(choices)
     )

@@ -206,6 +206,8 @@ class Run:
         if "/" in key or isinstance(self._lookup(key), Mapping):
             return self.choices.get(key, self.choices.get(key.replace(".", "/")))
         value = self._lookup(key)
+        if value is None:  # a group that fills another node than its own, as `schedule` does
+            return self.choices.get(key)
         return str(value).rpartition(".")[2] if key.endswith("._target_") and value else value
 
     def _lookup(self, key: str) -> Any:
