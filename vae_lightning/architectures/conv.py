@@ -46,7 +46,7 @@ class ConvDecoder(nn.Module):
     cropping a pixel at each edge if the doubled map would be too large (8 → 14).
 
     Args:
-        image_shape: `(C, H, W)`, H and W even.
+        image_shape: `(C, H, W)` of the raw parameters, H and W even.
         latent_dim: dimension of z.
         width: channels before the last layer; see `ConvEncoder`.
 
