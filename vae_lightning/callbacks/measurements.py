@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data.batch import Batch
+from ..data.sizes import at_once
 from ..evaluation import bounds, codes, geometry, probes, quality
 from ..evaluation.reference import reference
 from ..posteriors import point
@@ -153,16 +154,17 @@ class Measurements(Callback):
         if min(len(real.images), len(train.images)) < 2:
             return {}
         parts = list(_parts(real))
-        made = {
-            "samples": torch.cat([model.sample(len(images), labels) for images, labels in parts]),
-            "reconstructions": torch.cat([model.reconstruct(*part) for part in parts]),
-            "floor": train.images[: len(real.images)],
+        made: dict[str, Iterator[Tensor]] = {  # never all at once
+            "samples": (model.sample(len(images), labels) for images, labels in parts),
+            "reconstructions": (model.reconstruct(*part) for part in parts),
+            "floor": iter([train.images[: len(real.images)]]),
         }
         features = classifier.features(real.images)
         metrics: Metrics = {}
-        for name, images in made.items():
+        for name, pictures in made.items():
             # A likelihood's mean can leave the range of pixel values.
-            found = quality.distances(features, classifier.features(images.clamp(0, 1)))
+            others = torch.cat([classifier.features(images.clamp(0, 1)) for images in pictures])
+            found = quality.distances(features, others)
             metrics |= {f"frechet_{name}": found.frechet, f"kernel_{name}": found.kernel}
         return metrics
 
@@ -174,7 +176,7 @@ class Measurements(Callback):
         ends = point(model.encode(images, labels))
         paths = torch.cat([model.latent_space.interpolate(*pair, steps) for pair in pairwise(ends)])
         classes = None if labels is None else labels[:-1].repeat_interleave(steps)
-        pictures = model.decode(paths, classes).mean.unflatten(0, (-1, steps))
+        pictures = codes.decode_all(model, paths, images.shape[1:], classes).unflatten(0, (-1, steps))
         return {"path_unevenness": geometry.path_unevenness(pictures).mean().item()}
 
     def _faithfulness(self, model: VAE, data: Any) -> Metrics:
@@ -188,7 +190,7 @@ class Measurements(Callback):
             pictures["_tsne"] = probes.tsne(points)
         metrics: Metrics = {}
         for name, picture in pictures.items():
-            for truth, kind in ((points, ""), (examples.images, "_images")):
+            for truth, kind in ((points, ""), (probes.pixels(examples.images), "_images")):
                 found = probes.faithfulness(truth, picture)
                 metrics[f"trustworthiness{kind}{name}"] = found.trustworthiness
                 metrics[f"continuity{kind}{name}"] = found.continuity
@@ -205,7 +207,8 @@ def _is_labelled(data: Any) -> bool:
     return all(Batch(*data.examples(name, 1)).labels is not None for name in ("train", "test"))
 
 
-def _parts(batch: Batch, size: int = 1000) -> Iterator[Batch]:
+def _parts(batch: Batch) -> Iterator[Batch]:
+    size = at_once(batch.images.shape[1:])
     for start in range(0, len(batch.images), size):
         images, labels = (None if tensor is None else tensor[start : start + size] for tensor in batch)
         yield Batch(images, labels)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..data.sizes import at_once
 from ..objectives import Model
 
 __all__ = ["importance_weighted_bound", "log_weights", "squared_error"]
@@ -24,7 +25,7 @@ def log_weights(model: Model, batch: Batch, samples: int) -> Tensor:
 
 
 @torch.no_grad()
-def importance_weighted_bound(model: Model, batch: Batch, samples: int, at_once: int = 1000) -> Tensor:
+def importance_weighted_bound(model: Model, batch: Batch, samples: int) -> Tensor:
     """Returns log (1/K) Σ_k w_k of each image, `(B,)`: a lower bound of log p(x) that rises with K.
 
     In expectation it is the ELBO for K = 1 and tends to log p(x).
@@ -33,12 +34,11 @@ def importance_weighted_bound(model: Model, batch: Batch, samples: int, at_once:
         model: p(x|z), p(z) and q(z|x).
         batch: images and labels.
         samples: K.
-        at_once: codes, at most, that are decoded at the same time.
 
     Source: Burda, Grosse and Salakhutdinov (2016), equation 8, https://arxiv.org/abs/1509.00519.
     """
     total = batch.images.new_full((len(batch.images),), -math.inf)
-    for count in _parts(samples, max(1, at_once // len(batch.images))):
+    for count in _parts(samples, max(1, at_once(batch.images.shape[1:]) // len(batch.images))):
         total = torch.logaddexp(total, log_weights(model, batch, count).logsumexp(0))
     return total - math.log(samples)
 
