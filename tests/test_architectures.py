@@ -23,6 +23,18 @@ def build(architecture: str, shape: tuple[int, ...], latent_dim: int = 5) -> nn.
     return instantiate(compose_config(*options, f"model.latent_dim={latent_dim}").model, _convert_="all")
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_contract_with_several_parameters_per_pixel(architecture: str) -> None:
+    """The decoder is made for as many as the likelihood asks for; what is shown is an image."""
+    options = [f"model={architecture}", "model/likelihood=logistic_mixture", "model.likelihood.components=4"]
+    model = instantiate(compose_config(*options, "data.image_shape=[3,16,24]").model, _convert_="all")
+    images = (torch.rand(2, 3, 16, 24) * 255).round() / 255
+    assert model.decoder(torch.randn(4, 2, 2)).shape == (4, 2, 40, 16, 24)
+    assert model.reconstruct(images).shape == images.shape
+    model.objective(model, Batch(images))["loss"].mean().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_contract(architecture: str, shape: tuple[int, ...], tmp_path: Path) -> None:
@@ -84,6 +96,39 @@ def test_the_first_transposed_convolution_is_one() -> None:
     layer = SpreadPixel(6, 5, (4, 3)).double()
     pixels = torch.randn(7, 6, 1, 1, dtype=torch.float64)
     torch.testing.assert_close(layer(pixels), nn.functional.conv_transpose2d(pixels, layer.weight))
+
+
+@pytest.mark.parametrize(("side", "extra"), [(28, []), (32, []), (64, [224]), (128, [224, 224])])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_conv_has_a_stage_more_for_images_of_twice_the_size(channels: int, side: int, extra: list[int]) -> None:
+    """And no layer of it grows with the image but the first and the last, which see its channels."""
+    model, widths = build("conv", (channels, side, side), latent_dim=128), [28, 56, 112, 224, *extra]
+    convolutions = [layer for layer in model.encoder.trunk if isinstance(layer, nn.Conv2d)]
+    spread, *doubling = [layer for layer in model.decoder.trunk if isinstance(layer, nn.ConvTranspose2d)]
+    assert [layer.out_channels for layer in convolutions] == widths
+    assert [layer.in_channels for layer in (spread, *doubling)] == widths[::-1]
+    assert spread.weight.shape[2:] == (4, 4)
+    assert model.encoder.head.mean.in_features == 224 * 2**2
+    images = torch.rand(2, channels, side, side)
+    assert model.decoder(model.encode(images).mean).shape == images.shape
+    assert sum(parameter.numel() for parameter in model.parameters()) < 3_700_000
+
+
+def test_conv_of_an_older_run_keeps_its_four_stages() -> None:
+    """Its configuration has no `stages`."""
+    decoder = ConvDecoder((3, 64, 64), latent_dim=2)
+    assert [layer.weight.shape[2:] for layer in decoder.trunk if isinstance(layer, SpreadPixel)] == [(8, 8)]
+
+
+def test_conv_has_as_many_stages_as_it_is_told() -> None:
+    decoder = ConvDecoder((3, 64, 96), latent_dim=2, width=4, stages=3)
+    assert decoder(torch.zeros(1, 2)).shape == (1, 3, 64, 96)
+    assert [layer.weight.shape[2:] for layer in decoder.trunk if isinstance(layer, SpreadPixel)] == [(16, 24)]
+    for stages in (0, 1):
+        with pytest.raises(ValueError, match=f"stages: .* got {stages}"):
+            ConvDecoder((1, 28, 28), latent_dim=2, stages=stages)
+    with pytest.raises(ValueError, match="even sides of at least 34 pixels, got 28"):
+        ConvDecoder((1, 28, 28), latent_dim=2, stages=6)
 
 
 def test_conv_serves_sides_that_differ_and_refuses_odd_ones() -> None:

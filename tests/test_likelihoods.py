@@ -1,16 +1,24 @@
 """Likelihoods in float64: they integrate or sum to one, agree with their formulas, and stay finite at the ends."""
 
 import math
+from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 import pytest
 import torch
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 from torch import nn
 from torch.distributions import Bernoulli as PixelBernoulli
-from torch.distributions import Independent
 
-from vae_lightning.likelihoods import Bernoulli, ContinuousBernoulli, DiscretizedLogistic, Gaussian
+from vae_lightning.likelihoods import (
+    Bernoulli,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    Gaussian,
+    Likelihood,
+    LogisticMixture,
+)
 
 RAW = [-400.0, -12.0, -1.0, -1e-4, 0.0, 1e-4, 0.3, 5.0, 60.0]
 
@@ -103,19 +111,135 @@ def test_discretized_logistic_sums_to_one_and_is_a_difference_of_cdfs(
     assert set((distribution.sample((500,)) * pixel_scale).round().flatten().tolist()) <= set(range(256))
 
 
-@pytest.mark.parametrize("likelihood", [Bernoulli(), ContinuousBernoulli(), Gaussian(), DiscretizedLogistic()])
-def test_contract(likelihood: nn.Module) -> None:
-    raw = (1000 * torch.randn(5, 2, 1, 2, 3)).requires_grad_()
-    distribution: Independent = likelihood(raw)
+def mixture_of_cdfs(raw: np.ndarray, channels: int, components: int, pixel_scale: float) -> Callable:
+    """Probabilities of the 256 levels of a channel of one pixel, given levels of the earlier ones, by scipy.
+
+    Written from PixelCNN++'s equations 2 and 3, on its scale from −1 to 1.
+    """
+    weights = special.softmax(raw[:components])
+    of_component = raw[components:].reshape(components, -1)
+    locations, scales, coefficients = np.split(of_component, [channels, 2 * channels], 1)
+    coefficients, scales = np.tanh(coefficients), np.exp(scales)
+    edges = 2 * (np.arange(1, 256) - 0.5) / pixel_scale - 1
+
+    def level(k: int, channel: int, earlier: Sequence[int]) -> np.ndarray:
+        location = locations[k, channel]
+        for number, before in enumerate(earlier):
+            location += coefficients[k, channel * (channel - 1) // 2 + number] * (2 * before / pixel_scale - 1)
+        return np.diff(np.concatenate([[0], stats.logistic(location, scales[k, channel]).cdf(edges), [1]]))
+
+    def probabilities(channel: int, *earlier: int) -> np.ndarray:
+        joint = np.zeros(256)
+        for k in range(components):
+            given = prod(level(k, before, earlier[:before])[value] for before, value in enumerate(earlier))
+            joint += weights[k] * given * level(k, channel, earlier)
+        return joint / joint.sum()
+
+    return probabilities
+
+
+@pytest.mark.parametrize("pixel_scale", [255.0, 256.0])
+@pytest.mark.parametrize("spread", [0.5, 3.0])
+def test_logistic_mixture_of_grey_sums_to_one_and_is_a_difference_of_cdfs(spread: float, pixel_scale: float) -> None:
+    likelihood = LogisticMixture(components=4, pixel_scale=pixel_scale)
+    raw = spread * torch.randn(12, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    levels = torch.arange(256).double() / pixel_scale
+    distribution = likelihood(raw)
+    found = distribution.log_prob(levels.view(-1, 1, 1, 1)).exp()
+    assert found.sum().item() == pytest.approx(1, abs=1e-9)
+    expected = mixture_of_cdfs(raw.flatten().numpy(), 1, 4, pixel_scale)(0)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert distribution.mean.item() == pytest.approx((expected * levels.numpy()).sum(), abs=0.6 / pixel_scale)
+    torch.manual_seed(0)
+    drawn = (distribution.sample((20_000,)) * pixel_scale).flatten()
+    torch.testing.assert_close(drawn, drawn.round(), atol=1e-4, rtol=0)
+    shares = drawn.round().long().bincount(minlength=256).numpy() / 20_000
+    assert np.abs(np.cumsum(shares) - np.cumsum(expected)).max() < 1.95 / 20_000**0.5  # Kolmogorov: 0.1 %
+
+
+@pytest.mark.parametrize("spread", [0.5, 2.0])
+def test_logistic_mixture_of_colour_sums_to_one_by_the_chain_rule(spread: float) -> None:
+    """p(red), p(green | red) and p(blue | red, green), for levels at the ends and between."""
+    likelihood, generator = LogisticMixture(components=3), torch.Generator().manual_seed(1)
+    assert (likelihood.raw_channels(1), likelihood.raw_channels(3)) == (9, 30)
+    raw = spread * torch.randn(30, 1, 1, generator=generator, dtype=torch.float64)
+    probabilities = mixture_of_cdfs(raw.flatten().numpy(), 3, 3, 255.0)
+    every = torch.arange(256)
+    red = probabilities(0)
+    whole = 0.0
+    for r, g in [(0, 0), (255, 31), (90, 200)]:
+        green, blue = probabilities(1, r), probabilities(2, r, g)
+        x = torch.stack([torch.full((256,), r), torch.full((256,), g), every], 1).view(256, 3, 1, 1).double() / 255
+        found = likelihood(raw).log_prob(x).exp().numpy()
+        np.testing.assert_allclose(found, red[r] * green[g] * blue, rtol=1e-9, atol=1e-15)
+        # Over all of blue, what remains is p(red, green).
+        assert found.sum() == pytest.approx(red[r] * green[g], rel=1e-9)
+    for r in range(256):  # and over all of green and blue, p(red); over all three, one
+        if r % 50 == 0:
+            x = torch.cartesian_prod(torch.tensor([r]), every, every).view(-1, 3, 1, 1).double() / 255
+            assert likelihood(raw).log_prob(x).exp().sum().item() == pytest.approx(red[r], rel=1e-9)
+        whole += red[r]
+    assert whole == pytest.approx(1, abs=1e-12)
+
+
+def test_samples_of_a_colour_mixture_have_its_mean_and_its_dependence() -> None:
+    """Where scales are small and nothing is cut off, means are exact and colours move together."""
+    likelihood = LogisticMixture(components=2)
+    raw = torch.zeros(20, 1, 1)
+    raw[0], raw[1] = 0.4, -0.4
+    of_component = raw[2:].view(2, 9)
+    of_component[:, :3] = torch.tensor([[-0.3, 0.1, 0.2], [0.3, -0.2, 0.0]])
+    of_component[:, 3:6] = -4
+    of_component[:, 6:] = torch.tensor([2.0, -1.0, 0.5])
+    distribution = likelihood(raw)
+    torch.manual_seed(0)
+    drawn = distribution.sample((40_000,)).flatten(1)
+    torch.testing.assert_close(drawn.mean(0), distribution.mean.flatten(), atol=3e-3, rtol=0)
+    first = drawn[drawn[:, 0] < 0.5]
+    slope = torch.cov(first.T)[0, 1] / torch.cov(first.T)[0, 0]
+    assert slope.item() == pytest.approx(math.tanh(2), abs=0.03)
+    x = drawn[:1000].view(-1, 3, 1, 1)
+    assert distribution.expand((1000,)).log_prob(x).shape == (1000,)
+    # Each image is as likely as it is often drawn: the entropy is the mean of −log p.
+    assert distribution.log_prob(x).mean() > distribution.log_prob(x.flip(1)).mean()
+
+
+def test_a_mixture_says_how_many_channels_it_needs() -> None:
+    with pytest.raises(ValueError, match=r"returns 7 channels; .* grey images .* needs 15, of colour images 50"):
+        LogisticMixture(components=5)(torch.zeros(2, 7, 4, 4))
+    with pytest.raises(ValueError, match="components: .* got 0"):
+        LogisticMixture(components=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "likelihood", [Bernoulli(), ContinuousBernoulli(), Gaussian(), DiscretizedLogistic(), LogisticMixture(4)]
+)
+def test_contract(likelihood: Likelihood, channels: int) -> None:
+    raw = (1000 * torch.randn(5, 2, likelihood.raw_channels(channels), 2, 3)).requires_grad_()
+    distribution = likelihood(raw)
+    shape = (channels, 2, 3)
     assert distribution.batch_shape == (5, 2)
-    assert distribution.event_shape == (1, 2, 3)
-    assert distribution.mean.shape == raw.shape
-    for x in (torch.zeros(2, 1, 2, 3), torch.ones(2, 1, 2, 3), torch.full((2, 1, 2, 3), 128 / 255)):
+    assert distribution.event_shape == shape
+    assert distribution.mean.shape == (5, 2, *shape)
+    assert distribution.expand((7, 5, 2)).sample().shape == (7, 5, 2, *shape)
+    for x in (torch.zeros(2, *shape), torch.ones(2, *shape), torch.full((2, *shape), 128 / 255)):
         density = distribution.log_prob(x)
         assert density.isfinite().all()
         (gradient,) = torch.autograd.grad(density.sum(), raw, retain_graph=True)
         assert gradient.isfinite().all()
-    assert distribution.sample().shape == raw.shape
+    assert distribution.sample((3,)).shape == (3, 5, 2, *shape)
+
+
+def test_32_bits_are_enough_for_mixtures() -> None:
+    """Also where scales are a small part of a level, or levels an even smaller part of the scale."""
+    raw, generator = torch.empty(200, 100, 2, 3), torch.Generator().manual_seed(0)
+    raw.normal_(0, 4, generator=generator)
+    x = (torch.rand(200, 3, 2, 3, generator=generator) * 255).round() / 255
+    likelihood = LogisticMixture()
+    torch.testing.assert_close(
+        likelihood(raw).log_prob(x), likelihood(raw.double()).log_prob(x.double()).float(), rtol=1e-4, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("likelihood", [ContinuousBernoulli(), DiscretizedLogistic(scale=0.03), Gaussian(0.05)])

@@ -1,12 +1,12 @@
 """Likelihoods p(x|z): from a decoder's raw output to a distribution over images.
 
-A likelihood is a module that maps raw parameters `(…, C, H, W)` to a `torch.distributions` object with batch
-shape `(…)` and the image as its event. Its `mean` is the image that is shown. Any parameters of the likelihood
-itself, such as a learned scale, belong to it and not to the decoder. `Likelihood` is the contract.
+A likelihood is a module that maps raw parameters to a `torch.distributions` object with batch shape `(…)` and the
+image `(C, H, W)` as its event. Its `mean` is the image that is shown. Any parameters of the likelihood itself, such as
+a learned scale, belong to it and not to the decoder. `Likelihood` is the contract.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -21,7 +21,9 @@ __all__ = [
     "DiscretizedLogistic",
     "Gaussian",
     "Likelihood",
+    "LogisticMixture",
     "PixelLogistic",
+    "PixelLogisticMixture",
     "TruncatedExponential",
 ]
 
@@ -29,15 +31,23 @@ Shape = torch.Size | list[int] | tuple[int, ...]
 
 
 class Likelihood(nn.Module):
-    """Maps raw parameters to p(x|z). Subclasses override `forward`, and `metrics` if they have any to report."""
+    """Maps raw parameters to p(x|z).
+
+    Subclasses override `forward`; `raw_channels` if a pixel has more parameters than channels; and `metrics` if they
+    have any to report.
+    """
 
     def forward(self, raw: Tensor) -> Distribution:
         """Returns p(x|z): batch `(…)`, event `(C, H, W)`, with the image to show as its `mean`.
 
         Args:
-            raw: output of the decoder, `(…, C, H, W)`, with at least 32 bits.
+            raw: output of the decoder, `(…, raw_channels(C), H, W)`, with at least 32 bits.
         """
         raise NotImplementedError
+
+    def raw_channels(self, channels: int) -> int:
+        """Returns the number of raw parameters per pixel of images with so many channels; by default, one for each."""
+        return channels
 
     def metrics(self, x: Tensor, distortion: Tensor, rate: Tensor) -> Mapping[str, Tensor]:
         """Returns additional evaluation metrics by name, each `(B,)`.
@@ -103,7 +113,19 @@ class Gaussian(Likelihood):
         )
 
 
-class DiscretizedLogistic(Likelihood):
+class _GreyLevels(Likelihood):
+    """A likelihood of pixel values k/`pixel_scale`, k = 0 … `levels` − 1; it has bits per dimension."""
+
+    def __init__(self, levels: int, pixel_scale: float) -> None:
+        super().__init__()
+        self.width = 1 / pixel_scale
+        self.highest = (levels - 1) / pixel_scale
+
+    def metrics(self, x: Tensor, distortion: Tensor, rate: Tensor) -> Mapping[str, Tensor]:
+        return {"bits_per_dim": (distortion + rate) / (x.shape[1:].numel() * math.log(2))}
+
+
+class DiscretizedLogistic(_GreyLevels):
     """Independent grey levels: rounded logistic variables around the raw parameters; the end levels take the tails.
 
     Args:
@@ -115,16 +137,60 @@ class DiscretizedLogistic(Likelihood):
     """
 
     def __init__(self, levels: int = 256, pixel_scale: float = 255.0, scale: float = 0.1) -> None:
-        super().__init__()
-        self.width = 1 / pixel_scale
-        self.highest = (levels - 1) / pixel_scale
+        super().__init__(levels, pixel_scale)
         self.log_scale = _ScaleParameter(scale)
 
     def forward(self, raw: Tensor) -> Independent:
         return Independent(PixelLogistic(raw, self.log_scale().exp(), self.width, self.highest), 3, validate_args=False)
 
-    def metrics(self, x: Tensor, distortion: Tensor, rate: Tensor) -> Mapping[str, Tensor]:
-        return {"bits_per_dim": (distortion + rate) / (x.shape[1:].numel() * math.log(2))}
+
+class LogisticMixture(_GreyLevels):
+    """Mixtures of rounded logistic variables, one for each pixel, whose channels depend on each other.
+
+    A component of a pixel's mixture has, for each channel, a location and a scale. The locations of later channels
+    move with the values of the earlier ones: green with red, blue with red and green, each by a coefficient between
+    −1 and 1. With C channels and K components, the raw parameters of a pixel are K logits, and for each component C
+    locations, C log-scales and C(C − 1)/2 coefficients, all for pixel values that are stretched to [−1, 1].
+
+    Args:
+        components: K, at least 1.
+        levels: number of levels of each channel; pixel values are k/`pixel_scale` for k = 0 … levels − 1.
+        pixel_scale: divisor of the levels.
+
+    Raises:
+        ValueError: for raw parameters of no whole number of channels.
+
+    Source: Salimans et al. (2017), equations 1 to 3, https://arxiv.org/abs/1701.05517.
+    """
+
+    def __init__(self, components: int = 10, levels: int = 256, pixel_scale: float = 255.0) -> None:
+        super().__init__(levels, pixel_scale)
+        if components < 1:
+            raise ValueError(f"components: must be a whole number of at least 1, got {components}")
+        self.components = components
+
+    def raw_channels(self, channels: int) -> int:
+        return self.components * (1 + sum(self._per_component(channels)))
+
+    def forward(self, raw: Tensor) -> "PixelLogisticMixture":
+        given = raw.shape[-3]
+        channels = next((count for count in range(1, given + 1) if self.raw_channels(count) == given), None)
+        if channels is None:
+            raise ValueError(
+                f"the decoder returns {given} channels; for {self.components} components of grey images the likelihood "
+                f"needs {self.raw_channels(1)}, of colour images {self.raw_channels(3)}"
+            )
+        parts = self._per_component(channels)
+        logits, others = raw.split([self.components, self.components * sum(parts)], -3)
+        locations, log_scales, coefficients = others.unflatten(-3, (self.components, -1)).split(parts, -3)
+        # The source bounds the scales from below, to a ninth of a level; the upper bound keeps them finite.
+        scales = log_scales.clamp(-7, 7).exp() / 2
+        return PixelLogisticMixture(logits, 0.5 + locations / 2, scales, coefficients.tanh(), self.width, self.highest)
+
+    @staticmethod
+    def _per_component(channels: int) -> list[int]:
+        """Numbers of locations, scales and coefficients."""
+        return [channels, channels, channels * (channels - 1) // 2]
 
 
 class _ScaleParameter(nn.Module):
@@ -228,3 +294,70 @@ class PixelLogistic(Distribution):
         u = torch.rand(shape, dtype=self.location.dtype, device=self.location.device)
         levels = ((self.location + self.scale * torch.logit(u, eps=1e-7)) / self.width).round()
         return levels.clamp(0, round(self.highest / self.width)) * self.width
+
+
+class PixelLogisticMixture(Distribution):
+    """A mixture of `PixelLogistic` for each pixel, each channel depending on the earlier ones; event `(C, H, W)`.
+
+    Args:
+        logits: of the components, `(…, K, H, W)`.
+        locations: `(…, K, C, H, W)`; that of channel c is for earlier channels of value 0.5.
+        scales: as the locations.
+        coefficients: `(…, K, C(C − 1)/2, H, W)`, by which the location of channel c moves with the value of channel
+            b < c: those of channel 1, of channel 2, ….
+        width: distance between adjacent levels.
+        highest: the highest level.
+    """
+
+    arg_constraints: ClassVar[dict] = {}
+    support = constraints.independent(constraints.real, 3)
+
+    def __init__(
+        self, logits: Tensor, locations: Tensor, scales: Tensor, coefficients: Tensor, width: float, highest: float
+    ) -> None:
+        super().__init__(logits.shape[:-3], locations.shape[-3:], validate_args=False)
+        self.logits, self.locations, self.scales, self.coefficients = logits, locations, scales, coefficients
+        self.width, self.highest = width, highest
+
+    def expand(self, batch_shape: Shape, _instance: object = None) -> "PixelLogisticMixture":
+        parameters = (self.logits, self.locations, self.scales, self.coefficients)
+        logits, locations, scales, coefficients = (
+            parameter.expand(*batch_shape, *parameter.shape[len(self.batch_shape) :]) for parameter in parameters
+        )
+        return PixelLogisticMixture(logits, locations, scales, coefficients, self.width, self.highest)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the components' means: see `PixelLogistic.mean`; of later channels, at the means of earlier ones."""
+        means: list[Tensor] = []
+        for channel in range(self.event_shape[0]):
+            means.append(self._components(channel, means).mean)
+        weights = self.logits.softmax(-3)
+        return torch.stack([(weights * mean).sum(-3) for mean in means], -3)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        channels = value.unsqueeze(-4).unbind(-3)  # (…, 1, H, W) each, against the components' (…, K, H, W)
+        of_component = self.logits.log_softmax(-3)
+        for channel, values in enumerate(channels):
+            of_component = of_component + self._components(channel, channels[:channel]).log_prob(values)
+        return of_component.logsumexp(-3).sum((-2, -1))
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
+        if sample_shape:
+            return self.expand(torch.Size(sample_shape) + self.batch_shape).sample()
+        drawn: list[Tensor] = []
+        for channel in range(self.event_shape[0]):
+            drawn.append(self._components(channel, drawn).sample())
+        # The largest of logits with Gumbel noise is a draw from their distribution.
+        noise = -(-torch.rand_like(self.logits).clamp_min(1e-20).log()).log()
+        chosen = (self.logits + noise).argmax(-3, keepdim=True)
+        return torch.cat([values.gather(-3, chosen) for values in drawn], -3)
+
+    def _components(self, channel: int, earlier: Sequence[Tensor]) -> PixelLogistic:
+        """A channel's distribution in each component, `(…, K, H, W)`, given the values of the earlier channels."""
+        location = self.locations[..., channel, :, :]
+        first = channel * (channel - 1) // 2
+        for number, values in enumerate(earlier, first):
+            location = location + self.coefficients[..., number, :, :] * (values - 0.5)
+        return PixelLogistic(location, self.scales[..., channel, :, :], self.width, self.highest)

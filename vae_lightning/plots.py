@@ -81,7 +81,8 @@ def style() -> AbstractContextManager[None]:
 
 def tile(images: Tensor, columns: int) -> Tensor:
     """Returns one picture `(C, H', W')` of images `(N, C, H, W)` in [0, 1], in rows of `columns` with thin gaps."""
-    return make_grid(images, nrow=columns, padding=1, pad_value=0.35).clamp(0, 1)
+    gap = max(1, max(images.shape[-2:]) // 32)
+    return make_grid(images, nrow=columns, padding=gap, pad_value=0.35).clamp(0, 1)
 
 
 def tiles(images: Tensor, columns: int, title: str) -> Figure:
@@ -111,8 +112,14 @@ def progress(grids: Mapping[int, Tensor], title: str, columns: int = 4) -> Figur
 
 def draw_picture(axes: Axes, picture: Tensor) -> None:
     """Draws a picture `(C, H, W)`, uint8 or in [0, 1], into axes without ticks or frame."""
-    axes.imshow(picture.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+    _show(axes, picture.permute(1, 2, 0).cpu().numpy())
     axes.set_axis_off()
+
+
+def _show(axes: Axes, picture: np.ndarray) -> None:
+    """Draws a picture `(H, W, C)` with its own pixels, unless it has far more than there is room for."""
+    room = axes.get_window_extent().width  # a little less than there is once the figure has been laid out
+    axes.imshow(picture, interpolation="nearest" if picture.shape[1] < 1.7 * room else "antialiased")
 
 
 def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
@@ -203,7 +210,7 @@ def labelled_tiles(
 ) -> None:
     """Draws rows of images, each `(N, C, H, W)`, with a label to the left of each row and under each column."""
     picture = np.concatenate([tile(row, len(row)).cpu().numpy() for row in rows], axis=1)
-    axes.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
+    _show(axes, picture.transpose(1, 2, 0))
     height, width = picture.shape[1] / len(rows), picture.shape[2] / len(rows[0])
     axes.set_yticks([(i + 0.5) * height for i in range(len(row_labels))], row_labels)
     axes.set_xticks([(i + 0.5) * width for i in range(len(column_labels))], column_labels)

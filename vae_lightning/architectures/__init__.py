@@ -8,8 +8,9 @@ The rest of the project relies only on this contract:
     `GaussianHead` makes one from features.
 
 **Decoder** `(image_shape, latent_dim, …)`
-    A module that maps codes `(…, latent_dim)` to the raw parameters of p(x|z), `(…, C, H, W)`, without an
-    output nonlinearity: the likelihood defines what they mean.
+    A module that maps codes `(…, latent_dim)` to the raw parameters of p(x|z), without an output nonlinearity: the
+    likelihood defines what they mean. Its `image_shape` is that of the raw parameters, `(C, H, W)`, of which there are
+    as many per pixel as `Likelihood.raw_channels` says; it returns `(…, C, H, W)`.
 
 Both raise `ValueError` when they are made for an image shape that they do not support.
 """

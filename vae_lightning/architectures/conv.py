@@ -1,5 +1,6 @@
-"""The chapter's convolutional network, for any image with even sides of at least 10 pixels."""
+"""The chapter's convolutional network, for images with even sides of at least 10 pixels; large ones get more stages."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
@@ -11,22 +12,29 @@ from ..posteriors import GaussianHead
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
+CHAPTER = 4  # stages, for images of 28 pixels a side
+
 
 class ConvEncoder(nn.Module):
-    """Four strided convolutions, halving the image each time, and a Gaussian head.
+    """Strided convolutions, each halving the image, and a Gaussian head.
 
     Args:
         image_shape: `(C, H, W)`.
         latent_dim: dimension of z.
-        width: channels of the first convolution, doubled by each later one. The chapter uses the image size, 28.
+        width: channels of the first convolution, doubled by each later one up to eightfold. The chapter uses the image
+            size, 28.
+        stages: number of convolutions. None for as many as the image size asks for: four up to 45 pixels, as in the
+            chapter, five up to 90, six up to 181, ….
 
     Source: Keydana, *Deep Learning and Scientific Computing with R torch*, chapter 16.
     """
 
-    def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 28) -> None:
+    def __init__(
+        self, image_shape: Sequence[int], latent_dim: int, width: int = 28, stages: int | None = CHAPTER
+    ) -> None:
         super().__init__()
         channels, *sides = image_shape
-        widths = [channels, width, 2 * width, 4 * width, 8 * width]
+        widths = [channels, *_widths(width, stages, sides)]
         self.trunk = nn.Sequential()
         for before, after in pairwise(widths):
             self.trunk += nn.Sequential(
@@ -40,29 +48,32 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """A linear map to 8·width channels of one pixel, and four transposed convolutions up to the image.
+    """A linear map to the channels of one pixel, and transposed convolutions up to the image.
 
-    The first expands the pixel to the smallest map (4×4 for 28 and 32 pixels, 8×8 for 64). The others double it,
-    cropping a pixel at each edge if the doubled map would be too large (8 → 14).
+    The first expands the pixel to the smallest map (4×4 for 28, 32, 64 and 128 pixels). The others double it, cropping
+    a pixel at each edge if the doubled map would be too large (8 → 14).
 
     Args:
-        image_shape: `(C, H, W)`, H and W even.
+        image_shape: `(C, H, W)` of the raw parameters, H and W even.
         latent_dim: dimension of z.
         width: channels before the last layer; see `ConvEncoder`.
+        stages: number of transposed convolutions; see `ConvEncoder`.
 
     Raises:
-        ValueError: for images with an odd side, or too small to be halved three times.
+        ValueError: for images with an odd side, or too small to be halved by all stages but one.
 
     Source: Keydana, *Deep Learning and Scientific Computing with R torch*, chapter 16.
     """
 
-    def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 28) -> None:
+    def __init__(
+        self, image_shape: Sequence[int], latent_dim: int, width: int = 28, stages: int | None = CHAPTER
+    ) -> None:
         super().__init__()
         channels, *sides = image_shape
-        (height, paddings_h), (breadth, paddings_b) = (_upsampling_plan(side) for side in sides)
-        widths = [8 * width, 4 * width, 2 * width, width, channels]
+        widths = [*reversed(_widths(width, stages, sides)), channels]
+        (height, paddings_h), (breadth, paddings_b) = (_upsampling_plan(side, len(widths) - 2) for side in sides)
         layers: list[nn.ConvTranspose2d] = [SpreadPixel(widths[0], widths[1], (height, breadth))]
-        for before, after, pad_h, pad_b in zip(widths[1:], widths[2:], paddings_h, paddings_b, strict=False):
+        for (before, after), pad_h, pad_b in zip(pairwise(widths[1:]), paddings_h, paddings_b, strict=True):
             layers.append(nn.ConvTranspose2d(before, after, 4, stride=2, padding=(pad_h, pad_b), bias=False))
         self.project = nn.Linear(latent_dim, widths[0])
         self.trunk = nn.Sequential(nn.Unflatten(1, (widths[0], 1, 1)))
@@ -91,16 +102,26 @@ class SpreadPixel(nn.ConvTranspose2d):
         return (x.flatten(1) @ kernel).view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _upsampling_plan(side: int) -> tuple[int, list[int]]:
-    """Side of the smallest map, and the paddings of the three layers that double it up to `side`.
+def _widths(width: int, stages: int | None, sides: Sequence[int]) -> list[int]:
+    """Channels of each stage, from the image inwards; None for as many as leave the shorter side about four pixels."""
+    if stages is None:
+        stages = max(CHAPTER, round(math.log2(min(sides))) - 1)
+    if stages < 2:
+        raise ValueError(f"stages: must be a whole number of at least 2, or null, got {stages}")
+    return [min(2**stage, 8) * width for stage in range(stages)]
+
+
+def _upsampling_plan(side: int, doublings: int) -> tuple[int, list[int]]:
+    """Side of the smallest map, and the paddings of the layers that double it up to `side`.
 
     A layer with kernel 4 and stride 2 turns n pixels into 2·n with padding 1, and into 2·n − 2 with padding 2.
     """
     paddings: list[int] = []
     size = side
-    for _ in range(3):
+    for _ in range(doublings):
         if size % 2 or size < 4:
-            raise ValueError(f"image_shape: the conv decoder needs even sides of at least 10 pixels, got {side}")
+            least = 2**doublings + 2
+            raise ValueError(f"image_shape: the conv decoder needs even sides of at least {least} pixels, got {side}")
         odd_half = size // 2 % 2
         paddings.insert(0, 2 if odd_half else 1)
         size = size // 2 + odd_half

@@ -30,10 +30,10 @@ class MLPEncoder(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """Hidden layers with ReLU, and a linear map to one parameter per pixel.
+    """Hidden layers with ReLU, and a linear map to the raw parameters.
 
     Args:
-        image_shape: `(C, H, W)`.
+        image_shape: `(C, H, W)` of the raw parameters.
         latent_dim: dimension of z.
         hidden: units of each hidden layer, from the code outwards; at least one layer.
     """

@@ -62,7 +62,7 @@ class ResNetDecoder(nn.Module):
     """A hidden layer to a quarter of the resolution, then residual blocks and a transposed convolution, twice.
 
     Args:
-        image_shape: `(C, H, W)`, H and W divisible by 4.
+        image_shape: `(C, H, W)` of the raw parameters, H and W divisible by 4.
         latent_dim: dimension of z.
         width: channels at half resolution, doubled at a quarter.
         blocks: residual blocks at each resolution.

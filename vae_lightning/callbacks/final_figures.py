@@ -1,7 +1,7 @@
 """Figures of the tested model."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from .. import plots
-from ..evaluation.codes import Codes, encode_all
+from ..evaluation.codes import Codes, decode_all, encode_all
 from ..evaluation.geometry import normal_lattice, square_lattice
 from ..vae import VAE
 from .drawing import drawing, grey_values, model_of, run_of, save_figure, tested_batches
@@ -85,7 +85,7 @@ class FinalFigures(Callback):
         limit = self.scatter_limit if model.latent_space.axes == 2 else None
         scatter = plots.latent_scatter(points, codes.labels, data.class_names, title, chart.names, limit)
         yield "latent means", scatter
-        yield from self._decoded(model, codes, subject)
+        yield from self._decoded(model, codes, subject, images.shape[1:])
 
         pictures = {"originals": originals, "reconstructions": reconstructed, "samples": samples}
         arrays: dict[str, Any] = {name: grey_values(images).cpu().numpy() for name, images in pictures.items()}
@@ -99,14 +99,16 @@ class FinalFigures(Callback):
         }
         np.savez_compressed(run_of(trainer).arrays_file, **arrays)
 
-    def _decoded(self, model: VAE, codes: Codes, subject: str) -> Iterator[tuple[str, Figure]]:
+    def _decoded(
+        self, model: VAE, codes: Codes, subject: str, image_shape: Sequence[int]
+    ) -> Iterator[tuple[str, Figure]]:
         """Yields lattices of a two-dimensional latent space, or traversals of one with more dimensions."""
         if model.latent_space.axes == 2:
             for name, lattice in [
                 ("lattice", square_lattice(self.lattice_extent, self.lattice_cells)),
                 ("lattice of quantiles", normal_lattice(self.quantile_cells)),
             ]:
-                decoded = model.decode(lattice.to(model.device)).mean
+                decoded = decode_all(model, lattice.to(model.device), image_shape)
                 yield name, plots.lattice(decoded, lattice, f"Decoded {name}: {subject}")
         elif model.latent_space.axes == 0:
             # Without rates per dimension, the dimensions keep their order.
@@ -115,7 +117,7 @@ class FinalFigures(Callback):
             used = used[: self.traversed]
             values = torch.linspace(-3, 3, 11)
             traversed = model.latent_space.traverse(codes.points[0], used, values)
-            decoded = model.decode(traversed.to(model.device)).mean
+            decoded = decode_all(model, traversed.to(model.device), image_shape)
             rows = [f"$z_{{{j + 1}}}$" + (f", {codes.rates[j]:.1f} nats" if known else "") for j in used.tolist()]
             title = f"The most used dimensions, traversed from the first test image: {subject}"
             yield "traversals", plots.traversals(decoded, rows, values.tolist(), title)

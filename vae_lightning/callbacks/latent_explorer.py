@@ -1,5 +1,7 @@
 """The images shown by the latent explorer of a report."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,13 +9,16 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from ..evaluation.codes import encode_all
+from ..data.sizes import shrunk
+from ..evaluation.codes import decode_all, encode_all
 from ..evaluation.geometry import box_lattice
 from ..vae import VAE
 from .drawing import drawing, grey_values, model_of, on_device, run_of
 from .progress import Progress
 
 __all__ = ["LatentExplorer"]
+
+LARGEST = 64  # pixels of a side of a picture that is shown
 
 
 class LatentExplorer(Callback):
@@ -24,6 +29,7 @@ class LatentExplorer(Callback):
     - `codes` `(N, 1)` or `(N, 2)`: posterior means of test images, above two dimensions in the plane of their leading
       components; `images` `(N, C, H, W)`: the test images; `labels` `(N,)` and `class_names` if the data have them;
       `explained` `(2,)`: the fraction of the codes' variance along each axis.
+      Images are shrunk, see `megabytes`.
     - `box` `(2, 2)`: lowest and highest value along each axis; `lattice` `(R, S, C, H, W)`: images decoded at equal
       steps over the box, with the second coordinate decreasing from row to row.
     - `dimensions` `(K,)`: the most used ones; `values` `(V,)` and `slides` `(K, V, C, H, W)`: images decoded from the
@@ -34,23 +40,33 @@ class LatentExplorer(Callback):
         points: maximum number of test images.
         dimensions: maximum number of dimensions that can be moved one at a time, the most used ones first.
         steps: number of values of each, from −3 to 3.
+        megabytes: of pixels, at most, in each of `lattice`, `images` and `slides`, so that a report stays small. Images
+            with a side of more than 64 pixels are averaged down to that; then there are fewer cells, test images and
+            dimensions: in colour, 26 cells and 682 images from 64 pixels on.
     """
 
-    def __init__(self, cells: int = 41, points: int = 800, dimensions: int = 8, steps: int = 25) -> None:
+    def __init__(
+        self, cells: int = 41, points: int = 800, dimensions: int = 8, steps: int = 25, megabytes: float = 8.0
+    ) -> None:
         for option, value in [("cells", cells), ("steps", steps)]:
             if value < 2:
                 raise ValueError(f"{option}: must be a whole number of at least 2, got {value}")
+        if not megabytes > 0:
+            raise ValueError(f"megabytes: must be greater than 0, got {megabytes}")
         self.cells = cells
         self.points = points
         self.dimensions = dimensions
         self.steps = steps
+        self.megabytes = megabytes
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         model = model_of(pl_module)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        images, labels = data.examples("test", self.points)
+        shape = data.examples("test", 1).images.shape[1:]
+        most = max(4, int(self.megabytes * 2**20) // _shown(torch.zeros(1, *shape)).numel())  # pictures of each kind
+        images, labels = data.examples("test", min(self.points, most))
         with Progress(trainer, "decoded").step("images for the latent explorer"), drawing(model):
             codes = encode_all(model, [on_device(model, images, labels)])
             chart = model.latent_space.chart(codes.points)
@@ -58,22 +74,23 @@ class LatentExplorer(Callback):
             margin = 0.08 * (high - low) + 1e-3
             box = torch.stack([low - margin, high + margin])
             one = model.latent_space.axes == 1
-            lattice = box_lattice(box, self.cells, 1 if one else self.cells)
+            cells = min(self.cells, most if one else math.isqrt(most))
+            lattice = box_lattice(box, cells, 1 if one else cells)
             known = len(codes.rates) == model.latent_dim
             used = codes.rates.argsort(descending=True) if known else torch.arange(model.latent_dim)
-            used = used[: self.dimensions]
+            used = used[: min(self.dimensions, max(1, most // self.steps))]
             values = torch.linspace(-3, 3, self.steps)
             slides = model.latent_space.traverse(codes.points.mean(0), used, values)
             arrays = {
                 "codes": chart.coordinates[:, :1] if one else chart.coordinates,
-                "images": grey_values(images),
+                "images": _shown(images),
                 "box": box,
-                "lattice": grey_values(_decoded(model, chart.lift(lattice))),
+                "lattice": _decoded(model, chart.lift(lattice), shape),
                 "explained": chart.explained,
                 "exact": torch.tensor(chart.exact),
                 "dimensions": used,
                 "values": values,
-                "slides": grey_values(_decoded(model, slides)),
+                "slides": _decoded(model, slides, shape),
             }
         numbers: dict[str, Any] = {name: value.cpu().numpy() for name, value in arrays.items()}
         if labels is not None:
@@ -83,6 +100,11 @@ class LatentExplorer(Callback):
         np.savez_compressed(file, **numbers)
 
 
-def _decoded(model: VAE, codes: Tensor) -> Tensor:
-    """Returns decoded means `(R, S, C, H, W)` of codes `(R, S, latent_dim)`, one row at a time."""
-    return torch.stack([model.decode(row.to(model.device)).mean for row in codes])
+def _decoded(model: VAE, codes: Tensor, image_shape: Sequence[int]) -> Tensor:
+    """Returns what is shown `(R, S, C, h, w)` of codes `(R, S, latent_dim)`, made one row at a time."""
+    return torch.stack([_shown(decode_all(model, row.to(model.device), image_shape)) for row in codes])
+
+
+def _shown(images: Tensor) -> Tensor:
+    """Returns images `(N, C, H, W)` as uint8, with at most `LARGEST` pixels a side."""
+    return grey_values(shrunk(images, LARGEST))

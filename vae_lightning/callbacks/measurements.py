@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from ..data.batch import Batch
+from ..data.sizes import at_once
 from ..evaluation import bounds, codes, geometry, probes, quality
 from ..evaluation.reference import reference
 from ..posteriors import point
@@ -31,7 +32,6 @@ log = logging.getLogger(__name__)
 Metrics = dict[str, float]
 
 PATHS = 200  # number of images between which paths are decoded
-AT_ONCE = 1000  # codes that are decoded at the same time
 
 # Numbers of images below which metrics are rough.
 ENOUGH_FOR_ACCURACIES = 100  # standard error of at most 0.05
@@ -160,7 +160,7 @@ class Measurements(Callback):
             reconstruction = model.decode(point(posterior), labels).mean
             error += bounds.squared_error(images, reconstruction).double().sum().item()
             if self.bound_samples:
-                found = bounds.importance_weighted_bound(model, batch, self.bound_samples, AT_ONCE, advance)
+                found = bounds.importance_weighted_bound(model, batch, self.bound_samples, advance=advance)
                 values = found.double()
                 bound += values.sum().item()
                 squares += values.square().sum().item()
@@ -183,10 +183,10 @@ class Measurements(Callback):
 
     def _announce(self, model: VAE, batch: Batch, batches: int) -> None:
         """Logs how long the bound will take, if it is long, from a piece of it; leaves the random state as it was."""
-        samples = min(self.bound_samples, max(1, AT_ONCE // len(batch.images)))
+        samples = min(self.bound_samples, max(1, at_once(batch.images.shape[1:]) // len(batch.images)))
         with isolate_rng():
             seconds = estimate(
-                lambda: bounds.importance_weighted_bound(model, batch, samples, AT_ONCE).sum().item(),
+                lambda: bounds.importance_weighted_bound(model, batch, samples).sum().item(),
                 batches * self.bound_samples / samples,
             )
         if seconds > PATIENCE:
@@ -232,16 +232,17 @@ class Measurements(Callback):
         if min(len(real.images), len(train.images)) < 2:
             return {}
         parts = list(_parts(real))
-        made = {
-            "samples": torch.cat([model.sample(len(images), labels) for images, labels in parts]),
-            "reconstructions": torch.cat([model.reconstruct(*part) for part in parts]),
-            "floor": train.images[: len(real.images)],
+        made: dict[str, Iterator[Tensor]] = {  # never all at once
+            "samples": (model.sample(len(images), labels) for images, labels in parts),
+            "reconstructions": (model.reconstruct(*part) for part in parts),
+            "floor": iter([train.images[: len(real.images)]]),
         }
         features = classifier.features(real.images)
         metrics: Metrics = {}
-        for name, images in made.items():
+        for name, pictures in made.items():
             # A likelihood's mean can leave the range of pixel values.
-            found = quality.distances(features, classifier.features(images.clamp(0, 1)))
+            others = torch.cat([classifier.features(images.clamp(0, 1)) for images in pictures])
+            found = quality.distances(features, others)
             metrics |= {f"frechet_{name}": found.frechet, f"kernel_{name}": found.kernel}
         return metrics
 
@@ -253,7 +254,7 @@ class Measurements(Callback):
         ends = point(model.encode(images, labels))
         paths = torch.cat([model.latent_space.interpolate(*pair, steps) for pair in pairwise(ends)])
         classes = None if labels is None else labels[:-1].repeat_interleave(steps)
-        pictures = model.decode(paths, classes).mean.unflatten(0, (-1, steps))
+        pictures = codes.decode_all(model, paths, images.shape[1:], classes).unflatten(0, (-1, steps))
         return {"path_unevenness": geometry.path_unevenness(pictures).mean().item()}
 
     def _faithfulness(self, model: VAE, data: Any) -> Metrics:
@@ -270,7 +271,7 @@ class Measurements(Callback):
             pictures["_tsne"] = probes.tsne(points)
         metrics: Metrics = {}
         for name, picture in pictures.items():
-            for truth, kind in ((points, ""), (examples.images, "_images")):
+            for truth, kind in ((points, ""), (probes.pixels(examples.images), "_images")):
                 found = probes.faithfulness(truth, picture)
                 metrics[f"trustworthiness{kind}{name}"] = found.trustworthiness
                 metrics[f"continuity{kind}{name}"] = found.continuity
@@ -287,7 +288,8 @@ def _lack_of_classes(data: Any, count: int) -> str:
     return ""
 
 
-def _parts(batch: Batch, size: int = 1000) -> Iterator[Batch]:
+def _parts(batch: Batch) -> Iterator[Batch]:
+    size = at_once(batch.images.shape[1:])
     for start in range(0, len(batch.images), size):
         images, labels = (None if tensor is None else tensor[start : start + size] for tensor in batch)
         yield Batch(images, labels)  # type: ignore[arg-type]

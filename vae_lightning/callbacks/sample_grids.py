@@ -6,15 +6,20 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from .. import plots
+from ..data.sizes import shrunk
 from .drawing import batches_done, drawing, log_picture, model_of, run_of, save_figure
 
 __all__ = ["SampleGrids"]
 
 
+LARGEST = 64  # pixels of a side of a sample
+
+
 class SampleGrids(Callback):
     """Draws a grid of samples from the prior at every n-th batch of each epoch, always from the same noise.
 
-    At the end of training, evenly spaced grids, including the first and last, are combined in one figure.
+    Samples with a side of more than 64 pixels are averaged down to that, because there may be thousands of grids. At
+    the end of training, evenly spaced grids, including the first and last, are combined in one figure.
 
     Args:
         every_n_batches: n.
@@ -34,7 +39,7 @@ class SampleGrids(Callback):
         with drawing(model):
             # The noise is fixed rather than the codes, because a learned prior changes.
             torch.manual_seed(0)
-            samples = model.sample(self.images)
+            samples = shrunk(model.sample(self.images), LARGEST)
         grid = (plots.tile(samples, round(self.images**0.5)) * 255).round().to(torch.uint8).cpu()
         file = run_of(trainer).grid_file(trainer.global_step)
         file.parent.mkdir(parents=True, exist_ok=True)

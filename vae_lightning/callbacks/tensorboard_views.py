@@ -2,10 +2,14 @@
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from ..data.sizes import shrunk
 from ..evaluation.codes import encode_all
 from .drawing import drawing, model_of, on_device, tensorboards
 
 __all__ = ["TensorBoardViews"]
+
+
+SPRITE = 32  # pixels of a side, at most, of the projector's images: TensorBoard loads all of them as one
 
 
 class TensorBoardViews(Callback):
@@ -42,6 +46,7 @@ class TensorBoardViews(Callback):
             codes = model.latent_space.chart(codes).coordinates
         names = dict(enumerate(data.class_names))
         classes = None if labels is None else [names.get(label, str(label)) for label in labels.tolist()]
+        images = shrunk(images, SPRITE)
         sprites = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         for logger in loggers:
             logger.experiment.add_embedding(codes, classes, sprites, trainer.global_step, "posterior means")

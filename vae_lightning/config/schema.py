@@ -8,12 +8,13 @@ its class's signature before any object is built.
 import inspect
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.utils import instantiate
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from ..errors import UsageError
@@ -71,9 +72,24 @@ def register() -> None:
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("file_name", lambda path: Path(path).expanduser().resolve().stem, replace=True)
     OmegaConf.register_new_resolver("folder_name", lambda path: Path(path).expanduser().resolve().name, replace=True)
+    OmegaConf.register_new_resolver("raw_shape", _raw_shape, replace=True)
     OmegaConf.register_new_resolver("share_of_cores", _share_of_cores, replace=True)
     # Cached: like Hydra's `now`, the same for all jobs of a sweep, but different for sweeps of the same second.
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+
+
+def _raw_shape(image_shape: Sequence[int] | None, likelihood: DictConfig) -> Sequence[int] | None:
+    """The shape of a decoder's output: that of the images, with as many channels as the likelihood has parameters."""
+    if image_shape is None:
+        return None
+    import torch
+
+    try:
+        with torch.random.fork_rng(devices=[]):  # initialisation must not depend on how often this is asked for
+            channels = instantiate(likelihood, _convert_="all").raw_channels(image_shape[0])
+    except Exception:  # which is reported when the model's own likelihood is made
+        return image_shape
+    return [channels, *image_shape[1:]]
 
 
 def _share_of_cores(jobs: int) -> str:

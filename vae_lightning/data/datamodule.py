@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..engine.lightning_internals import calls_done
@@ -15,11 +16,14 @@ from .augmentation import moved
 from .batch import Batch
 from .images import FetchedImages, StoredImages, images_of
 from .loaders import Batches, EpochShuffle, ResidentLoader, SourceOrder, worker_loader
+from .sizes import at_most, at_once
 from .sources import Source, data_folder
 
 __all__ = ["ImageDataModule"]
 
 log = logging.getLogger(__name__)
+
+EXAMPLES = 512 * 2**20  # bytes of images, at most, that are kept as numbers of 32 bits
 
 
 class ImageDataModule(LightningDataModule):
@@ -34,8 +38,8 @@ class ImageDataModule(LightningDataModule):
         image_shape: `(C, H, W)` that the model is built for; the source's images must have it. By default, that of the
             source's images.
         batch_size: training images in a batch, on all devices together; the last, shorter batch of an epoch is kept.
-        eval_batch_size: the same for validation and testing. Besides speed and memory, it affects the noise of each
-            image's posterior sample.
+        eval_batch_size: the same for validation and testing; null for 1000, or fewer where images have more than 48
+            pixels a side in colour. Besides speed and memory, it affects the noise of each image's posterior sample.
         scale: divisor of pixel values. (The chapter divides by 256.)
         validation_size: number of training images held out for validation.
         validation_seed: seed of their selection, so that runs with different `seed` share them.
@@ -68,7 +72,7 @@ class ImageDataModule(LightningDataModule):
         source: Source,
         image_shape: Sequence[int] | None = None,
         batch_size: int = 128,
-        eval_batch_size: int = 1000,
+        eval_batch_size: int | None = 1000,
         scale: float = 255.0,
         validation_size: int = 0,
         validation_seed: int = 0,
@@ -87,7 +91,7 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"resident: must be true, false or auto, got {resident!r}")
         for option, value, least in [
             ("batch_size", batch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
+            ("eval_batch_size", 1 if eval_batch_size is None else eval_batch_size, 1),
             ("validation_size", validation_size, 0),
             ("num_workers", num_workers or 0, 0),
             ("shift", shift, 0),
@@ -104,7 +108,7 @@ class ImageDataModule(LightningDataModule):
         self._image_shape = image_shape or known
         self.class_names = tuple(getattr(source, "class_names", ()))
         self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
+        self._eval_batch_size = eval_batch_size
         self.scale = scale
         self.validation_size = validation_size
         self.validation_seed = validation_seed
@@ -125,6 +129,11 @@ class ImageDataModule(LightningDataModule):
             self.prepare_data()
             self._image_shape = images_of(self.source.load(data_folder(self.root), train=False)).shape
         return tuple(self._image_shape)
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Validation or test images in a batch."""
+        return self._eval_batch_size or at_once(self.image_shape)
 
     def prepare_data(self) -> None:
         if not self.splits:
@@ -193,19 +202,26 @@ class ImageDataModule(LightningDataModule):
 
         Args:
             name: name of the split.
-            count: maximum number of images.
+            count: maximum number of images; there are fewer where so many would take more than 512 MiB.
 
         Returns:
             Images `(N, C, H, W)`, float32 in [0, 1], and their labels `(N,)`, or None.
         """
-        images = self.splits[name]
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        chosen = images.subset(order[:count].sort().values)
+        return self.numbered(name, self.chosen(name, min(count, at_most(EXAMPLES, self.image_shape))))
+
+    def chosen(self, name: Literal["train", "val", "test"], count: int) -> Tensor:
+        """Returns the numbers `(N,)`, rising, of at most `count` images of a split; the same in every call."""
+        order = torch.randperm(len(self.splits[name]), generator=torch.Generator().manual_seed(0))
+        return order[:count].sort().values
+
+    def numbered(self, name: Literal["train", "val", "test"], numbers: Tensor) -> Batch:
+        """Returns the images of a split with these numbers `(N,)`, as `examples` does."""
+        chosen = self.splits[name].subset(numbers)
         if self.binarize == "dynamic" and name == "train":
             chosen = chosen.binarized(self.scale)
         found = chosen.take(torch.arange(len(chosen)))
         scale = self.scale if self.binarize == "none" else 1.0
-        return found._replace(images=found.images.float() / scale)
+        return found._replace(images=found.images.float().div_(scale))
 
     @property
     def training_batches(self) -> int:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ..data import sizes
 from ..data.batch import Batch
 from ..objectives import Model
 
@@ -35,7 +36,7 @@ def importance_weighted_bound(
     model: Model,
     batch: Batch,
     samples: int,
-    at_once: int = 1000,
+    at_once: int | None = None,
     advance: Callable[[float], object] = lambda share: None,
 ) -> Tensor:
     """Returns log (1/K) Σ_k w_k of each image, `(B,)`: a lower bound of log p(x) that rises with K.
@@ -46,13 +47,14 @@ def importance_weighted_bound(
         model: p(x|z), p(z) and q(z|x).
         batch: images and labels.
         samples: K.
-        at_once: codes, at most, that are decoded at the same time.
+        at_once: codes, at most, that are decoded at the same time; by default as many as `vae_lightning.data.sizes` says.
         advance: called whenever a share of the samples has been decoded, with the share; they add up to 1.
 
     Source: Burda, Grosse and Salakhutdinov (2016), equation 8, https://arxiv.org/abs/1509.00519.
     """
     posterior, prior = model.encode(*batch), model.prior_distribution(batch.labels)
     total = batch.images.new_full((len(batch.images),), -math.inf)
+    at_once = at_once or sizes.at_once(batch.images.shape[1:])
     for count in _parts(samples, max(1, at_once // len(batch.images))):
         total = torch.logaddexp(total, log_weights(model, batch, posterior, prior, count).logsumexp(0))
         advance(count / samples)

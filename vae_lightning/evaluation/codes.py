@@ -1,6 +1,6 @@
 """How the latent space is used: the codes of many images, and the distribution that their posteriors add up to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,11 +8,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..data.batch import Batch
+from ..data.sizes import at_once
 from ..objectives import Model
 from ..posteriors import moments, point
 from ..rates import rates
 
-__all__ = ["Aggregate", "Codes", "active_units", "encode_all"]
+__all__ = ["Aggregate", "Codes", "active_units", "decode_all", "encode_all"]
 
 
 class Codes(NamedTuple):
@@ -46,6 +47,23 @@ def encode_all(model: Model, batches: Iterable[Batch]) -> Codes:
         torch.cat(known) if len(known) == len(labels) else None,
         torch.stack(totals).sum(0) / images,
     )
+
+
+@torch.no_grad()
+def decode_all(model: Model, codes: Tensor, image_shape: Sequence[int], labels: Tensor | None = None) -> Tensor:
+    """Returns decoded means `(…, C, H, W)` of codes `(…, latent_dim)`, some at a time, on the model's device.
+
+    Args:
+        model: p(x|z).
+        codes: on the model's device.
+        image_shape: `(C, H, W)`.
+        labels: classes `(N,)` of codes `(N, latent_dim)`.
+    """
+    size = at_once(image_shape)
+    parts = codes.reshape(-1, codes.shape[-1]).split(size)
+    classes = [None] * len(parts) if labels is None else labels.split(size)
+    decoded = torch.cat([model.decode(part, known).mean for part, known in zip(parts, classes, strict=True)])
+    return decoded.unflatten(0, codes.shape[:-1])
 
 
 class Aggregate:

@@ -10,7 +10,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-__all__ = ["Faithfulness", "class_accuracies", "faithfulness", "knn_accuracy", "tsne"]
+from ..data.sizes import shrunk
+
+__all__ = ["Faithfulness", "class_accuracies", "faithfulness", "knn_accuracy", "pixels", "tsne"]
 
 
 def knn_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], neighbours: int = 10) -> float:
@@ -24,6 +26,11 @@ def knn_accuracy(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], neig
     (points, labels), (test_points, test_labels) = (_arrays(pair) for pair in (train, test))
     classifier = KNeighborsClassifier(n_neighbors=min(neighbours, len(points)))
     return float(classifier.fit(points, labels).score(test_points, test_labels))
+
+
+def pixels(images: Tensor) -> Tensor:
+    """Returns the pixels `(N, D)` of images `(N, C, H, W)`, of large ones averaged to at most 32 a side."""
+    return shrunk(images, 32).flatten(1)
 
 
 def class_accuracies(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> tuple[float, float]:

@@ -14,6 +14,8 @@ from torch.nn import functional
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from ..data.sizes import at_once
+
 __all__ = ["Classifier", "Distances", "accuracy", "distances", "train_classifier"]
 
 
@@ -38,7 +40,7 @@ class Classifier(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Returns features `(N, 64)` of images `(N, C, H, W)` in [0, 1], computed in parts, without gradients."""
         with torch.no_grad():
-            return torch.cat([self.trunk(part) for part in images.split(1000)])
+            return torch.cat([self.trunk(part) for part in images.split(at_once(images.shape[1:]))])
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits `(B, classes)` of images `(B, C, H, W)`."""
@@ -74,7 +76,7 @@ def train_classifier(
 @torch.no_grad()
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
     """Returns the share of images `(N, C, H, W)` that the classifier gives their label `(N,)`."""
-    found = torch.cat([classifier(part).argmax(1) for part in images.split(1000)])
+    found = torch.cat([classifier(part).argmax(1) for part in images.split(at_once(images.shape[1:]))])
     return (found == labels).double().mean().item()
 
 

@@ -22,7 +22,7 @@ __all__ = ["LabelledData", "Reference", "judge", "reference"]
 log = logging.getLogger(__name__)
 
 VERSION = 2  # of the procedure; part of the file name
-IMAGES = 20_000  # maximum number of training and of test images used
+IMAGES = 20_000  # maximum number of training and of test images used; of large ones, `examples` gives fewer
 
 
 class LabelledData(Protocol):
@@ -113,7 +113,8 @@ def judge(
         torch.manual_seed(0)
         classifier = quality.train_classifier(images.to(device), labels.to(device), classes)
     knn, linear = probes.class_accuracies(
-        (images[:probe_images], labels[:probe_images]), (test_images[:probe_images], test_labels[:probe_images])
+        (probes.pixels(images[:probe_images]), labels[:probe_images]),
+        (probes.pixels(test_images[:probe_images]), test_labels[:probe_images]),
     )
     return Reference(
         classifier,

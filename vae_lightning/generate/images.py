@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ..data.sizes import at_once
 from ..posteriors import point, spread
 from ..runs import plain_cell
 from ..runs.loading import LoadedRun
@@ -24,7 +25,6 @@ __all__ = [
     "Codes", "decode", "encode", "reconstruct", "sample", "write_codes", "write_reconstructions", "write_samples",
 ]  # fmt: skip
 
-AT_ONCE = 1000  # images that are decoded or encoded at the same time
 COLUMNS = 10  # of a picture of reconstructions
 
 
@@ -51,7 +51,7 @@ def sample(model: "VAE", count: int, temperature: float = 1.0, labels: Tensor | 
         labels: classes `(count,)`, for a model that is conditional on them.
     """
     parts, start = [], 0
-    for size in _sizes(count):
+    for size in _sizes(model, count):
         part = None if labels is None else labels[start : start + size].to(model.device)
         prior = model.prior_distribution(part)
         codes = prior.sample(() if prior.batch_shape else (size,))  # a conditional prior's batch is the labels'
@@ -119,18 +119,19 @@ def write_codes(run: LoadedRun, options: argparse.Namespace, output: Path) -> di
     return {output: f"codes of {len(images)} images"}
 
 
-def _sizes(total: int) -> Iterator[int]:
-    """Yields the sizes of parts that add up to `total`, with a progress bar if there are several."""
+def _sizes(model: "VAE", total: int) -> Iterator[int]:
+    """Yields the sizes of parts of images or codes that add up to `total`, with a progress bar if there are several."""
     from tqdm import tqdm
 
-    sizes = [min(AT_ONCE, total - start) for start in range(0, total, AT_ONCE)]
+    most = at_once(model.decode(torch.zeros(1, model.latent_dim, device=model.device)).mean.shape[1:])
+    sizes = [min(most, total - start) for start in range(0, total, most)]
     yield from tqdm(sizes, unit="part", disable=None if len(sizes) > 1 else True)
 
 
 def _parts(model: "VAE", inputs: Tensor, labels: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Inputs and labels in parts, on the model's device."""
     start = 0
-    for size in _sizes(len(inputs)):
+    for size in _sizes(model, len(inputs)):
         part = slice(start, start + size)
         yield inputs[part].to(model.device), None if labels is None else labels[part].to(model.device)
         start += size

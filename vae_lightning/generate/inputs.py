@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,9 +11,10 @@ from ..errors import UsageError
 from ..runs.loading import LoadedRun
 from .image_files import read_image
 
-__all__ = ["Given", "named_image", "named_images"]
+if TYPE_CHECKING:
+    from ..data.datamodule import ImageDataModule
 
-ALL = 2**31  # test images
+__all__ = ["Given", "named_image", "named_images"]
 
 
 class Given(NamedTuple):
@@ -37,27 +38,31 @@ def named_images(run: LoadedRun, options: argparse.Namespace) -> Given:
     if options.images:
         images = torch.cat([read_image(path, run.image_shape) for path in options.images])
         return Given(images, None, [str(path) for path in options.images], [""] * len(images))
-    return _test_images(run, options.test, options.data_root)
+    numbers = _data(run, options.data_root).chosen("test", options.test)
+    return _given(run, numbers)
 
 
 def named_image(run: LoadedRun, name: str, options: argparse.Namespace) -> Given:
     """Returns one image: a file, or the test image of this number."""
     if not name.isdecimal() or Path(name).exists():
         return Given(read_image(Path(name), run.image_shape), None, [name], [""])
-    images, labels, names, classes = _test_images(run, ALL, options.data_root)
-    number = int(name)
-    if number >= len(images):
-        raise UsageError(f"{name}: there are {len(images)} test images, from 0 to {len(images) - 1}")
-    label = None if labels is None else labels[number : number + 1]
-    return Given(images[number : number + 1], label, [names[number]], [classes[number]])
+    count, number = len(_data(run, options.data_root).splits["test"]), int(name)
+    if number >= count:
+        raise UsageError(f"{name}: there are {count} test images, from 0 to {count - 1}")
+    return _given(run, torch.tensor([number]))
 
 
-def _test_images(run: LoadedRun, count: int, data_root: str | None) -> Given:
+def _data(run: LoadedRun, data_root: str | None) -> "ImageDataModule":
     if data_root:
         run.config["data"]["root"] = data_root
-    images, labels = run.test_images(count)
+    return run.data
+
+
+def _given(run: LoadedRun, numbers: Tensor) -> Given:
+    """The test images with these numbers."""
+    images, labels = run.data.numbered("test", numbers)
     classes = [""] * len(images)
     if labels is not None:
         known = run.data.class_names
         classes = [str(known[label]) if label < len(known) else str(label) for label in labels.tolist()]
-    return Given(images, labels, [f"test {number}" for number in range(len(images))], classes)
+    return Given(images, labels, [f"test {number}" for number in numbers.tolist()], classes)

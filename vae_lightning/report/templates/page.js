@@ -76,6 +76,10 @@
         picture.src = data.sheets[(past.at(-1) || run.grids[0]).src];
       });
     };
+    // Enlarged, pictures keep their pixels; large ones are shrunk smoothly.
+    sampled.forEach(({ picture }) => picture.addEventListener("load", () => {
+      picture.classList.toggle("large", picture.naturalWidth > 400);
+    }));
     slider.addEventListener("input", show);
     slider.value = steps.length - 1;
     show();
