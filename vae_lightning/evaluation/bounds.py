@@ -47,7 +47,7 @@ def importance_weighted_bound(
         model: p(x|z), p(z) and q(z|x).
         batch: images and labels.
         samples: K.
-        at_once: codes, at most, that are decoded at the same time; by default as many as `vae_lightning.data.sizes` says.
+        at_once: codes, at most, that are decoded at the same time; by default see `vae_lightning.data.sizes`.
         advance: called whenever a share of the samples has been decoded, with the share; they add up to 1.
 
     Source: Burda, Grosse and Salakhutdinov (2016), equation 8, https://arxiv.org/abs/1509.00519.
