@@ -23,7 +23,7 @@ from vae_lightning.runs import Run
 
 Command = Callable[..., CompletedProcess[str]]
 
-OWN = """
+BRIGHTNESS = """
 from pytorch_lightning import Callback
 
 class Brightness(Callback):
@@ -41,7 +41,7 @@ CHOSEN = [
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
-    (folder / "own.py").write_text(OWN)
+    (folder / "brightness.py").write_text(BRIGHTNESS)
     options = [
         "--multirun",
         "model.latent_dim=2,3",
@@ -49,7 +49,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data.scale=256",
         "engine.channels_last=true",
     ]
-    options += [*CHOSEN, "+callbacks.own._target_=own.Brightness", "model.optimizer.lr=0.01"]
+    options += [*CHOSEN, "+callbacks.own._target_=brightness.Brightness", "model.optimizer.lr=0.01"]
     path = str(folder), *sys.path
     done = run_command("vae_lightning.cli", *TINY, *UNDRAWN, *options, cwd=folder, PYTHONPATH=":".join(path))
     assert done.returncode == 0, done.stderr
@@ -93,7 +93,7 @@ def test_settings_of_the_training_give_its_metrics_to_the_last_digit(
 ) -> None:
     monkeypatch.syspath_prepend(sweep.parent)
     before = torch.get_rng_state()
-    found = evaluate(run, trust=["own"])
+    found = evaluate(run, trust=["brightness"])
     assert torch.equal(torch.get_rng_state(), before)
     assert "test/brightness" in found.metrics
     assert len(found.metrics) > 25
@@ -109,8 +109,8 @@ def test_callbacks_from_elsewhere_need_trust(run: Path, caplog: pytest.LogCaptur
     with caplog.at_level("INFO"):
         found = evaluate(run, **BOUND_ALONE)
     assert "test/brightness" not in found.metrics
-    assert "left out   callbacks.own._target_=own.Brightness" in caplog.text
-    assert "--trust own" in caplog.text
+    assert "left out   callbacks.own._target_=brightness.Brightness" in caplog.text
+    assert "--trust brightness" in caplog.text
 
 
 def test_either_checkpoint_is_measured(run: Path) -> None:
@@ -234,7 +234,9 @@ def test_a_run_from_somebody_else_is_loaded_as_safely_as_by_generate(run: Path) 
         evaluate(run, data_root=str(run / "data"))
     assert "tried" not in str(caught.value)
     # A callback is not made unless it is trusted, and a cache folder is never taken from a run.
-    config.write_text(text.replace("own.Brightness", "os.system").replace("cache: null", f"cache: {run / 'cache'}"))
+    config.write_text(
+        text.replace("brightness.Brightness", "os.system").replace("cache: null", f"cache: {run / 'cache'}")
+    )
     evaluate(run, bound_samples=1, plane_points=0)
     assert not (run / "cache").exists()
 
