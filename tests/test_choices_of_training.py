@@ -127,7 +127,8 @@ def test_anomaly_names_the_operation(tmp_path: Path, vae_train: Callable) -> Non
 
 @pytest.mark.parametrize("binarize", ["none", "dynamic"])
 def test_overfitting_validates_what_is_trained_on(tmp_path: Path, binarize: str) -> None:
-    config = compose(*PLAIN, "debug=overfit", f"data.binarize={binarize}", "data.validation_size=9")
+    small = [option for option in PLAIN if "batch_size" not in option]
+    config = compose(*small, "debug=overfit", f"data.binarize={binarize}", "data.validation_size=9")
     config.run_dir = str(tmp_path)
     _, data, trainer, _ = build(config)
     data.trainer = trainer

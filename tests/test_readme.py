@@ -150,7 +150,13 @@ def test_a_registered_point(outside: Path, tmp_path: Path) -> None:
 
 
 def test_the_best_checkpoint_a_csv_file_and_a_schedule(outside: Path, tmp_path: Path) -> None:
-    options = ["experiment=posteriors", "callbacks=best", *QUICK, "data.validation_size=20", "trainer.max_epochs=2"]
+    options = [
+        "experiment=posteriors",
+        "callbacks=[default,best,early_stopping]",
+        *QUICK,
+        "data.validation_size=20",
+        "trainer.max_epochs=2",
+    ]
     run = trained(outside, tmp_path, *options, "callbacks.measurements.probe_images=0")
     assert run.run.best_file.is_file()
     assert run.metrics["best_step"] in (3, 6)
