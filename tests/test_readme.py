@@ -160,7 +160,7 @@ def test_the_best_checkpoint_a_csv_file_and_a_schedule(outside: Path, tmp_path: 
     run = trained(outside, tmp_path, *options, "callbacks.measurements.probe_images=0")
     assert run.run.best_file.is_file()
     assert run.metrics["best_step"] in (3, 6)
-    assert (tmp_path / "csv" / "metrics.csv").is_file()
+    assert (tmp_path / "table" / "metrics.csv").is_file()
     states = torch.load(run.run.checkpoint_file, weights_only=True)
     (schedule,) = states["lr_schedulers"]
     assert schedule["last_epoch"] == 6
@@ -173,7 +173,7 @@ def test_every_example_is_tried() -> None:
     for name in files(CONF):
         if name.endswith(".yaml"):
             path = Path(name).relative_to("mine")
-            assert re.search(rf"{path.parent}={path.stem}\b", tests) or path.stem == "csv", name
+            assert re.search(rf"{path.parent}={path.stem}\b", tests) or path.stem == "table", name
 
 
 def test_commands_of_the_readme_are_there() -> None:

@@ -77,6 +77,8 @@ def other_data(
     for key in OF_THE_MODEL:
         if key in run.config["data"] and key in config.data and f"data.{key}" not in given:
             config.data[key] = run.config["data"][key]
+    if config.data.get("image_shape") is None:
+        _fit(config.data, run.image_shape)
     check_calls(config)
     shape = config.data.get("image_shape")
     if shape is not None and tuple(shape) != run.image_shape:
@@ -91,6 +93,14 @@ def other_data(
     data.prepare_data()
     data.setup()
     return ChosenData(data, {"name": data.name, "choice": choice, "options": list(overrides)})
+
+
+def _fit(data: DictConfig, shape: tuple[int, ...]) -> None:
+    """Asks for images of a shape: from a source that fits pictures, by its `size` and `channels`, unless they are set."""
+    data.image_shape = list(shape)
+    for option, value in [("size", list(shape[1:])), ("channels", shape[0])]:
+        if option in data.source and data.source[option] is None:
+            data.source[option] = value
 
 
 def measurements_of(run: LoadedRun, sizes: Mapping[str, Any], cache: str | None) -> Measurements:
