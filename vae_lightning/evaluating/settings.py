@@ -96,7 +96,7 @@ def other_data(
 
 
 def _fit(data: DictConfig, shape: tuple[int, ...]) -> None:
-    """Asks for images of a shape: from a source that fits pictures, by its `size` and `channels`, unless they are set."""
+    """Asks a source that fits pictures for images of a shape, by its `size` and `channels`, unless they are set."""
     data.image_shape = list(shape)
     for option, value in [("size", list(shape[1:])), ("channels", shape[0])]:
         if option in data.source and data.source[option] is None:
