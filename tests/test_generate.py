@@ -19,11 +19,12 @@ from PIL import Image
 from torch.distributions import Normal
 
 from vae_lightning import LoadError, load_run
+from vae_lightning.data.batch import Batch
+from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.errors import UsageError
 from vae_lightning.generate import latent_pictures, main
 from vae_lightning.generate.images import encode
 from vae_lightning.posteriors import point
-from vae_lightning.runs.loading import LoadedRun
 
 Command = Callable[..., CompletedProcess[str]]
 
@@ -197,7 +198,10 @@ def test_images_may_follow_options(sweep: Path, generate: Command, tmp_path: Pat
 
 
 def test_images_without_labels(sweep: Path, generate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LoadedRun, "test_images", lambda self, count: (torch.rand(30, 1, 28, 28)[:count], None))
+    def unlabelled(self: ImageDataModule, name: str, numbers: torch.Tensor) -> Batch:
+        return Batch(torch.rand(len(numbers), 1, 28, 28))
+
+    monkeypatch.setattr(ImageDataModule, "numbered", unlabelled)
     run = sweep / "latent_dim-2"
     assert generate("encode", run, "--test", "3", "-o", "codes.csv").returncode == 0
     assert [row["class"] for row in csv.DictReader((tmp_path / "codes.csv").open())] == ["", "", ""]
