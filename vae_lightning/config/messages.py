@@ -77,6 +77,8 @@ def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str
     if isinstance(error, ValueError) and str(error).startswith(HYDRA_NO_CHOICE):
         given = [override for override in overrides if isinstance(override.value(), int | float | None)]
         refused = [override for override in given if str(error).endswith(type(override.value()).__name__)]
+        if refused and not refused[0].key_or_group:
+            return f"{refused[0].input_line}: an override is KEY=VALUE"
         return f"{refused[0].input_line if refused else error}: must be a choice, or a list such as [tensorboard,csv]"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
@@ -218,8 +220,6 @@ def _unknown_choice(error: MissingConfigException) -> str:
         return f"{group}={choice}: is not installed; pip install vae-lightning[{EXTRAS[choice]}]"
     if not group:
         return f"{choice}: no such configuration file"
-    if error.options is None:  # as for the choices of a list
-        return f"{group}={choice}: no such choice; vae-train --help lists them"
     if not options:
         return f"{group}={choice}: there is no group {group}"
     close = difflib.get_close_matches(choice, options, n=1)
