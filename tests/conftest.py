@@ -43,7 +43,7 @@ TINY = [
 ]
 
 # Begun first, so that no process is left with a long file at the end.
-LONG_FILES = ["test_resume", "test_commands", "test_page", "test_bad_inputs", "test_processes", "test_failures"]
+LONG_FILES = ["test_resume", "test_commands", "test_bad_inputs", "test_own_data", "test_measurements", "test_processes"]
 
 # Leaves out what draws and measures at the end of a run, for tests that do not look at it.
 UNDRAWN = ["~callbacks.figures", "~callbacks.explorer", "~callbacks.views"]

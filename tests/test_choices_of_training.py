@@ -95,7 +95,7 @@ def test_a_finished_training_that_was_not_yet_tested(tmp_path: Path) -> None:
     assert again.metrics["test/elbo"] == found.metrics["test/elbo"]
 
 
-@pytest.mark.parametrize("fast", [[], ["trainer=fast"]], ids=["", "fast"])
+@pytest.mark.parametrize("fast", [[], pytest.param(["trainer=fast"], marks=pytest.mark.slow)], ids=["", "fast"])
 @pytest.mark.parametrize("choice", ["limit", "fast_dev_run", "profiler"])
 def test_debug_choices(tmp_path: Path, vae_train: Callable, choice: str, fast: list[str]) -> None:
     options = [*WITHOUT_EPOCHS, *UNMEASURED, *fast, f"debug={choice}", "hydra.run.dir=run", "data.validation_size=16"]

@@ -307,9 +307,8 @@ def test_a_page_of_a_single_run(sweep: Path, tmp_path: Path) -> None:
     assert "The test elbo is −" in html(folder)
 
 
-@pytest.mark.parametrize(
-    "options", [["model.latent_dim=1"], pytest.param(["model=mlp", "model.latent_dim=2"], marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["model.latent_dim=1"], ["model=mlp", "model.latent_dim=2"]])
 def test_other_sweeps(tmp_path: Path, options: list[str]) -> None:
     tiny = [option for option in TINY if "width" not in option or "model=mlp" not in options]
     done = run_command(

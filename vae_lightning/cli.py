@@ -163,8 +163,8 @@ def _job(config: DictConfig) -> float:
     sweeps = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         hydra_config = HydraConfig.get()
-        asked = OmegaConf.to_container(hydra_config.overrides.task)  # an interpolation in it is the user's text
-        config = without_hydra(config, of_groups(hydra_config.runtime.choices, map(str, asked)))
+        asked: Any = OmegaConf.to_container(hydra_config.overrides.task)  # an interpolation in it is the user's text
+        config = without_hydra(config, of_groups(hydra_config.runtime.choices, asked))
         check(config)
         # In a sweep, only a requeued job finds its folder in use.
         config.resume = config.resume or (sweeps and run.config_file.is_file())
