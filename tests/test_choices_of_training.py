@@ -22,7 +22,8 @@ WITHOUT_EPOCHS = [option for option in TRAIN if "max_epochs" not in option]
 LISTS = ("default,best", "default,early_stopping,ema")
 
 
-@pytest.mark.parametrize("lists", [LISTS[1:], pytest.param(LISTS, marks=pytest.mark.slow)], ids=len)
+@pytest.mark.parametrize("lists", [LISTS[1:], LISTS], ids=len)
+@pytest.mark.slow
 def test_a_sweep_of_schedules_and_callbacks(tmp_path: Path, vae_train: Callable, lists: tuple[str, ...]) -> None:
     """Runs are named and compared by what was chosen, and one that is resumed ends as it had."""
     sweep = ["--multirun", *TINY, *UNMEASURED, "data.validation_size=16", "hydra.sweep.dir=sweep", "logger=none"]

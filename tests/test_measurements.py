@@ -362,7 +362,8 @@ class TestReference:
         self.make(data, tmp_path)
         assert len(list(tmp_path.glob("*.pt"))) == 2
 
-    @pytest.mark.parametrize("content", [b"", pytest.param(b"not a file of PyTorch's", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("content", [b"", b"not a file of PyTorch's"])
+    @pytest.mark.slow
     def test_is_made_again_if_it_is_damaged(self, data: ImageDataModule, tmp_path: Path, content: bytes) -> None:
         first = self.make(data, tmp_path)
         (file,) = tmp_path.glob("*.pt")
@@ -370,6 +371,7 @@ class TestReference:
         assert self.make(data, tmp_path).metrics == first.metrics
         assert len(file.read_bytes()) > 1000
 
+    @pytest.mark.slow
     def test_is_made_without_a_writable_folder(self, data: ImageDataModule, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         assert self.make(data, tmp_path / "file" / "cache").metrics == self.make(data, tmp_path).metrics

@@ -133,7 +133,9 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
             ["schedule=step", "model.lr_scheduler.scheduler.step_size=1", "engine.steps_per_call=4"],
             marks=pytest.mark.slow,
         ),
-        ["schedule=plateau", *LOWERS, "data.validation_size=4", "trainer.max_epochs=4"],
+        pytest.param(
+            ["schedule=plateau", *LOWERS, "data.validation_size=4", "trainer.max_epochs=4"], marks=pytest.mark.slow
+        ),
         pytest.param(["callbacks=[default,ema]", "trainer.gradient_clip_val=0.5"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
