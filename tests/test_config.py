@@ -290,6 +290,20 @@ class Dying(torch.utils.data.Dataset):
         os._exit(1)
 
 
+def test_a_worker_that_dies_while_it_hands_over_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left in the queue then refers to memory that nobody serves any more."""
+    from torch.multiprocessing import reductions
+
+    def gone(*_: object) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(reductions, "storage_from_cache", gone)
+    with pytest.raises(ConnectionResetError) as caught:
+        reductions.rebuild_storage_fd(torch.UntypedStorage, type("Handle", (), {"detach": gone})(), 8)
+    assert explain_failure(caught.value, "run", 64).startswith("a worker process died; data.num_workers=0")
+    assert explain_failure(ConnectionResetError(104, "reset"), "run", 64) == "run: reset"
+
+
 def test_a_worker_that_dies_is_recognised() -> None:
     """PyTorch says it only in words: this fails when it changes them."""
     with pytest.raises(RuntimeError) as caught:

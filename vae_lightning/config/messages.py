@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from traceback import walk_tb
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -104,9 +105,17 @@ def explain_failure(error: BaseException, folder: str, batch_size: int) -> str:
             return f"out of memory with data.batch_size={batch_size}: {advice}"
         if match := TORCH_WORKER_DIED.search(str(cause)):
             return f"worker process {match[1]} died; data.num_workers=0 loads the images in the main process"
+        if isinstance(cause, EOFError | ConnectionError) and _is_of_a_worker(cause):  # it died while handing over
+            return "a worker process died; data.num_workers=0 loads the images in the main process"
         if isinstance(cause, OSError) and cause.strerror and not cause.filename:
             return f"{folder}: {cause.strerror}"
     return explain(error)
+
+
+def _is_of_a_worker(error: BaseException) -> bool:
+    """Returns whether an error was raised while receiving images from a worker process."""
+    files = (frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__))
+    return any(Path(file).parts[-3:-1] == ("torch", "multiprocessing") for file in files)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
