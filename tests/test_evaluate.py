@@ -291,4 +291,4 @@ def test_estimates_come_from_a_short_piece() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress.time, "perf_counter", lambda: next(clock) / 10)
         assert progress.estimate(lambda: None, 1000) == pytest.approx(100)
-        assert next(clock) < 30
+        assert next(clock) <= 40  # calls of 0.1 s each, for 2 s

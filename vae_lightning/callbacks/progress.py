@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from statistics import median
 from typing import TYPE_CHECKING
 
 from pytorch_lightning import Trainer
@@ -51,12 +52,16 @@ class Progress:
 
 
 def estimate(work: Callable[[], object], times: float) -> float:
-    """Returns the seconds that calling something so many times will take, from calls that take 2 s at most."""
-    started, calls, seconds = time.perf_counter(), 0, 0.0
-    while calls == 0 or seconds < min(2.0, 0.05 * times * seconds / calls):
+    """Returns the seconds that calling something so many times will take: by the median of calls for 2 s at most.
+
+    The first of several calls, which warms up, does not count.
+    """
+    taken: list[float] = []
+    while not taken or sum(taken) < min(2.0, 0.05 * times * taken[-1]):
+        started = time.perf_counter()
         work()
-        calls, seconds = calls + 1, time.perf_counter() - started
-    return times * seconds / calls
+        taken.append(time.perf_counter() - started)
+    return times * median(taken[1:] or taken)
 
 
 def duration(seconds: float) -> str:
