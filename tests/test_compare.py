@@ -133,6 +133,11 @@ MNIST = {"_target_": "vae_lightning.data.sources.TorchvisionMNIST", "dataset": "
             ["trainer"],
         ),
         ({"callbacks__figures__samples": 4, "logger": {}}, []),
+        (
+            {"model__likelihood": {"_target_": "vae_lightning.likelihoods.LogisticMixture", "components": 4},
+             "model__decoder": {"image_shape": [40, 32, 32]}},
+            ["model.likelihood._target_"],
+        ),
         ({"callbacks__averaging": AVERAGING}, ["callbacks.averaging._target_"]),
         ({"choices": {"experiment": "smoke"}}, []),
     ],

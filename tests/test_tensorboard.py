@@ -9,7 +9,11 @@ import urllib.request
 from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 from conftest import TINY, run_command
+
+from vae_lightning.callbacks.tensorboard_views import SPRITE, _sprites
+from vae_lightning.data.sizes import shrunk
 
 Ask = Callable[..., bytes]
 
@@ -86,3 +90,12 @@ def test_hyperparameters_are_what_was_swept(ask: Ask) -> None:
     assert [info["name"] for info in experiment["hparamInfos"]] == ["latent_dim"]
     metrics = {info["name"]["tag"] for info in experiment["metricInfos"]}
     assert {"test/elbo", "test/rate", "test/iw_bound", "test/frechet_samples"} <= metrics
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 48, 32), (3, 32, 48), (1, 128, 128)], ids=str)
+def test_sprites_are_square_and_in_colour(shape: tuple[int, ...]) -> None:
+    images = torch.rand(5, *shape)
+    side, found = max(shrunk(images, SPRITE).shape[-2:]), _sprites(images)
+    assert found.shape == (5, 3, side, side)
+    expected = shrunk(images, SPRITE).expand(-1, 3, -1, -1).sum().item()
+    assert found.sum().item() == pytest.approx(expected, rel=1e-5)

@@ -88,7 +88,7 @@ def tile(images: Tensor, columns: int) -> Tensor:
 def tiles(images: Tensor, columns: int, title: str) -> Figure:
     """Returns a figure of images `(N, C, H, W)` in rows of `columns`."""
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(6, 6 * rows / columns + 0.4), layout="constrained")
+    figure = Figure(figsize=(6, 6 * _aspect(images) * rows / columns + 0.4), layout="constrained")
     axes = figure.add_subplot()
     draw_picture(axes, tile(images, columns))
     axes.set_title(title)
@@ -99,7 +99,8 @@ def progress(grids: Mapping[int, Tensor], title: str, columns: int = 4) -> Figur
     """Returns a figure of pictures of samples `(C, H, W)`, uint8, by the optimizer step after which they were drawn."""
     columns = min(columns, len(grids))
     rows = -(-len(grids) // columns)
-    figure = Figure(figsize=(max(2.3 * columns, 6), 2.45 * rows + 0.4), layout="constrained")
+    height = 2.3 * max(map(_aspect, grids.values())) + 0.15
+    figure = Figure(figsize=(max(2.3 * columns, 6), height * rows + 0.4), layout="constrained")
     cells = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in cells:
         axes.set_axis_off()
@@ -120,6 +121,11 @@ def _show(axes: Axes, picture: np.ndarray) -> None:
     """Draws a picture `(H, W, C)` with its own pixels, unless it has far more than there is room for."""
     room = axes.get_window_extent().width  # a little less than there is once the figure has been laid out
     axes.imshow(picture, interpolation="nearest" if picture.shape[1] < 1.7 * room else "antialiased")
+
+
+def _aspect(images: Tensor) -> float:
+    """Height over width of images `(…, H, W)`."""
+    return images.shape[-2] / images.shape[-1]
 
 
 def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
@@ -182,7 +188,7 @@ def latent_scatter(
 
 def lattice(images: Tensor, codes: Tensor, title: str) -> Figure:
     """Returns a figure of images `(R, S, C, H, W)` decoded at a lattice of codes `(R, S, 2)`, which the axes show."""
-    figure = Figure(figsize=(6, 6.2), layout="constrained")
+    figure = Figure(figsize=(6, 5.4 * _aspect(images) * len(images) / images.shape[1] + 0.8), layout="constrained")
     axes = figure.add_subplot()
     labelled_tiles(axes, list(images), _sparse_labels(codes[:, 0, 1]), _sparse_labels(codes[0, :, 0]))
     axes.set(xlabel="$z_1$", ylabel="$z_2$", title=title)
@@ -197,7 +203,8 @@ def _sparse_labels(values: Tensor, most: int = 10) -> list[str]:
 def reconstructions(originals: Tensor, reconstructed: Tensor, title: str, columns: int = 10) -> Figure:
     """Returns a figure of originals `(N, C, H, W)`, each above its reconstruction, in rows of `columns` pairs."""
     pairs = list(zip(originals.split(columns), reconstructed.split(columns), strict=True))
-    figure = Figure(figsize=(7, 1.5 * len(pairs) + 0.5), layout="constrained")
+    height = 1.4 * _aspect(originals) + 0.1
+    figure = Figure(figsize=(7, height * len(pairs) + 0.5), layout="constrained")
     blocks = figure.subplots(len(pairs), 1, squeeze=False).flat
     for axes, (top, bottom) in zip(blocks, pairs, strict=True):
         labelled_tiles(axes, [top, bottom], ["image", "reconstruction"])
@@ -221,7 +228,7 @@ def labelled_tiles(
 def traversals(images: Tensor, labels: Sequence[str], values: Sequence[float], title: str) -> Figure:
     """Returns a figure of images `(R, S, C, H, W)`: a row for each traversed dimension, a column for each value."""
     rows, columns = images.shape[:2]
-    figure = Figure(figsize=(0.62 * columns + 1.3, 0.62 * rows + 0.9), layout="constrained")
+    figure = Figure(figsize=(0.62 * columns + 1.3, 0.62 * _aspect(images) * rows + 0.9), layout="constrained")
     axes = figure.add_subplot()
     labelled_tiles(axes, list(images), labels, [f"{round(value, 1) + 0.0:+.1f}" for value in values])
     axes.set_title(title)

@@ -1,6 +1,8 @@
 """TensorBoard's Custom Scalars and Projector tabs."""
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.nn.functional import pad
 
 from ..data.sizes import shrunk
 from ..evaluation.codes import encode_all
@@ -46,7 +48,14 @@ class TensorBoardViews(Callback):
             codes = model.latent_space.chart(codes).coordinates
         names = dict(enumerate(data.class_names))
         classes = None if labels is None else [names.get(label, str(label)) for label in labels.tolist()]
-        images = shrunk(images, SPRITE)
-        sprites = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         for logger in loggers:
-            logger.experiment.add_embedding(codes, classes, sprites, trainer.global_step, "posterior means")
+            logger.experiment.add_embedding(codes, classes, _sprites(images), trainer.global_step, "posterior means")
+
+
+def _sprites(images: Tensor) -> Tensor:
+    """Returns images in colour, reduced, and padded to squares: TensorBoard cannot put together others."""
+    small = shrunk(images, SPRITE)
+    height, width = small.shape[-2:]
+    side = max(height, width)
+    left, top = (side - width) // 2, (side - height) // 2
+    return pad(small, (left, side - width - left, top, side - height - top)).expand(-1, 3, -1, -1)

@@ -13,6 +13,8 @@ __all__ = ["differing_options", "is_incidental", "options"]
 INCIDENTAL = ("data.root", "callbacks.*.cache", "trainer.enable_progress_bar", "trainer.enable_model_summary")
 # A run's name and location, how it was started, and its loggers.
 NOT_COMPARED = ("study", "run_dir", "resume", "choices", "logger")
+# Follows from the likelihood and `data.image_shape`.
+FOLLOWING = ("model.decoder.image_shape",)
 
 # Nodes whose options are set by another group.
 FILLED = {"engine.": "trainer", "model.lr_scheduler.": "schedule"}
@@ -75,6 +77,7 @@ def _compared(configuration: Mapping[str, Any]) -> dict[str, Any]:
         for option, value in options(configuration).items()
         if (parts := option.split("."))[0] not in NOT_COMPARED
         and not (parts[0] == "callbacks" and len(parts) > 1 and parts[1] in own)
+        and option not in FOLLOWING
         and not is_incidental(option)
     }
 
