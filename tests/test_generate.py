@@ -142,7 +142,7 @@ def test_images_of_any_kind_are_read(sweep: Path, generate: Command, tmp_path: P
     Image.new("L", (28, 28), 77).save(tmp_path / "grey.jpg")
     done = generate("reconstruct", sweep / "latent_dim-2", "colour.png", "grey.jpg", "-o", "out.npz")
     assert done.returncode == 0, done.stderr
-    assert "colour.png: resized from 61 × 40 to 28 × 28 pixels" in done.stdout
+    assert "colour.png: cropped and resized from 61 × 40 to 28 × 28 pixels" in done.stdout
     assert "grey.jpg" not in done.stdout
     assert np.load(tmp_path / "out.npz")["images"][1] == pytest.approx(77, abs=1)
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image, to_tensor
+from torchvision.transforms.functional import to_pil_image
 
+from ..data.pictures import Fitting, PictureError, open_picture, upright_size
+from ..data.pictures import pixels as fitted
 from ..errors import UsageError
 from ..plots import tile
 
@@ -18,34 +20,34 @@ __all__ = ["pixels", "read_image", "write_gif", "write_images"]
 LARGEST_SIDE = 8192  # pixels of an image that is read
 
 
-def read_image(path: Path, shape: Sequence[int]) -> Tensor:
-    """An image file as `(1, C, H, W)` in [0, 1], made grey or coloured and resized as a model needs it; says if so.
+def read_image(path: Path, shape: Sequence[int], fit: Fitting = "crop", background: int = 255) -> Tensor:
+    """An image file as `(1, C, H, W)` in [0, 1], made grey or coloured and of the size a model needs; says if so.
 
     Args:
-        path: of a file in any format that Pillow reads.
+        path: of a file in one of the formats of `data=folder`.
         shape: `(C, H, W)`.
+        fit: what is done with images of another shape, and …
+        background: … the grey level behind transparent ones; see `vae_lightning.data.pictures.pixels`.
 
     Raises:
         UsageError: if there is no such file, it is no image, or a very large one.
     """
     channels, height, width = shape
+    if not path.exists():
+        raise UsageError(f"{path}: no such file")
     try:
-        with Image.open(path) as picture:
-            if max(picture.size) > LARGEST_SIDE:
-                raise UsageError(
-                    f"{path}: has {picture.width} × {picture.height} pixels, at most {LARGEST_SIDE} a side"
-                )
-            found = ImageOps.exif_transpose(picture).convert({1: "L", 3: "RGB"}.get(channels, "L"))
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"{path}: cannot be read as an image: {str(error).splitlines()[0]}") from error
-    if found.size != (width, height):
-        print(f"{path}: resized from {found.width} × {found.height} to {width} × {height} pixels")
-        found = found.resize((width, height), Image.Resampling.LANCZOS)
-    return to_tensor(found)[None]
+        with open_picture(path) as picture:
+            found_height, found_width = upright_size(picture)
+            if max(found_height, found_width) > LARGEST_SIDE:
+                raise UsageError(f"{path}: has {found_width} × {found_height} pixels, at most {LARGEST_SIDE} a side")
+            found = fitted(picture, (height, width), channels, fit, background)
+    except PictureError as error:
+        raise UsageError(f"{path}: cannot be read as an image: {error}") from error
+    if (found_height, found_width) != (height, width):
+        cut = fit == "crop" and found_height * width != found_width * height
+        how = "cropped and resized" if cut else "resized"
+        print(f"{path}: {how} from {found_width} × {found_height} to {width} × {height} pixels")
+    return torch.tensor(found)[None].float() / 255
 
 
 def pixels(images: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Given(NamedTuple):
 def named_images(run: LoadedRun, options: argparse.Namespace) -> Given:
     """Returns the files that were named, or else the first test images."""
     if options.images:
-        images = torch.cat([read_image(path, run.image_shape) for path in options.images])
+        images = torch.cat([_read(run, path) for path in options.images])
         return Given(images, None, [str(path) for path in options.images], [""] * len(images))
     numbers = _data(run, options.data_root).chosen("test", options.test)
     return _given(run, numbers)
@@ -45,7 +45,7 @@ def named_images(run: LoadedRun, options: argparse.Namespace) -> Given:
 def named_image(run: LoadedRun, name: str, options: argparse.Namespace) -> Given:
     """Returns one image: a file, or the test image of this number."""
     if not name.isdecimal() or Path(name).exists():
-        return Given(read_image(Path(name), run.image_shape), None, [name], [""])
+        return Given(_read(run, Path(name)), None, [name], [""])
     count, number = len(_data(run, options.data_root).splits["test"]), int(name)
     if number >= count:
         raise UsageError(f"{name}: there are {count} test images, from 0 to {count - 1}")
@@ -66,3 +66,16 @@ def _given(run: LoadedRun, numbers: Tensor) -> Given:
         known = run.data.class_names
         classes = [str(known[label]) if label < len(known) else str(label) for label in labels.tolist()]
     return Given(images, labels, [f"test {number}" for number in numbers.tolist()], classes)
+
+
+def _read(run: LoadedRun, path: Path) -> Tensor:
+    """An image file, fitted as the run's own images were where they came from files."""
+    source = run.config["data"].get("source")
+    given = source if isinstance(source, dict) else {}
+    background = given.get("background")
+    return read_image(
+        path,
+        run.image_shape,
+        fit="pad" if given.get("fit") == "pad" else "crop",
+        background=background if isinstance(background, int) and 0 <= background <= 255 else 255,
+    )

@@ -291,9 +291,10 @@ def _in_rows(images: np.ndarray) -> np.ndarray:
     return filled.reshape(rows, columns, *images.shape[1:])
 
 
-def _sheet(images: np.ndarray, sheets: dict[str, str], quality: int = 80) -> str:
+def _sheet(images: np.ndarray, sheets: dict[str, str]) -> str:
     """Adds images `(R, S, C, H, W)`, uint8, side by side as one picture; returns its key."""
     rows, columns, channels, height, width = images.shape
+    quality = 80 if channels == 1 else 90  # below that, colours run into the next image
     picture = images.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
     return _add(Image.fromarray(picture.squeeze(2) if channels == 1 else picture), sheets, quality)
 
