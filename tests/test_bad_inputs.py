@@ -422,7 +422,8 @@ def keys(node: object, path: str = "") -> list[str]:
 
 
 OPTIONS = keys(OmegaConf.to_container(compose_config("data=glyphs"), resolve=False))
-GROUPS = ["data", "model", "trainer", "callbacks", "logger", "experiment", "model/objective", "model/prior"]
+GROUPS = ["data", "model", "trainer", "callbacks", "logger", "experiment"]
+GROUPS += [f"model/{part}" for part in ("objective", "posterior", "prior")]
 VALUES = st.one_of(
     st.sampled_from(
         ["null", "true", "-1", "0", "1", "2.5", "1e999", "nan", "[]", "{}", "[1,2]", "{a:1}", "''", "${seed}"]

@@ -218,7 +218,7 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGURATION / group).glob("[!_]*.yaml"))
 
 
-GROUPS = ("model", "model/likelihood", "model/objective", "model/prior")
+GROUPS = ("model", "model/likelihood", "model/objective", "model/posterior", "model/prior")
 
 
 @pytest.mark.parametrize("option", [f"{group}={choice}" for group in GROUPS for choice in choices(group)])

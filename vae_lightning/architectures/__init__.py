@@ -5,7 +5,7 @@ The rest of the project relies only on this contract:
 **Encoder** `(image_shape, latent_dim, …)`
     A module that maps images `(B, C, H, W)` with values in [0, 1] to the posterior q(z|x): a
     `torch.distributions` object with batch shape `(B,)` and event shape `(latent_dim,)`.
-    `GaussianHead` makes one from features.
+    Ours take an option `posterior`, the head that makes it from features; see `vae_lightning.posteriors`.
 
 **Decoder** `(image_shape, latent_dim, …)`
     A module that maps codes `(…, latent_dim)` to the raw parameters of p(x|z), without an output nonlinearity: the

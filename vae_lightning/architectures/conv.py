@@ -6,9 +6,9 @@ from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
-from torch.distributions import Independent
+from torch.distributions import Distribution
 
-from ..posteriors import GaussianHead
+from ..posteriors import GaussianHead, Head
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
@@ -16,7 +16,7 @@ CHAPTER = 4  # stages, for images of 28 pixels a side
 
 
 class ConvEncoder(nn.Module):
-    """Strided convolutions, each halving the image, and a Gaussian head.
+    """Strided convolutions, each halving the image, and the posterior's head.
 
     Args:
         image_shape: `(C, H, W)`.
@@ -25,12 +25,18 @@ class ConvEncoder(nn.Module):
             size, 28.
         stages: number of convolutions. None for as many as the image size asks for: four up to 45 pixels, as in the
             chapter, five up to 90, six up to 181, ….
+        posterior: makes the posterior's head; see `vae_lightning.posteriors`.
 
     Source: Keydana, *Deep Learning and Scientific Computing with R torch*, chapter 16.
     """
 
     def __init__(
-        self, image_shape: Sequence[int], latent_dim: int, width: int = 28, stages: int | None = CHAPTER
+        self,
+        image_shape: Sequence[int],
+        latent_dim: int,
+        width: int = 28,
+        stages: int | None = CHAPTER,
+        posterior: Head = GaussianHead,
     ) -> None:
         super().__init__()
         channels, *sides = image_shape
@@ -41,9 +47,9 @@ class ConvEncoder(nn.Module):
                 nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1), nn.BatchNorm2d(after), nn.LeakyReLU()
             )
             sides = [(side + 1) // 2 for side in sides]
-        self.head = GaussianHead(widths[-1] * prod(sides), latent_dim)
+        self.head = posterior(widths[-1] * prod(sides), latent_dim)
 
-    def forward(self, x: Tensor) -> Independent:
+    def forward(self, x: Tensor) -> Distribution:
         return self.head(self.trunk(x).flatten(1))
 
 

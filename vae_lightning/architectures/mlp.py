@@ -4,28 +4,35 @@ from collections.abc import Sequence
 from math import prod
 
 from torch import Tensor, nn
-from torch.distributions import Independent
+from torch.distributions import Distribution
 
-from ..posteriors import GaussianHead
+from ..posteriors import GaussianHead, Head
 
 __all__ = ["MLPDecoder", "MLPEncoder"]
 
 
 class MLPEncoder(nn.Module):
-    """Hidden layers with ReLU, and a Gaussian head.
+    """Hidden layers with ReLU, and the posterior's head.
 
     Args:
         image_shape: `(C, H, W)`.
         latent_dim: dimension of z.
         hidden: units of each hidden layer, from the image inwards; at least one layer.
+        posterior: makes the posterior's head; see `vae_lightning.posteriors`.
     """
 
-    def __init__(self, image_shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (512, 256)) -> None:
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        latent_dim: int,
+        hidden: Sequence[int] = (512, 256),
+        posterior: Head = GaussianHead,
+    ) -> None:
         super().__init__()
         self.trunk = _hidden_layers(prod(image_shape), hidden)
-        self.head = GaussianHead(hidden[-1], latent_dim)
+        self.head = posterior(hidden[-1], latent_dim)
 
-    def forward(self, x: Tensor) -> Independent:
+    def forward(self, x: Tensor) -> Distribution:
         return self.head(self.trunk(x.flatten(1)))
 
 

@@ -9,9 +9,9 @@ from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
-from torch.distributions import Independent
+from torch.distributions import Distribution
 
-from ..posteriors import GaussianHead
+from ..posteriors import GaussianHead, Head
 
 __all__ = ["ResNetDecoder", "ResNetEncoder", "ResidualBlock"]
 
@@ -39,28 +39,36 @@ class ResidualBlock(nn.Module):
 
 
 class ResNetEncoder(nn.Module):
-    """Two or more strided convolutions, each followed by residual blocks, and a Gaussian head.
+    """Two or more strided convolutions, each followed by residual blocks, and the posterior's head.
 
     Args:
         image_shape: `(C, H, W)`, H and W divisible by 4.
         latent_dim: dimension of z.
         width: channels at half resolution, doubled at a quarter, and again at an eighth and below.
         blocks: residual blocks at each resolution.
+        posterior: makes the posterior's head; see `vae_lightning.posteriors`.
 
     Raises:
         ValueError: for images with a side that is not divisible by 4.
     """
 
-    def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 32, blocks: int = 1) -> None:
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        latent_dim: int,
+        width: int = 32,
+        blocks: int = 1,
+        posterior: Head = GaussianHead,
+    ) -> None:
         super().__init__()
         smallest, widths = _levels(image_shape, width)
         self.trunk = nn.Sequential()
         for before, after in pairwise([image_shape[0], *widths]):
             self.trunk += nn.Sequential(nn.Conv2d(before, after, 4, stride=2, padding=1), *_blocks(after, blocks))
         self.trunk += nn.Sequential(nn.BatchNorm2d(widths[-1]), nn.SiLU(), nn.Flatten())
-        self.head = GaussianHead(widths[-1] * prod(smallest), latent_dim)
+        self.head = posterior(widths[-1] * prod(smallest), latent_dim)
 
-    def forward(self, x: Tensor) -> Independent:
+    def forward(self, x: Tensor) -> Distribution:
         return self.head(self.trunk(x))
 
 

@@ -32,7 +32,7 @@ EXTRAS = {
 }  # fmt: skip
 
 # Groups whose choices fill another node.
-FILLS = {"schedule": "model.lr_scheduler"}
+FILLS = {"schedule": "model.lr_scheduler", "model.posterior": "model.encoder.posterior"}
 
 # Errors that libraries identify only by their wording. A test provokes each and fails if the wording changes.
 HYDRA_NODE = re.compile(r"full_key: (.+)")
@@ -168,10 +168,9 @@ def _unknown_key(option: str, node: object, overrides: Iterable[Override]) -> st
     """Returns a message for a key that is not in the composed configuration."""
     if not isinstance(node, DictConfig):
         return unknown_option(option, [])
-    if option in FILLS:
-        return (
-            f"{option}: is a group; choose with {option}=CHOICE, and set the options of the choice in {FILLS[option]}"
-        )
+    if group := next((group for group in FILLS if f"{option}.".startswith(f"{group}.")), None):
+        choice = f"{group.replace('.', '/')}=CHOICE"
+        return f"{option}: is a group; choose with {choice}, and set the options of the choice in {FILLS[group]}"
     parent, _, key = option.rpartition(".")
     known = [str(name) for name in node]
     # An obvious misspelling is reported at once; anything else needs the class to be imported.

@@ -17,7 +17,7 @@ NOT_COMPARED = ("study", "run_dir", "resume", "choices", "logger")
 FOLLOWING = ("model.decoder.image_shape",)
 
 # Nodes whose options are set by another group.
-FILLED = {"engine.": "trainer", "model.lr_scheduler.": "schedule"}
+FILLED = {"engine.": "trainer", "model.lr_scheduler.": "schedule", "model.encoder.posterior.": "model/posterior"}
 
 
 def options(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -84,8 +84,8 @@ def _compared(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 def _differing_group(option: str, choices: Sequence[Mapping[str, str]]) -> str | None:
     """The innermost enclosing group whose choice differs between runs."""
-    group = next((group for node, group in FILLED.items() if option.startswith(node)), None)
-    parts = [group] if group else option.split(".")
+    group = next((group for node, group in FILLED.items() if f"{option}.".startswith(node)), None)
+    parts = group.split("/") if group else option.split(".")
     for depth in range(len(parts), 0, -1):
         group = "/".join(parts[:depth])
         if len({str(choice.get(group)) for choice in choices}) > 1 and all(group in choice for choice in choices):

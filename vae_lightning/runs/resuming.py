@@ -11,7 +11,7 @@ from ..errors import UsageError
 from .names import short_path
 from .options import is_incidental, options
 from .run import Run
-from .versions import made_by
+from .versions import made_by, upgraded
 
 __all__ = ["check_same", "steps_taken_at"]
 
@@ -86,7 +86,7 @@ def check_same(config: DictConfig, run: Run) -> bool:
 
 
 def _resumed(config: Mapping[Any, Any]) -> dict[str, Any]:
-    found = options({key: config.get(key) for key in NODES})
+    found = options(upgraded({key: config.get(key) for key in NODES}))
     return {option: value for option, value in found.items() if not is_incidental(option)}
 
 

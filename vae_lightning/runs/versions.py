@@ -19,6 +19,8 @@ RENAMED = {
 }
 # Before 0.2 these `engine` options belonged to the model.
 ENGINE = ("channels_last", "compile", "steps_per_call", "cuda_graph")
+# … and every encoder had this posterior.
+DIAGONAL = {"_target_": "vae_lightning.posteriors.GaussianHead", "_partial_": True}
 
 
 def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,6 +34,9 @@ def upgraded(config: Mapping[str, Any]) -> dict[str, Any]:
     moved = {key: model.pop(key) for key in ENGINE if key in model} if isinstance(model, dict) else {}
     if moved and "engine" not in found:
         found["engine"] = moved
+    encoder = model.get("encoder") if isinstance(model, dict) else None
+    if isinstance(encoder, dict) and str(encoder.get("_target_")).startswith("vae_lightning."):
+        encoder.setdefault("posterior", DIAGONAL)
     return found
 
 

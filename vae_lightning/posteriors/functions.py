@@ -1,7 +1,9 @@
-"""Posteriors q(z|x): the Gaussian head of the encoders, and functions of any posterior distribution.
+"""Functions of any posterior distribution.
 
-Each function has a default that needs only `rsample` and `log_prob`, and exact versions for some types of
-distribution. Other types can register their own:
+Each has a default that needs only `rsample` and `log_prob`, and exact versions for some types of distribution. Other
+types can register their own:
+
+>>> import torch
 
 >>> from torch.distributions import LogNormal
 >>> @point.register
@@ -13,43 +15,17 @@ tensor([0.3679, 0.3679, 0.3679])
 
 from functools import singledispatch
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import (
     Distribution,
     Independent,
     MultivariateNormal,
-    Normal,
     TransformedDistribution,
 )
 
-__all__ = ["GaussianHead", "moments", "point", "spread"]
+__all__ = ["moments", "point", "spread"]
 
 SAMPLES = 256  # to estimate posterior moments that have no closed form
-
-
-class GaussianHead(nn.Module):
-    """Two linear maps from features to q(z|x) = N(μ, diag σ²), for μ and log σ².
-
-    Args:
-        features: number of input features.
-        latent_dim: dimension of z.
-    """
-
-    def __init__(self, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.mean = nn.Linear(features, latent_dim)
-        self.log_variance = nn.Linear(features, latent_dim)
-
-    def forward(self, features: Tensor) -> Independent:
-        """Returns the posterior for features `(B, features)`: batch `(B,)`, event `(latent_dim,)`."""
-        # 32 bits even under mixed precision: densities are differences of large numbers.
-        mean, log_variance = (
-            output.to(torch.promote_types(output.dtype, torch.float32))
-            for output in (self.mean(features), self.log_variance(features))
-        )
-        # Validating the arguments would read them back from the device at every step.
-        return Independent(Normal(mean, (0.5 * log_variance).exp(), validate_args=False), 1, validate_args=False)
 
 
 @singledispatch
