@@ -20,8 +20,8 @@ from vae_lightning.data.batch import Batch
 from vae_lightning.evaluation import probes, quality
 from vae_lightning.evaluation.bounds import importance_weighted_bound, squared_error
 from vae_lightning.evaluation.codes import Aggregate, active_units, encode_all
-from vae_lightning.evaluation.geometry import box_lattice, normal_lattice, path_unevenness, square_lattice
-from vae_lightning.latent_spaces import Euclidean
+from vae_lightning.evaluation.geometry import path_unevenness
+from vae_lightning.latent_spaces import Euclidean, box_lattice, normal_lattice, square_lattice
 from vae_lightning.priors import StandardNormal
 
 

@@ -9,6 +9,7 @@ from vae_lightning.config import CONFIGURATION
 from vae_lightning.data.batch import Batch
 from vae_lightning.posteriors import moments, point, spread
 
+PRIORS = {"von_mises_fisher": "uniform_sphere"}  # where it is not standard
 HEADS = sorted(path.stem for path in (CONFIGURATION / "model" / "posterior").glob("*.yaml"))
 
 
@@ -16,7 +17,8 @@ HEADS = sorted(path.stem for path in (CONFIGURATION / "model" / "posterior").glo
 @pytest.mark.parametrize("head", HEADS)
 def test_contract(head: str, architecture: str) -> None:
     options = [option for option in TINY if architecture != "mlp" or "width" not in option]
-    config = compose_config(*options, f"model={architecture}", f"model/posterior={head}", "model.latent_dim=3")
+    options += [f"model={architecture}", f"model/posterior={head}", f"model/prior={PRIORS.get(head, 'standard')}"]
+    config = compose_config(*options, "model.latent_dim=3")
     torch.manual_seed(0)
     model = instantiate(config.model, _convert_="all")
     images = torch.rand(4, 1, 28, 28)

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +15,12 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import TorchSyncBatchNorm
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.seed import isolate_rng
 
 from .callbacks import Checkpoints, Curves, Stopwatch
 from .callbacks.checkpoints import AtomicCheckpointIO
 from .config import check_calls, make
+from .data.batch import Batch
 from .data.datamodule import ImageDataModule
 from .engine.batch_norm import SharedBatchNorms
 from .engine.random_state import RandomState
@@ -65,6 +69,7 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
             model.lr_scheduler, followers = left_to_callback(model.lr_scheduler)
         except ValueError as error:
             raise UsageError(str(error)) from error
+    _try_objective(model, config.data.get("image_shape"))
     stopwatch = Stopwatch()
     callbacks = [stopwatch, Curves(), RandomState(), *followers, *make(config.callbacks).values()]
     shown = bool(config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress))
@@ -97,6 +102,19 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
     schedules = _check_optimizers(model)
     _settle(options, strategy, model, data, trainer, schedules)
     return Built(model, data, trainer, stopwatch)
+
+
+def _try_objective(model: VAE, image_shape: Sequence[int] | None) -> None:
+    """Tries the objective on two images of noise, because some exclude posteriors or priors of a kind."""
+    if image_shape is None:
+        return
+    with torch.no_grad(), isolate_rng():
+        copy = deepcopy(model).eval()  # an objective may change as it is used
+        images = torch.rand(2, *image_shape).to(next(copy.parameters()))
+        try:
+            copy.objective(copy, Batch(images, torch.zeros(2, dtype=torch.long, device=images.device)))
+        except ValueError as error:
+            raise UsageError(f"model.{error}") from error
 
 
 def _check_optimizers(model: VAE) -> list[dict[str, Any]]:

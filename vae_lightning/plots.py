@@ -186,12 +186,14 @@ def latent_scatter(
     return figure
 
 
-def lattice(images: Tensor, codes: Tensor, title: str) -> Figure:
-    """Returns a figure of images `(R, S, C, H, W)` decoded at a lattice of codes `(R, S, 2)`, which the axes show."""
+def lattice(
+    images: Tensor, coordinates: Tensor, title: str, axis_labels: tuple[str, str] = ("$z_1$", "$z_2$")
+) -> Figure:
+    """Returns a figure of images `(R, S, C, H, W)` decoded at a lattice, with its coordinates `(R, S, 2)` as axes."""
     figure = Figure(figsize=(6, 5.4 * _aspect(images) * len(images) / images.shape[1] + 0.8), layout="constrained")
     axes = figure.add_subplot()
-    labelled_tiles(axes, list(images), _sparse_labels(codes[:, 0, 1]), _sparse_labels(codes[0, :, 0]))
-    axes.set(xlabel="$z_1$", ylabel="$z_2$", title=title)
+    labelled_tiles(axes, list(images), _sparse_labels(coordinates[:, 0, 1]), _sparse_labels(coordinates[0, :, 0]))
+    axes.set(xlabel=axis_labels[0], ylabel=axis_labels[1], title=title)
     return figure
 
 

@@ -30,15 +30,15 @@ def rate(posterior: Distribution, prior: Distribution, z: Tensor) -> Tensor:
 def rates(posterior: Distribution, prior: Distribution) -> Tensor:
     """Returns the rate of each latent dimension, KL(q(z_j|x) ‖ p(z_j)), in nats, `(B, latent_dim)`.
 
-    Estimated from one sample if there is no closed form. Under a prior with dependent dimensions, they do not add up
-    to the rate. If a distribution's marginals are unknown, returns the total rate, `(B, 1)`.
+    Estimated from one sample if there is no closed form. Unless the dimensions of both are independent, they do not
+    add up to the rate. If a distribution's marginals are unknown, returns the total rate, `(B, 1)`.
     """
     if isinstance(posterior, Independent) and isinstance(prior, Independent):
         try:
             return kl_divergence(posterior.base_dist, prior.base_dist)
         except NotImplementedError:
             pass
-    z = posterior.sample()
+    z = posterior.rsample() if posterior.has_rsample else posterior.sample()
     of_posterior, of_prior = marginal_log_prob(posterior, z), marginal_log_prob(prior, z)
     if of_posterior is None or of_prior is None:
         return rate(posterior, prior, z).unsqueeze(-1)

@@ -11,7 +11,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from .. import plots
 from ..evaluation.codes import Codes, decode_all, encode_all
-from ..evaluation.geometry import normal_lattice, square_lattice
 from ..vae import VAE
 from .drawing import drawing, grey_values, model_of, run_of, save_figure, tested_batches
 from .progress import Progress
@@ -82,7 +81,7 @@ class FinalFigures(Callback):
         title = f"Posterior means of the test images: {subject}"
         if not chart.exact:
             title += f"\n{chart.explained.sum():.0%} of their variance lies in this plane"
-        limit = self.scatter_limit if model.latent_space.axes == 2 else None
+        limit = self.scatter_limit if model.latent_space.axes == 2 and model.latent_space.unbounded else None
         scatter = plots.latent_scatter(points, codes.labels, data.class_names, title, chart.names, limit)
         yield "latent means", scatter
         yield from self._decoded(model, codes, subject, images.shape[1:])
@@ -103,20 +102,21 @@ class FinalFigures(Callback):
         self, model: VAE, codes: Codes, subject: str, image_shape: Sequence[int]
     ) -> Iterator[tuple[str, Figure]]:
         """Yields lattices of a two-dimensional latent space, or traversals of one with more dimensions."""
-        if model.latent_space.axes == 2:
+        space = model.latent_space
+        if space.axes == 2:
             for name, lattice in [
-                ("lattice", square_lattice(self.lattice_extent, self.lattice_cells)),
-                ("lattice of quantiles", normal_lattice(self.quantile_cells)),
+                ("lattice", space.lattice(self.lattice_cells, self.lattice_extent if space.unbounded else None)),
+                ("lattice of quantiles", space.quantiles(self.quantile_cells)),
             ]:
-                decoded = decode_all(model, lattice.to(model.device), image_shape)
-                yield name, plots.lattice(decoded, lattice, f"Decoded {name}: {subject}")
-        elif model.latent_space.axes == 0:
+                decoded = decode_all(model, lattice.codes.to(model.device), image_shape)
+                yield name, plots.lattice(decoded, lattice.coordinates, f"Decoded {name}: {subject}", lattice.names)
+        elif space.axes == 0:
             # Without rates per dimension, the dimensions keep their order.
             known = len(codes.rates) == model.latent_dim
             used = codes.rates.argsort(descending=True) if known else torch.arange(model.latent_dim)
             used = used[: self.traversed]
             values = torch.linspace(-3, 3, 11)
-            traversed = model.latent_space.traverse(codes.points[0], used, values)
+            traversed = space.traverse(codes.points[0], used, values)
             decoded = decode_all(model, traversed.to(model.device), image_shape)
             rows = [f"$z_{{{j + 1}}}$" + (f", {codes.rates[j]:.1f} nats" if known else "") for j in used.tolist()]
             title = f"The most used dimensions, traversed from the first test image: {subject}"

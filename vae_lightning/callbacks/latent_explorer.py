@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data.sizes import shrunk
 from ..evaluation.codes import decode_all, encode_all
-from ..evaluation.geometry import box_lattice
+from ..latent_spaces import box_lattice
 from ..vae import VAE
 from .drawing import drawing, grey_values, model_of, on_device, run_of
 from .progress import Progress
@@ -28,7 +28,8 @@ class LatentExplorer(Callback):
 
     - `codes` `(N, 1)` or `(N, 2)`: posterior means of test images, above two dimensions in the plane of their leading
       components; `images` `(N, C, H, W)`: the test images; `labels` `(N,)` and `class_names` if the data have them;
-      `explained` `(2,)`: the fraction of the codes' variance along each axis.
+      `explained` `(2,)`: the fraction of the codes' variance along each axis; `names` `(2,)` of the axes, for another
+      space than R^d.
       Images are shrunk, see `megabytes`.
     - `box` `(2, 2)`: lowest and highest value along each axis; `lattice` `(R, S, C, H, W)`: images decoded at equal
       steps over the box, with the second coordinate decreasing from row to row.
@@ -93,6 +94,8 @@ class LatentExplorer(Callback):
                 "slides": _decoded(model, slides, shape),
             }
         numbers: dict[str, Any] = {name: value.cpu().numpy() for name, value in arrays.items()}
+        if not model.latent_space.unbounded:
+            numbers["names"] = np.array(chart.names)
         if labels is not None:
             numbers |= {"labels": labels.numpy(), "class_names": np.array(data.class_names)}
         file = run_of(trainer).explorer_file

@@ -127,7 +127,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     traverse.add_argument("--extent", type=float, default=3.0, help="values from -extent to extent; default 3")
     traverse.add_argument("--steps", type=_positive, default=11, help="values of each dimension; default 11")
     lattice = verb("lattice", "decodes a lattice over a latent space with one or two dimensions")
-    lattice.add_argument("--extent", type=float, default=3.0, help="values from -extent to extent; default 3")
+    lattice.add_argument("--extent", type=float, help="values from -extent to extent; default 3, on a sphere all of it")
     lattice.add_argument("--cells", type=_positive, default=20, help="along each side; default 20")
     lattice.add_argument("--quantiles", action="store_true", help="at equally likely steps of the normal distribution")
     verb("export", "writes encoder and decoder as ONNX files, or the weights as a plain state dict")

@@ -55,7 +55,7 @@ def sample(model: "VAE", count: int, temperature: float = 1.0, labels: Tensor | 
         part = None if labels is None else labels[start : start + size].to(model.device)
         prior = model.prior_distribution(part)
         codes = prior.sample(() if prior.batch_shape else (size,))  # a conditional prior's batch is the labels'
-        parts.append(pixels(model.decode(codes if temperature == 1 else temperature * codes, part).mean))
+        parts.append(pixels(model.decode(model.latent_space.scale(codes, temperature), part).mean))
         start += size
     return torch.cat(parts)
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from ..evaluation.geometry import normal_lattice, square_lattice
 from ..latent_spaces import great_circle
 from ..plots import tile
 from ..runs.loading import LoadedRun
@@ -62,23 +61,23 @@ def traverse(
     return decode(model, codes.flatten(0, 1), labels).unflatten(0, codes.shape[:2])
 
 
-def lattice(model: "VAE", cells: int = 20, extent: float = 3.0, quantiles: bool = False) -> Tensor:
+def lattice(model: "VAE", cells: int = 20, extent: float | None = None, quantiles: bool = False) -> Tensor:
     """Returns decoded codes on a lattice over the whole latent space: `(rows, cells, C, H, W)`, uint8.
 
     Args:
         model: with a latent space of one or two dimensions, which gives one row or as many as there are cells.
         cells: along each side.
-        extent: the lattice reaches from −extent to extent; the second coordinate falls from row to row.
-        quantiles: whether steps are equally likely under a standard normal, instead of equally long.
+        extent: the lattice reaches from −extent to extent; the second coordinate falls from row to row. None for what
+            the latent space usually shows.
+        quantiles: whether steps are equally likely under the space's plainest prior, instead of equally long.
 
     Raises:
-        UsageError: if the latent space has more dimensions.
+        UsageError: if the latent space has more dimensions, or no extent.
     """
-    axes = model.latent_space.axes
-    if not axes:
+    space = model.latent_space
+    if not space.axes:
         raise UsageError(f"a lattice needs a latent space of 1 or 2 dimensions, not {model.latent_dim}; try traverse")
-    codes = normal_lattice(cells) if quantiles else square_lattice(extent, cells)
-    codes = codes[:1, :, :1] if axes == 1 else codes
+    codes = (space.quantiles(cells) if quantiles else space.lattice(cells, extent)).codes
     return decode(model, codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
 
 
@@ -96,7 +95,7 @@ def write_traversal(run: LoadedRun, options: argparse.Namespace, output: Path) -
     """Writes traversals: a row of the picture for each dimension, or all dimensions side by side in each frame."""
     torch.manual_seed(options.seed)
     dimensions = _dimensions(options.dimensions, run.model.latent_dim) if options.dimensions else _most_used(run)
-    code, label = torch.zeros(run.model.latent_dim), None
+    code, label = run.model.latent_space.origin, None
     if options.image is not None:
         image = named_image(run, options.image, options)
         code, label = encode(run.model, image.images, image.labels).points[0], image.labels

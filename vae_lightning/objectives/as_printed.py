@@ -24,5 +24,11 @@ class AsPrinted(ELBO):
         require_independent_prior(self, model)
 
     def sample(self, posterior: Distribution) -> Tensor:
-        noise = (posterior.rsample() - posterior.mean) / posterior.stddev
-        return posterior.mean + noise * posterior.stddev.log()
+        try:
+            mean, deviation = posterior.mean, posterior.stddev
+        except NotImplementedError:  # raised by PyTorch for distributions without closed form
+            name = type(posterior).__name__
+            reason = f"AsPrinted needs a posterior with a known standard deviation, such as diagonal, got {name}"
+            raise ValueError(f"objective: {reason}") from None
+        noise = (posterior.rsample() - mean) / deviation
+        return mean + noise * deviation.log()

@@ -275,6 +275,7 @@ def _explorer_data(found: Arrays, latent_dim: int, sheets: dict[str, str]) -> di
         "values": found["values"].tolist(),
         "slides": _sheet(slides, sheets) if slides.size else None,
         "exact": is_exact(found, latent_dim),
+        "axes": [str(name) for name in found["names"]] if "names" in found else None,
     }
 
 

@@ -345,7 +345,7 @@
         draw(one("nearest"), finish(image));
         caption.textContent = explorer.labels ? `nearest test image: ${explorer.classes[label(i)] ?? label(i)}` : "nearest test image";
       } else caption.textContent = "every class is switched off";
-      const axes = explorer.exact ? ["z₁", "z₂"] : ["component 1", "component 2"];
+      const axes = explorer.exact ? explorer.axes ?? ["z₁", "z₂"] : ["component 1", "component 2"];
       const coordinate = (axis) => `${axes[axis]} = ${point[axis].toFixed(2).replace("-", "−")}`;
       one("position").textContent = line() ? coordinate(0) : `${coordinate(0)}, ${coordinate(1)}`;
       const strip = one("strip"), [height, width] = explorer.size, shown = 9;
@@ -389,7 +389,8 @@
       point = [0, 1].map((axis) => (explorer.box[0][axis] + explorer.box[1][axis]) / 2);
       const share = explorer.explained.map((value) => `${(100 * value).toFixed(0)} %`);
       one("plane").textContent = !explorer.exact ? `The plane of the two leading principal components of the codes: ${share[0]} and ${share[1]} of their variance. What lies outside the plane is not shown.`
-        : line() ? `The latent line${explorer.labels ? "; classes in bands" : ""}.`
+        : line() ? `The latent ${explorer.axes ? "circle, by angle in radians" : "line"}${explorer.labels ? "; classes in bands" : ""}.`
+        : explorer.axes ? `The latent sphere, by ${explorer.axes.join(" and ")} in radians: codes of test images.`
         : "The latent plane: codes of test images.";
       const classes = one("classes");
       classes.hidden = !explorer.classes.length;

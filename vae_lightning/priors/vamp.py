@@ -1,56 +1,16 @@
-"""Priors p(z): modules that return a distribution over codes. `Prior` is their contract."""
+"""A prior made from the posterior."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, MixtureSameFamily
 
-from .latent_spaces import Euclidean, LatentSpace
+from ..posteriors import latent_space_of
+from .prior import Prior
 
-__all__ = ["Prior", "StandardNormal", "VampPrior"]
-
-
-class Prior(nn.Module):
-    """Base class of priors, which may be fixed, learned, a flow, or share weights with the model.
-
-    Attributes:
-        conditional: whether `distribution` takes labels.
-        latent_space: class of the latent space, called with the latent dimension.
-    """
-
-    conditional = False
-    latent_space: Callable[[int], LatentSpace] = Euclidean
-
-    def distribution(self) -> Distribution:
-        """Returns p(z): batch `()`, event `(latent_dim,)`, with `sample` and `log_prob`.
-
-        A conditional prior returns p(z|y) with batch `(B,)` for labels `(B,)`, and p(z) for None.
-        """
-        raise NotImplementedError
-
-    def attach(self, encoder: nn.Module) -> None:
-        """Called once with the model's encoder, for priors built from the posterior."""
-
-
-class StandardNormal(Prior):
-    """N(0, I), without parameters.
-
-    Args:
-        latent_dim: dimension of z.
-    """
-
-    zeros: Tensor
-    ones: Tensor
-
-    def __init__(self, latent_dim: int) -> None:
-        super().__init__()
-        self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
-        self.register_buffer("ones", torch.ones(latent_dim), persistent=False)
-
-    def distribution(self) -> Independent:
-        return Independent(Normal(self.zeros, self.ones, validate_args=False), 1, validate_args=False)
+__all__ = ["VampPrior"]
 
 
 class VampPrior(Prior):
@@ -79,6 +39,7 @@ class VampPrior(Prior):
     def attach(self, encoder: nn.Module) -> None:
         """Sets the encoder. It remains the model's: the tuple keeps it out of this module's parameters."""
         self._encoder = (encoder,)
+        self.latent_space = latent_space_of(encoder)
 
     def distribution(self) -> MixtureSameFamily:
         (encoder,) = self._encoder

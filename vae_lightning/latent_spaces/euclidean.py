@@ -1,19 +1,21 @@
-"""The geometry of a model's latent space: paths, traversals and two-dimensional charts of codes.
+"""R^d: straight lines, and plots of the leading two principal components."""
 
-A prior names its space in the attribute `latent_space`, a class called with the latent dimension; the default is
-`Euclidean`.
-"""
-
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Chart", "Euclidean", "LatentSpace", "great_circle"]
+from .lattices import normal_lattice, square_lattice
+from .space import Lattice
+
+__all__ = ["Euclidean", "Plane", "great_circle"]
+
+NAMES = ("$z_1$", "$z_2$")
+EXTENT = 3.0  # half the width of a lattice, in standard deviations of the usual prior
 
 
-class Chart(NamedTuple):
-    """The two coordinates in which codes are plotted.
+class Plane(NamedTuple):
+    """Two coordinates along straight axes: the codes' own, or their leading principal components.
 
     Attributes:
         origin: `(D,)`.
@@ -40,18 +42,6 @@ class Chart(NamedTuple):
         return self.origin + coordinates @ self.axes
 
 
-class LatentSpace(Protocol):
-    """The contract of a latent space."""
-
-    axes: int
-
-    def interpolate(self, start: Tensor, end: Tensor, steps: int) -> Tensor: ...
-
-    def traverse(self, code: Tensor, dimensions: Tensor, values: Tensor) -> Tensor: ...
-
-    def chart(self, points: Tensor) -> Chart: ...
-
-
 class Euclidean:
     """R^d: paths are straight lines; above two dimensions, charts show the leading two principal components.
 
@@ -62,12 +52,17 @@ class Euclidean:
         axes: number of axes of a lattice over the whole space; 0 if it has too many to draw.
     """
 
+    description: ClassVar[str] = "R^d"
+    prior: ClassVar[str] = "model/prior=standard"
+    posterior: ClassVar[str] = "model/posterior=diagonal"
+    unbounded: ClassVar[bool] = True
+
     def __init__(self, latent_dim: int) -> None:
         self.latent_dim = latent_dim
         self.axes = latent_dim if latent_dim <= 2 else 0
 
     def interpolate(self, start: Tensor, end: Tensor, steps: int) -> Tensor:
-        """Returns codes `(…, steps, D)` at equal steps from one code `(…, D)` to another, endpoints included."""
+        """Returns codes `(…, steps, D)` at equal steps of a straight line, endpoints included."""
         shares = torch.linspace(0, 1, steps, device=start.device).unsqueeze(1)
         return torch.lerp(start.unsqueeze(-2), end.unsqueeze(-2), shares)
 
@@ -78,7 +73,29 @@ class Euclidean:
             codes[row, :, dimension] = values
         return codes
 
-    def chart(self, points: Tensor) -> Chart:
+    @property
+    def origin(self) -> Tensor:
+        """0 `(D,)`."""
+        return torch.zeros(self.latent_dim)
+
+    def scale(self, codes: Tensor, temperature: float) -> Tensor:
+        """Returns codes `(…, D)` multiplied by a factor."""
+        return temperature * codes
+
+    def lattice(self, cells: int, extent: float | None) -> Lattice:
+        """Returns the codes at equal steps from −extent to extent, by default 3."""
+        return self._lattice(square_lattice(EXTENT if extent is None else extent, cells))
+
+    def quantiles(self, cells: int) -> Lattice:
+        """Returns the codes at equally likely steps of a standard normal distribution."""
+        return self._lattice(normal_lattice(cells))
+
+    def _lattice(self, coordinates: Tensor) -> Lattice:
+        if self.axes == 1:
+            return Lattice(coordinates[:1], coordinates[:1, :, :1], NAMES)
+        return Lattice(coordinates, coordinates, NAMES)
+
+    def chart(self, points: Tensor) -> Plane:
         """Returns the chart of codes `(N, D)`; with D = 1 the second coordinate is 0."""
         return _coordinates(points) if self.axes else _principal_plane(points)
 
@@ -99,17 +116,17 @@ def great_circle(start: Tensor, end: Tensor, steps: int) -> Tensor:
     return lengths * (((1 - shares) * angle).sin() * one + (shares * angle).sin() * other) / angle.sin()
 
 
-def _coordinates(points: Tensor) -> Chart:
+def _coordinates(points: Tensor) -> Plane:
     dimension = points.shape[1]
     axes = torch.eye(2, dimension).to(points)
     variances = points.var(0, correction=0)
     explained = torch.zeros(2).to(points)
     explained[:dimension] = variances / variances.sum().clamp(min=torch.finfo(points.dtype).tiny)
-    names = ("$z_1$", "$z_2$" if dimension > 1 else "")
-    return Chart(torch.zeros(dimension).to(points), axes, points @ axes.T, explained, names, True)
+    names = NAMES if dimension > 1 else (NAMES[0], "")
+    return Plane(torch.zeros(dimension).to(points), axes, points @ axes.T, explained, names, True)
 
 
-def _principal_plane(points: Tensor) -> Chart:
+def _principal_plane(points: Tensor) -> Plane:
     origin = points.mean(0)
     covariance = (points - origin).T.double().cov(correction=0)
     variances, directions = torch.linalg.eigh(covariance)
@@ -119,4 +136,4 @@ def _principal_plane(points: Tensor) -> Chart:
     axes = axes * axes.gather(1, largest).sign()
     explained = variances[[-1, -2]].clamp(min=0) / variances.sum().clamp(min=torch.finfo(torch.double).tiny)
     names = tuple(f"principal component {i + 1} ({share:.0%})" for i, share in enumerate(explained))
-    return Chart(origin, axes, (points - origin) @ axes.T, explained.to(points), names, False)  # type: ignore[arg-type]
+    return Plane(origin, axes, (points - origin) @ axes.T, explained.to(points), names, False)  # type: ignore[arg-type]

@@ -1,0 +1,11 @@
+"""Priors p(z): modules that return a distribution over codes. `Prior` is their contract."""
+
+from .flow import FlowPrior
+from .gaussian_mixture import GaussianMixture
+from .prior import Prior
+from .standard import StandardNormal
+from .two_stage import TwoStage
+from .uniform_sphere import UniformSphere
+from .vamp import VampPrior
+
+__all__ = ["FlowPrior", "GaussianMixture", "Prior", "StandardNormal", "TwoStage", "UniformSphere", "VampPrior"]

@@ -1,0 +1,46 @@
+"""The contract of a prior."""
+
+from torch import nn
+from torch.distributions import Distribution
+
+from ..latent_spaces import Euclidean, LatentSpace
+from ..posteriors import latent_space_of
+
+__all__ = ["Prior", "agree"]
+
+
+class Prior(nn.Module):
+    """Base class of priors, which may be fixed, learned, a flow, or share weights with the model.
+
+    Attributes:
+        conditional: whether `distribution` takes labels.
+        latent_space: class of the latent space, called with the latent dimension; see `vae_lightning.latent_spaces`.
+    """
+
+    conditional = False
+    latent_space: type[LatentSpace] = Euclidean
+
+    def distribution(self) -> Distribution:
+        """Returns p(z): batch `()`, event `(latent_dim,)`, with `sample` and `log_prob`.
+
+        A conditional prior returns p(z|y) with batch `(B,)` for labels `(B,)`, and p(z) for None.
+        """
+        raise NotImplementedError
+
+    def attach(self, encoder: nn.Module) -> None:
+        """Called once with the model's encoder; priors built from the posterior override it.
+
+        Raises:
+            ValueError: if the encoder's posterior lives on another latent space.
+        """
+        agree(type(self).__name__, self.latent_space, encoder)
+
+
+def agree(prior: str, space: type[LatentSpace], encoder: nn.Module) -> None:
+    """Raises `ValueError` unless an encoder's posterior lives on a prior's latent space: only then there is a rate."""
+    theirs = latent_space_of(encoder)
+    if theirs is not space:
+        raise ValueError(
+            f"prior: {prior} is a density on {space.description}, but the posterior lives on {theirs.description}; "
+            f"choose {theirs.prior}, or {space.posterior}"
+        )
