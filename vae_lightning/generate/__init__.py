@@ -8,6 +8,8 @@
     decoded paths, traversals and lattices.
 `export`
     ONNX files and plain weights.
+`fit_prior`
+    a prior fitted to a run's codes, kept with the run.
 `inputs`
     the images that a command names: files or test images.
 `image_files`

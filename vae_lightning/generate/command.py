@@ -34,6 +34,8 @@ examples:
   vae-generate traverse RUN --dimensions 4,9       two dimensions, from -3 to 3
   vae-generate lattice RUN --quantiles             the latent plane
   vae-generate export RUN -o model.onnx            model-encoder.onnx and model-decoder.onnx
+  vae-generate fit-prior RUN --kind flow           a prior where the codes are, kept as priors/flow.pt in the run
+  vae-generate sample RUN --prior flow             samples from it
 
 RUN is a folder with metrics.json in it, as in multirun/2026-01-01_…/latent_dim-2. The suffix of -o chooses the format.
 """
@@ -60,7 +62,7 @@ def _run(options: argparse.Namespace) -> dict[Path, str]:
     from ..engine.devices import named_device
     from ..errors import DataError
     from ..runs.loading import LoadError, load_run
-    from . import export, images, latent_pictures
+    from . import export, fit_prior, images, latent_pictures
 
     verbs = {
         "sample": images.write_samples,
@@ -70,9 +72,11 @@ def _run(options: argparse.Namespace) -> dict[Path, str]:
         "traverse": latent_pictures.write_traversal,
         "lattice": latent_pictures.write_lattice,
         "export": export.write_models,
+        "fit-prior": fit_prior.write_prior,
     }
     try:
         run = load_run(options.run, named_device(options.device), options.trust)
+        fit_prior.use_prior(run, getattr(options, "prior", None))
         return verbs[options.verb](run, options, output)
     except LoadError as error:
         raise UsageError(str(error)) from error
@@ -96,19 +100,20 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    common = _common()
+    common, file = _common(), _file()
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     def verb(name: str, text: str) -> argparse.ArgumentParser:
         formats = " ".join(FORMATS[name])
         long = f"{text[0].upper()}{text[1:]}. Formats: {formats}; default {name}{FORMATS[name][0]}"
-        added = subparsers.add_parser(name, parents=[common], help=text, description=textwrap.fill(long, 100))
+        added = subparsers.add_parser(name, parents=[common, file], help=text, description=textwrap.fill(long, 100))
         added.set_defaults(verb=name)
         return added
 
     sample = verb("sample", "decodes codes drawn from the prior")
     sample.add_argument("-n", "--count", type=_positive, default=64, help="number of samples; default 64")
     sample.add_argument("--temperature", type=float, default=1.0, help="factor by which codes are scaled; default 1")
+    sample.add_argument("--prior", metavar="NAME", help="a prior made by fit-prior; default: the model's own")
     reconstruct = verb("reconstruct", "encodes and decodes images")
     encode = verb("encode", "writes the codes of images and the standard deviations of their posteriors")
     for takes_images in (reconstruct, encode):
@@ -131,6 +136,15 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     lattice.add_argument("--cells", type=_positive, default=20, help="along each side; default 20")
     lattice.add_argument("--quantiles", action="store_true", help="at equally likely steps of the normal distribution")
     verb("export", "writes encoder and decoder as ONNX files, or the weights as a plain state dict")
+    text = "fits a prior to the codes of training images, for better samples, and keeps it in the run as priors/NAME.pt"
+    fitted = subparsers.add_parser("fit-prior", parents=[common], help=text, description=textwrap.fill(text, 100))
+    fitted.set_defaults(verb="fit-prior", output=None)
+    fitted.add_argument("--kind", choices=("gaussian_mixture", "flow", "two_stage"), required=True)
+    fitted.add_argument("--name", help="letters, digits and . _ - only; default: the kind")
+    fitted.add_argument("--images", type=_positive, default=20_000, help="training images, at most; default 20000")
+    fitted.add_argument("--steps", type=_positive, default=2000, help="of fitting, at most; default 2000")
+    fitted.add_argument("--components", type=_positive, help="of the mixture; default 10")
+    fitted.add_argument("--transforms", type=_positive, help="layers of the flow; default 3")
     return parser, subparsers.choices
 
 
@@ -138,7 +152,6 @@ def _common() -> argparse.ArgumentParser:
     """The options that all verbs have."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
-    common.add_argument("-o", "--output", type=Path, metavar="FILE", help="output file; its suffix chooses the format")
     common.add_argument("--force", action="store_true", help="overwrite an existing file")
     common.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
     common.add_argument("--seed", type=int, default=0, help="of random samples; default 0")
@@ -150,6 +163,13 @@ def _common() -> argparse.ArgumentParser:
     return common
 
 
+def _file() -> argparse.ArgumentParser:
+    """The option of the verbs that write a file anywhere."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="output file; its suffix chooses the format")
+    return parser
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
@@ -158,6 +178,8 @@ def _positive(text: str) -> int:
 
 def _output(options: argparse.Namespace) -> Path:
     """The output file: in a format of the verb, and nothing is overwritten unasked."""
+    if options.verb == "fit-prior":
+        return _prior_file(options)
     formats = FORMATS[options.verb]
     output: Path = options.output or Path(options.verb + formats[0])
     if output.suffix not in formats:
@@ -168,6 +190,21 @@ def _output(options: argparse.Namespace) -> Path:
         if not file.parent.is_dir():
             raise UsageError(f"-o {output}: there is no folder {file.parent}")
     return output
+
+
+def _prior_file(options: argparse.Namespace) -> Path:
+    from ..runs import Run
+    from ..runs.priors import LoadError, check_name
+
+    name = options.name or options.kind
+    try:
+        check_name(name)
+    except LoadError as error:
+        raise UsageError(f"--name {error}") from error
+    file = Run(options.run).prior_file(name)
+    if file.exists() and not options.force:
+        raise UsageError(f"{file} exists already; overwrite it with --force, or choose another --name")
+    return file
 
 
 def _files(output: Path, verb: str) -> list[Path]:

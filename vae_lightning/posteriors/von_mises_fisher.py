@@ -12,7 +12,10 @@ __all__ = ["VonMisesFisherHead"]
 
 
 class VonMisesFisherHead(nn.Module):
-    """q(z|x) ∝ exp(κ μᵀz) on the unit sphere in R^latent_dim: linear maps to the direction of μ, and to κ by softplus.
+    """q(z|x) ∝ exp(κ μᵀz) on the unit sphere in R^latent_dim: linear maps to the direction of μ and to κ.
+
+    κ is latent_dim times a softplus: the mean cosine depends on about κ / latent_dim, so that at first samples are half
+    signal, half noise in any dimension.
 
     Args:
         features: number of input features.
@@ -28,6 +31,7 @@ class VonMisesFisherHead(nn.Module):
 
     def __init__(self, features: int, latent_dim: int) -> None:
         super().__init__()
+        self.latent_dim = latent_dim
         if latent_dim < 2:
             raise ValueError(f"latent_dim: von_mises_fisher needs at least 2, got {latent_dim}")
         self.direction = nn.Linear(features, latent_dim)
@@ -40,7 +44,8 @@ class VonMisesFisherHead(nn.Module):
             output.to(torch.promote_types(output.dtype, torch.float32))
             for output in (self.direction(features), self.concentration(features))
         )
-        return VonMisesFisher(normalize(direction, dim=-1), softplus(concentration).squeeze(-1), validate_args=False)
+        concentration = self.latent_dim * softplus(concentration.squeeze(-1))
+        return VonMisesFisher(normalize(direction, dim=-1), concentration, validate_args=False)
 
 
 @point.register

@@ -1,5 +1,6 @@
 """Priors p(z): modules that return a distribution over codes. `Prior` is their contract."""
 
+from .fitting import fit
 from .flow import FlowPrior
 from .gaussian_mixture import GaussianMixture
 from .prior import Prior
@@ -8,4 +9,13 @@ from .two_stage import TwoStage
 from .uniform_sphere import UniformSphere
 from .vamp import VampPrior
 
-__all__ = ["FlowPrior", "GaussianMixture", "Prior", "StandardNormal", "TwoStage", "UniformSphere", "VampPrior"]
+__all__ = [
+    "FlowPrior",
+    "GaussianMixture",
+    "Prior",
+    "StandardNormal",
+    "TwoStage",
+    "UniformSphere",
+    "VampPrior",
+    "fit",
+]

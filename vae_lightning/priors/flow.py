@@ -8,12 +8,12 @@ from torch.distributions import AffineTransform, Independent, Normal
 from zuko.transforms import ComposedTransform, DependentTransform, MonotonicAffineTransform, MonotonicRQSTransform
 
 from ..distributions import Autoregressive, Flow
-from .prior import Prior
+from .standardised import Standardised
 
 __all__ = ["FlowPrior"]
 
 
-class FlowPrior(Prior):
+class FlowPrior(Standardised):
     """p(z), the density of a flow from z to N(0, I): one network pass for a density, latent_dim of them for a sample.
 
     The layers are zuko's; see `vae_lightning.distributions.Autoregressive`. Splines transform values between −5 and 5
@@ -35,8 +35,6 @@ class FlowPrior(Prior):
 
     zeros: Tensor
     ones: Tensor
-    location: Tensor
-    scale: Tensor
 
     def __init__(
         self,
@@ -46,7 +44,7 @@ class FlowPrior(Prior):
         hidden: Sequence[int] = (64, 64),
         bins: int = 8,
     ) -> None:
-        super().__init__()
+        super().__init__(latent_dim)
         if kind not in ("nsf", "maf"):
             raise ValueError(f"kind: must be nsf or maf, got {kind}")
         univariate = MonotonicRQSTransform if kind == "nsf" else MonotonicAffineTransform
@@ -54,13 +52,6 @@ class FlowPrior(Prior):
         self.layers = Autoregressive(latent_dim, 0, transforms, hidden, univariate, shapes)
         self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("ones", torch.ones(latent_dim), persistent=False)
-        self.register_buffer("location", torch.zeros(latent_dim))
-        self.register_buffer("scale", torch.ones(latent_dim))
-
-    def standardise(self, codes: Tensor) -> None:
-        """Sets a fixed first layer that gives codes `(N, latent_dim)` mean 0 and standard deviation 1."""
-        self.location.copy_(codes.mean(0))
-        self.scale.copy_(codes.std(0).clamp(min=1e-6))
 
     def distribution(self) -> Flow:
         base = Independent(Normal(self.zeros, self.ones, validate_args=False), 1, validate_args=False)

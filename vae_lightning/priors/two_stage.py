@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, constraints, kl_divergence
 
 from ..posteriors import GaussianHead
-from .prior import Prior
 from .standard import StandardNormal
+from .standardised import Standardised
 
 __all__ = ["SecondStage", "TwoStage"]
 
 
-class TwoStage(Prior):
+class TwoStage(Standardised):
     """p(z) = ∫ N(z; f(u), γ² I) N(u; 0, I) du with a decoder f, a learned γ, and an encoder of its own.
 
     As large as z, u can fill the space in which the codes lie; the two stages are trained one after the other.
@@ -27,7 +27,7 @@ class TwoStage(Prior):
     """
 
     def __init__(self, latent_dim: int, hidden: Sequence[int] = (256, 256)) -> None:
-        super().__init__()
+        super().__init__(latent_dim)
         self.trunk = _layers([latent_dim, *hidden])
         self.head = GaussianHead(hidden[-1], latent_dim)
         self.decoder = nn.Sequential(_layers([latent_dim, *reversed(hidden)]), nn.Linear(hidden[0], latent_dim))
@@ -36,12 +36,12 @@ class TwoStage(Prior):
 
     def encode(self, z: Tensor) -> Independent:
         """Returns q(u|z) of codes `(…, latent_dim)`."""
-        return self.head(self.trunk(z))
+        return self.head(self.trunk((z - self.location) / self.scale))
 
     def decode(self, u: Tensor) -> Independent:
         """Returns p(z|u), event `(latent_dim,)`."""
-        mean = self.decoder(u).to(self.log_scale.dtype)
-        return Independent(Normal(mean, self.log_scale.exp(), validate_args=False), 1, validate_args=False)
+        mean = self.location + self.scale * self.decoder(u)
+        return Independent(Normal(mean, self.scale * self.log_scale.exp(), validate_args=False), 1, validate_args=False)
 
     def distribution(self) -> "SecondStage":
         return SecondStage(self)

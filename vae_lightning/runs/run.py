@@ -115,6 +115,14 @@ class Run:
         """The checkpoint whose weights were tested."""
         return self.best_file if self.best_file.is_file() else self.checkpoint_file
 
+    def prior_file(self, name: str) -> Path:
+        """Returns the file of a prior that was fitted afterwards."""
+        return self.folder / "priors" / f"{name}.pt"
+
+    def priors(self) -> list[str]:
+        """Returns the names of the priors that were fitted afterwards."""
+        return sorted(file.stem for file in (self.folder / "priors").glob("*.pt"))
+
     @property
     def tensorboard(self) -> Path:
         return self.folder / "tensorboard"
