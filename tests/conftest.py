@@ -43,6 +43,9 @@ TINY = [
     "callbacks.explorer.cells=9",
 ]
 
+# Choices that go together only.
+PARTNERS = {"model/prior=ladder": ["model/posterior=ladder"]}
+
 # Begun first, so that no process is left with a long file at the end.
 LONG_FILES = ["test_resume", "test_commands", "test_bad_inputs", "test_own_data", "test_measurements", "test_processes"]
 

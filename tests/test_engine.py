@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, compose_config
+from conftest import PARTNERS, TINY, compose_config
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 from torch import Tensor, nn
@@ -225,7 +225,9 @@ GROUPS = ("model", "model/likelihood", "model/objective", "model/posterior", "mo
 def test_a_step_reads_nothing_back_from_the_device(tmp_path: Path, option: str) -> None:
     """On the meta device, which holds no values: whatever asks for one fails."""
     small = [setting for setting in TINY if option != "model=mlp" or "width" not in setting]
-    config = compose_config(*small, option, "+model.optimizer.foreach=false")  # a fused kernel has none for meta
+    config = compose_config(
+        *small, option, *PARTNERS.get(option, ()), "+model.optimizer.foreach=false"
+    )  # a fused kernel has none for meta
     config.run_dir = str(tmp_path)
     with torch.device("meta"):
         model, *_ = build(config)

@@ -13,7 +13,8 @@ from torch import nn
 
 from .functions import moments, point, spread
 from .gaussian import GaussianHead
+from .ladder import LadderHead
 
-__all__ = ["GaussianHead", "Head", "moments", "point", "spread"]
+__all__ = ["GaussianHead", "Head", "LadderHead", "moments", "point", "spread"]
 
 Head = Callable[[int, int], nn.Module]
