@@ -1,5 +1,6 @@
 """What several test files share: composing the configuration in process, and running the commands as a user does."""
 
+import gc
 import multiprocessing
 import os
 import subprocess
@@ -42,14 +43,19 @@ TINY = [
     "callbacks.explorer.cells=9",
 ]
 
+# Choices that go together only.
+ON_SPHERE = ["model/posterior=von_mises_fisher", "model/prior=uniform_sphere"]
+PARTNERS = {"model/prior=ladder": ["model/posterior=ladder"], **dict.fromkeys(ON_SPHERE, ON_SPHERE)}
+
 # Begun first, so that no process is left with a long file at the end.
 LONG_FILES = ["test_resume", "test_commands", "test_bad_inputs", "test_own_data", "test_measurements", "test_processes"]
 
 # Leaves out what draws and measures at the end of a run, for tests that do not look at it.
-UNDRAWN = ["~callbacks.figures", "~callbacks.explorer", "~callbacks.views"]
+UNDRAWN = ["~callbacks.grids", "~callbacks.figures", "~callbacks.explorer", "~callbacks.views"]
 UNMEASURED = [*UNDRAWN, "~callbacks.measurements"]
 
 os.environ.setdefault("VAE_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"vae-lightning-tests-{os.getuid()}"))
+gc.freeze()  # what is imported is not looked through at the end of every run
 torch.set_num_threads(1)  # the test processes share the cores
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -118,6 +124,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Swept:
             making.rename(folder)
     (sweep,) = (folder / "multirun").iterdir()
     return Swept(sweep, (folder / "printed").read_text())
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # otherwise libraries report leaks
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

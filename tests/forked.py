@@ -1,5 +1,6 @@
 """A command in a process that is forked from one which has imported everything; see `conftest.run_command`."""
 
+import gc
 import os
 import runpy
 import sys
@@ -12,6 +13,8 @@ import vae_lightning.report.picture
 import vae_lightning.training  # noqa: F401
 
 __all__ = ["run"]
+
+gc.freeze()  # nothing that is imported by now is looked through again in the processes that are forked
 
 
 def run(

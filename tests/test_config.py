@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import PARTNERS
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -48,7 +49,8 @@ def test_every_choice_composes_and_makes_what_it_names(
     Image.new("RGB", (64, 64)).save(tmp_path / "1.png")
     Image.new("RGB", (64, 64)).save(tmp_path / "2.png")
     np.save(tmp_path / "a.npy", np.zeros((2, 28, 28), np.uint8))
-    config = compose(f"{group}={choice}", *(option.format(tmp_path) for option in NEEDED.get(choice, [])))
+    needed = [option.format(tmp_path) for option in NEEDED.get(choice, [])] + PARTNERS.get(f"{group}={choice}", [])
+    config = compose(f"{group}={choice}", *needed)
     config.run_dir = str(tmp_path)
     check(config)
     check_calls(config)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, compose_config
+from conftest import PARTNERS, TINY, compose_config
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 from torch import Tensor, nn
@@ -218,7 +218,6 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGURATION / group).glob("[!_]*.yaml"))
 
 
-ON_SPHERE = ["model/posterior=von_mises_fisher", "model/prior=uniform_sphere"]
 GROUPS = ("model", "model/likelihood", "model/objective", "model/posterior", "model/prior")
 
 
@@ -226,8 +225,8 @@ GROUPS = ("model", "model/likelihood", "model/objective", "model/posterior", "mo
 def test_a_step_reads_nothing_back_from_the_device(tmp_path: Path, option: str) -> None:
     """On the meta device, which holds no values: whatever asks for one fails."""
     small = [setting for setting in TINY if option != "model=mlp" or "width" not in setting]
-    small += ON_SPHERE if option in ON_SPHERE else []
-    config = compose_config(*small, option, "+model.optimizer.foreach=false")  # a fused kernel has none for meta
+    partners = PARTNERS.get(option, ())
+    config = compose_config(*small, option, *partners, "+model.optimizer.foreach=false")  # fused kernels lack meta
     config.run_dir = str(tmp_path)
     with torch.device("meta"):
         model, *_ = build(config)

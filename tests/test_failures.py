@@ -63,6 +63,7 @@ def test_nan_and_infinite_losses(tmp_path: Path) -> None:
         assert all(weight.isfinite().all() for name, weight in state.items() if "running" not in name)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies(tmp_path: Path) -> None:
     options = ["trainer.max_epochs=500", "data.resident=false", "data.num_workers=1", "hydra.run.dir=run"]
     command = [sys.executable, "-m", "vae_lightning.cli", *LONG, *options]

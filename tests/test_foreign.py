@@ -67,7 +67,7 @@ def own_run(folder: Path, *options: str) -> LoadedRun:
     return train(compose(*plain, *UNMEASURED, *options, config_dir=FOREIGN), folder, progress=False)
 
 
-@pytest.mark.parametrize("options", [[], ["engine.steps_per_call=3", "callbacks.grids.every_n_batches=3"]], ids=str)
+@pytest.mark.parametrize("options", [[], ["engine.steps_per_call=3"]], ids=str)
 def test_it_is_extended_bit_by_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
     """One epoch, and then the second, are two epochs: both optimizers, their order, and the noise of each step."""
     monkeypatch.syspath_prepend(FOREIGN)

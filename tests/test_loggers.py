@@ -23,7 +23,7 @@ from vae_lightning.loggers.recording import add_picture
 from vae_lightning.runs import Run
 from vae_lightning.runs.loading import LoadedRun
 
-PLAIN = [*TINY, *UNMEASURED, "~callbacks.grids", "~callbacks.losses"]
+PLAIN = [*TINY, *UNMEASURED, "~callbacks.losses"]
 
 
 def run(folder: Path, *options: str) -> LoadedRun:

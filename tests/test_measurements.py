@@ -28,6 +28,7 @@ from vae_lightning.building import build
 from vae_lightning.callbacks.measurements import Measurements
 from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
+from vae_lightning.data.images import StoredImages
 from vae_lightning.data.sources import Split
 from vae_lightning.evaluation.bounds import importance_weighted_bound
 from vae_lightning.evaluation.reference import Reference, reference
@@ -358,7 +359,10 @@ class TestReference:
         assert first.metrics == second.metrics
         images = torch.rand(4, 1, 28, 28)
         assert torch.equal(first.classifier.features(images), second.classifier.features(images))
-        data.splits["train"].images[0, 0, 0, 0] += 1
+        train = data.splits["train"]
+        other = train.images.clone()
+        other[0, 0, 0, 0] += 1
+        data.splits["train"] = StoredImages(other, train.labels)
         self.make(data, tmp_path)
         assert len(list(tmp_path.glob("*.pt"))) == 2
 

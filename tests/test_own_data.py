@@ -1,5 +1,6 @@
 """A user's own images: folders, arrays, and data sets of other libraries; and what is wrong with them."""
 
+import csv
 import io
 import os
 import pickle
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import TINY, UNDRAWN, compose_config, run_command
+from conftest import TINY, UNDRAWN, UNMEASURED, compose_config, run_command
 from PIL import Image
 
 from vae_lightning.building import build
@@ -29,6 +30,7 @@ from vae_lightning.data.folder import Folder
 from vae_lightning.data.glyphs import Glyphs
 from vae_lightning.data.libraries import HuggingFace, Torchvision
 from vae_lightning.data.sources import DataError, Source, TorchvisionMNIST
+from vae_lightning.runs.loading import load_run
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -337,6 +339,37 @@ def test_the_axis_of_channels(tmp_path: Path) -> None:
     assert Arrays(str(tmp_path / "either.npy"), channels_last=False).image_shape == (3, 5, 3)
 
 
+@pytest.mark.parametrize("name", ["factors", "latents_values", "own"])
+def test_factors_stay_with_their_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Through the choice of test and validation images, to the table of codes."""
+    monkeypatch.chdir(tmp_path)
+    brightness = GENERATOR.permutation(60)
+    images = np.repeat(brightness, 64).reshape(60, 8, 8).astype(np.uint8) + 100
+    factors = np.stack([brightness / 7, -brightness], 1)
+    np.savez(tmp_path / "a.npz", images=images, **{name: factors})
+    line = ["data=arrays", "data.source.path=a.npz", "model=mlp", *UNMEASURED, "logger=none", "data.batch_size=16"]
+    line += ["data.validation_size=10", "trainer.max_epochs=1", "trainer.accelerator=cpu", "hydra.run.dir=run"]
+    line += ["data.source.factors=own"] * (name == "own")
+    assert (done := run_command("vae_lightning.cli", *line, cwd=tmp_path)).returncode == 0, done.stderr
+    for output in ("codes.csv", "codes.npz"):
+        command = ["encode", "run", "--test", "5", "-o", output]
+        assert (done := run_command("vae_lightning.generate", *command, cwd=tmp_path)).returncode == 0, done.stderr
+    data = load_run(tmp_path / "run").data
+    shown = [round(image.mean().item() * 255 - 100) for image in data.examples("test", 5).images]
+    with (tmp_path / "codes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["factor_2"]) for row in rows] == [-value for value in shown]
+    assert [float(row["factor_1"]) for row in rows] == pytest.approx([value / 7 for value in shown])
+    codes = np.load(tmp_path / "codes.npz")
+    assert (codes["factors"][:, 1] == [-value for value in shown]).all()
+    assert codes["factor_names"].tolist() == ["1", "2"]
+    for split in ("train", "val"):
+        numbers = torch.arange(10)
+        found = data.factors(split, numbers)
+        assert found is not None
+        assert (found[:, 1] == 100 - data.numbered(split, numbers).images.mean((1, 2, 3)).mul(255).round()).all()
+
+
 # Data sets of other libraries
 
 
@@ -583,6 +616,11 @@ BAD: dict[str, tuple[Change, list[str], str]] = {
     "labels below 0": (save("a.npz", images=PIXELS, labels=CLASSES - 1), ARRAYS, "must be whole numbers from 0"),
     "broken labels": (save("a.npz", images=PIXELS, labels=CLASSES / 2), ARRAYS, "must be whole numbers from 0"),
     "one-hot labels": (save("a.npz", images=PIXELS, labels=np.eye(10)), ARRAYS, "got shape [10, 10]"),
+    "factors of another length": (save("a.npz", images=PIXELS, factors=np.ones((9, 2))), ARRAYS, "(10, K), a row"),
+    "factors that are one": (save("a.npz", images=PIXELS, factors=np.ones(10)), ARRAYS, "for each image, got [10]"),
+    "infinite factors": (save("a.npz", images=PIXELS, factors=np.full((10, 2), np.inf)), ARRAYS, "must be finite"),
+    "factors in words": (save("a.npz", images=PIXELS, factors=np.full((10, 2), "a")), ARRAYS, "must be numbers"),
+    "unknown factors": (save("a.npz", images=PIXELS), [*ARRAYS, "data.source.factors=x"], "of the factors, got x"),
     "unknown names": (save("a.npz", one=PIXELS, two=PIXELS), ARRAYS, "the name of the images, got null; the file has"),
     "another name": (save("a.npz", images=PIXELS), [*ARRAYS, "data.source.images=x"], "got x; the file has images"),
     "no such data set": (GOOD, ["data=torchvision", "data.source.dataset=CIFAR11"], "data.source.dataset: must be"),

@@ -89,9 +89,11 @@ def same(one: Any, other: Any) -> bool:
     return one == other
 
 
-@pytest.mark.parametrize("stops", [[1], [4], [8], [11], [3, 9, 13], [16]], ids=str)
+@pytest.mark.parametrize(
+    "stops", [[3, 9, 13], [16], *(pytest.param([stop], marks=pytest.mark.slow) for stop in (1, 4, 8, 11))], ids=str
+)
 def test_from_anywhere(tmp_path: Path, stops: list[int]) -> None:
-    """8 steps an epoch, 2 epochs; stopped in the first step, within an epoch, at its end, several times, at the end."""
+    """8 steps an epoch, 2 epochs; stopped several times, at the end, in the first step, within an epoch, at its end."""
     expected = train(tmp_path / "whole")
     for stop in stops:
         assert train(tmp_path / "parts", stop_after=stop) is None
@@ -120,12 +122,12 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "options",
     [
-        ["engine.steps_per_call=4"],
         ["data.resident=false", "data.num_workers=1"],
-        ["data.validation_size=20", "trainer.precision=bf16-mixed"],
         ["model/objective=annealed", "model.objective.steps=12", "model/prior=vamp", "model.prior.components=3"],
         ["data.binarize=dynamic", "model/likelihood=gaussian", "model/objective=mmd"],
         ["schedule=warmup_cosine", "engine.steps_per_call=4", "trainer.precision=bf16-mixed"],
+        pytest.param(["engine.steps_per_call=4"], marks=pytest.mark.slow),
+        pytest.param(["data.validation_size=20", "trainer.precision=bf16-mixed"], marks=pytest.mark.slow),
         pytest.param(
             ["schedule=one_cycle", "trainer.accumulate_grad_batches=3", "trainer.max_epochs=4"], marks=pytest.mark.slow
         ),

@@ -1,11 +1,12 @@
-"""The rate: the KL divergence of the posterior from the prior, as a whole and by latent dimension.
+"""The rate: the KL divergence of the posterior from the prior, as a whole, by latent dimension and by level.
 
 `rate` and `rates` use closed forms where PyTorch knows one (`torch.distributions.register_kl` adds to them), otherwise
-a sample. `marginal_log_prob` can be registered for other types of distributions.
+a sample. `level_rates` and `marginal_log_prob` can be registered for other types of distributions.
 """
 
 from functools import singledispatch
 
+import torch
 from torch import Tensor
 from torch.distributions import (
     Distribution,
@@ -16,11 +17,13 @@ from torch.distributions import (
     kl_divergence,
 )
 
-__all__ = ["marginal_log_prob", "rate", "rates"]
+__all__ = ["level_rates", "marginal_log_prob", "rate", "rates"]
 
 
 def rate(posterior: Distribution, prior: Distribution, z: Tensor) -> Tensor:
     """Returns KL(q(z|x) ‖ p(z)), `(B,)`, in nats; estimated at z `(B, latent_dim)` if it has no closed form."""
+    if levels := level_rates(posterior, prior, z):
+        return torch.cat(levels, -1).sum(-1)
     try:
         return kl_divergence(posterior, prior)
     except NotImplementedError:  # raised by PyTorch for a pair without closed form
@@ -31,7 +34,8 @@ def rates(posterior: Distribution, prior: Distribution) -> Tensor:
     """Returns the rate of each latent dimension, KL(q(z_j|x) ‖ p(z_j)), in nats, `(B, latent_dim)`.
 
     Estimated from one sample if there is no closed form. Unless the dimensions of both are independent, they do not
-    add up to the rate. If a distribution's marginals are unknown, returns the total rate, `(B, 1)`.
+    add up to the rate; those of a hierarchy are given the levels above, in one sample, and do. If a distribution's
+    marginals are unknown, returns the total rate, `(B, 1)`.
     """
     if isinstance(posterior, Independent) and isinstance(prior, Independent):
         try:
@@ -39,10 +43,21 @@ def rates(posterior: Distribution, prior: Distribution) -> Tensor:
         except NotImplementedError:
             pass
     z = posterior.rsample() if posterior.has_rsample else posterior.sample()
+    if levels := level_rates(posterior, prior, z):
+        return torch.cat(levels, -1)
     of_posterior, of_prior = marginal_log_prob(posterior, z), marginal_log_prob(prior, z)
     if of_posterior is None or of_prior is None:
         return rate(posterior, prior, z).unsqueeze(-1)
     return of_posterior - of_prior
+
+
+@singledispatch
+def level_rates(posterior: Distribution, prior: Distribution, z: Tensor) -> tuple[Tensor, ...]:
+    """Returns the rates of each level's dimensions, `(B, size)`, from the data upwards; `()` if there are no levels.
+
+    They are those of KL(q(z_l|x, z_above) ‖ p(z_l|z_above)), with the levels above as in z `(B, latent_dim)`.
+    """
+    return ()
 
 
 @singledispatch

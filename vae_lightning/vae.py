@@ -36,9 +36,9 @@ class VAE(LightningModule):
         lr_scheduler: a learning-rate schedule in Lightning's format (`interval`, `frequency`, `monitor`), whose
             `scheduler` makes a scheduler from an optimizer.
 
-    Logged metrics are per image, in nats. Under `val/` and `test/` they are `elbo`, `distortion` and `rate` of the
-    standard one-sample bound, so that runs with different objectives can be compared; the objective's own `loss` and
-    other terms; and the metrics of the likelihood.
+    Logged metrics are per image, in nats. Under `val/` and `test/` they are `elbo`, `distortion` and `rate` (of a
+    hierarchy also the rate of each level) of the standard one-sample bound, so that runs with different objectives can
+    be compared; the objective's own `loss` and other terms; and the metrics of the likelihood.
 
     Raises:
         ValueError: if the objective does not support the prior.
@@ -125,7 +125,7 @@ class VAE(LightningModule):
     def _evaluate(self, stage: str, batch: Batch) -> None:
         bound = ELBO()(self, batch)
         own = bound if type(self.objective) is ELBO else self.objective(self, batch)
-        terms = {**own, "elbo": -bound["loss"], "distortion": bound["distortion"], "rate": bound["rate"]}
+        terms = {**own, **bound, "loss": own["loss"], "elbo": -bound["loss"]}
         terms |= self.likelihood.metrics(batch.images, bound["distortion"], bound["rate"])
         means, images = batch_means(terms)
         # Weighted by batch size, so that the epoch's mean is over images, not batches.

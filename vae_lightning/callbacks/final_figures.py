@@ -33,7 +33,8 @@ class FinalFigures(Callback):
         quantile_cells: codes along each side of the lattice at normal quantiles.
         reconstructions: number of test images shown with their reconstructions, from the first test batch.
         samples: number of samples from the prior.
-        traversed: number of most used dimensions to traverse, for latent dimensions above 2.
+        traversed: number of most used dimensions to traverse, for latent dimensions above 2; and of samples that share
+            a part of their code, for priors that have parts.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class FinalFigures(Callback):
     def _decoded(
         self, model: VAE, codes: Codes, subject: str, image_shape: Sequence[int]
     ) -> Iterator[tuple[str, Figure]]:
-        """Yields lattices of a two-dimensional latent space, or traversals of one with more dimensions."""
+        """Yields lattices of a space of two dimensions, or traversals of one with more, and variations of samples."""
         space = model.latent_space
         if space.axes == 2:
             for name, lattice in [
@@ -121,3 +122,7 @@ class FinalFigures(Callback):
             rows = [f"$z_{{{j + 1}}}$" + (f", {codes.rates[j]:.1f} nats" if known else "") for j in used.tolist()]
             title = f"The most used dimensions, traversed from the first test image: {subject}"
             yield "traversals", plots.traversals(decoded, rows, values.tolist(), title)
+        if variations := model.prior.variations(self.traversed):
+            decoded = decode_all(model, torch.stack([*variations.values()]), image_shape)
+            title = f"Samples from the prior that share a part of their code: {subject}"
+            yield "variations", plots.traversals(decoded, [*variations], (), title)

@@ -6,7 +6,7 @@ The contract of a **source**, the `source` node of a data configuration; `source
     returns the training or the test images, in one of two forms:
 
     - a `Split`: uint8 images `(N, C, H, W)`, and int64 labels `(N,)` from 0, or None without labels. It is kept in
-      memory, or on the training device if it fits.
+      memory, or on the training device if it fits. It may also have the values `(N, K)` of known factors of variation.
     - any map-style `torch.utils.data.Dataset`. Either every item is a uint8 image `(C, H, W)`, or every item is a pair
       of an image and its label, a whole number from 0. Items are fetched batch by batch, by `data.num_workers`
       processes, so memory does not grow with their number; the data set's `__getitems__(indices)` is used if it has
@@ -18,6 +18,8 @@ The contract of a **source**, the `source` node of a data configuration; `source
     Several processes may call it at once.
 `class_names`
     the names of the classes, in the order of their labels; `()` without labels.
+`factor_names` (optional)
+    the names of the factors; by default their numbers.
 `image_shape` (optional)
     `(C, H, W)`, if known before anything is read; a different `data.image_shape` is then an error before the model is
     built.

@@ -1,4 +1,4 @@
-"""Images in an array file: .npz, .npy, .pt or .h5."""
+"""Images in an array file, and the labels and factors of variation beside them: .npz, .npy, .pt or .h5."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -25,15 +25,16 @@ NAMES = {
     "X": "y",
     "data": "labels",
 }
+FACTORS = ("factors", "latents_values")  # the second is dSprites'
 AT_ONCE = 10_000  # images that are converted together
 
 
 class Arrays:
-    """Images, and labels if there are any, in a file of arrays.
+    """Images, and labels and factors of variation if there are any, in a file of arrays.
 
     Images are `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)` with 1 or 3 channels: uint8, floats in [0, 1], or integers
-    that are either all 0 or 1, or from 0 to 255. Labels are `(N,)` or `(N, 1)`, whole numbers from 0. Images are kept
-    in memory; those of a uint8 .npy file are mapped into it.
+    that are either all 0 or 1, or from 0 to 255. Labels are `(N,)` or `(N, 1)`, whole numbers from 0. Factors are
+    `(N, K)`, finite numbers. Images are kept in memory; those of a uint8 .npy file are mapped into it.
 
     Args:
         path: a file: `.npz`, `.npy` (images only), `.pt` (a tensor, a pair of images and labels, or a dictionary of
@@ -42,6 +43,7 @@ class Arrays:
             with "test" instead of "train" in their names, or a share of the images.
         images: name of the array of images in the file; by default one of the usual names.
         labels: name of the array of labels; by default the usual one beside the images.
+        factors: name of the array of factors; by default "factors" or dSprites' "latents_values", if there is one.
         channels_last: whether the channels are the last axis; by default told from the shape.
         class_names: in the order of the labels; by default their numbers.
         test_share: share of the images that is held out for testing, if there are no test images.
@@ -57,6 +59,7 @@ class Arrays:
         test_path: str | None = None,
         images: str | None = None,
         labels: str | None = None,
+        factors: str | None = None,
         channels_last: bool | None = None,
         class_names: Sequence[str] | None = None,
         test_share: float = 0.1,
@@ -68,6 +71,7 @@ class Arrays:
         self.test_path = None if test_path is None else Path(test_path).expanduser()
         self.images = images
         self.labels = labels
+        self.factors = factors
         self.channels_last = channels_last
         self.class_names = tuple(class_names or ())
         self.test_share = test_share
@@ -91,45 +95,51 @@ class Arrays:
     @cached_property
     def _splits(self) -> tuple[Split, Split]:
         arrays = _read(self.path)
-        images, labels = self._names(self.path, arrays)
-        train = self._split(self.path, arrays, images, labels)
-        test_images, test_labels = (name.replace("train", "test") for name in (images, labels))
+        names = self._names(self.path, arrays)
+        train = self._split(self.path, arrays, *names)
+        test_names = [name.replace("train", "test") for name in names]
         if self.test_path is not None:
             others = _read(self.test_path)
             test = self._split(self.test_path, others, *self._names(self.test_path, others))
-        elif test_images != images and test_images in arrays:
-            test = self._split(self.path, arrays, test_images, test_labels)
+        elif test_names[0] != names[0] and test_names[0] in arrays:
+            test = self._split(self.path, arrays, *test_names)
         else:
             rows = held_out(len(train.images), self.test_share, self.split_seed, f"data.source.path={self.path}")
             train, test = (
-                Split(train.images[chosen], None if train.labels is None else train.labels[chosen])
+                Split(*(None if part is None else part[chosen] for part in train))  # type: ignore[arg-type]
                 for chosen in (~rows, rows)
             )
         shapes = [list(split.images.shape[1:]) for split in (train, test)]
         if shapes[0] != shapes[1]:
             raise DataError(f"{self.path}: training images are {shapes[0]}, but test images {shapes[1]}")
-        if (train.labels is None) != (test.labels is None):
-            raise DataError(f"{self.path}: only the training or only the test images have labels")
+        for name in ("labels", "factors"):
+            if (getattr(train, name) is None) != (getattr(test, name) is None):
+                raise DataError(f"{self.path}: only the training or only the test images have {name}")
         return train, test
 
-    def _names(self, path: Path, arrays: Mapping[str, Any]) -> tuple[str, str]:
-        """The names of the images and of their labels, which need not be there."""
+    def _names(self, path: Path, arrays: Mapping[str, Any]) -> tuple[str, str, str]:
+        """The names of the images, and of their labels and factors, which need not be there."""
         known = [name for name in NAMES if name in arrays] or (list(arrays) if len(arrays) == 1 else [])
         images = self.images or next(iter(known), None)
         labels = self.labels or NAMES.get(str(images), "labels")
-        for option, name in [("images", images), ("labels", self.labels)]:
+        usual = next((name for name in FACTORS if name in arrays), "factors")
+        for option, name in [("images", images), ("labels", self.labels), ("factors", self.factors)]:
             if (option == "images" or name is not None) and name not in arrays:
                 raise DataError(
                     f"{path}: set data.source.{option} to the name of the {option}, got {name or 'null'}; "
                     f"the file has {', '.join(sorted(arrays)) or 'no arrays'}"
                 )
-        return str(images), labels
+        return str(images), labels, self.factors or usual
 
-    def _split(self, path: Path, arrays: Mapping[str, Any], images: str, labels: str) -> Split:
+    def _split(self, path: Path, arrays: Mapping[str, Any], images: str, labels: str, factors: str) -> Split:
         pictures = self._pictures(_get(arrays, images, path), f"{path}: {images}")
-        if labels not in arrays:
-            return Split(pictures)
-        return Split(pictures, _labels(_get(arrays, labels, path), len(pictures), f"{path}: {labels}"))
+        known = {"labels": (labels, _labels), "factors": (factors, _factors)}
+        beside = {
+            part: read(_get(arrays, name, path), len(pictures), f"{path}: {name}")
+            for part, (name, read) in known.items()
+            if name in arrays
+        }
+        return Split(pictures, **beside)
 
     def _pictures(self, array: NDArray[Any], place: str) -> Tensor:
         shape = tuple(array.shape)
@@ -219,3 +229,13 @@ def _labels(array: NDArray[Any], images: int, place: str) -> Tensor:
     if array.dtype.kind not in "buif" or not (array >= 0).all() or not (array == array.round()).all():
         raise DataError(f"{place}: must be whole numbers from 0, got {array.dtype}")
     return torch.from_numpy(array.astype(np.int64))
+
+
+def _factors(array: NDArray[Any], images: int, place: str) -> Tensor:
+    if array.ndim != 2 or len(array) != images or 0 in array.shape:
+        raise DataError(f"{place}: must be of shape ({images}, K), a row for each image, got {list(array.shape)}")
+    if array.dtype.kind not in "buif":
+        raise DataError(f"{place}: must be numbers, got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise DataError(f"{place}: must be finite numbers, got NaN or infinite values")
+    return torch.from_numpy(array.astype(np.float64))

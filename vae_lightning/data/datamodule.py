@@ -223,6 +223,19 @@ class ImageDataModule(LightningDataModule):
         scale = self.scale if self.binarize == "none" else 1.0
         return found._replace(images=found.images.float().div_(scale))
 
+    def factors(self, name: Literal["train", "val", "test"], numbers: Tensor) -> Tensor | None:
+        """Returns the factors of variation `(N, K)` of the images with these numbers; None where none are known."""
+        return self.splits[name].subset(numbers).factors
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """Names of the factors of variation, by default their numbers; empty where none are known."""
+        factors = self.splits["test"].factors
+        if factors is None:
+            return ()
+        named = tuple(getattr(self.source, "factor_names", ()))
+        return named or tuple(str(number) for number in range(1, factors.shape[1] + 1))
+
     @property
     def training_batches(self) -> int:
         """Number of batches in an epoch."""

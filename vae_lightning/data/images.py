@@ -21,7 +21,11 @@ class Images(Protocol):
     Attributes:
         shape: `(C, H, W)`.
         labelled: whether they have labels.
+        factors: the values of known factors of variation `(N, K)`; None where there are none.
     """
+
+    @property
+    def factors(self) -> Tensor | None: ...
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -50,12 +54,20 @@ class StoredImages:
     Args:
         images: `(M, C, H, W)`, uint8.
         labels: `(M,)`, int64, or None.
+        factors: `(M, K)`, or None.
         chosen: which of them belong to the split, `(N,)`; by default all. They are not copied.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor | None = None, chosen: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        factors: Tensor | None = None,
+        chosen: Tensor | None = None,
+    ) -> None:
         self._images = images
         self._labels = labels
+        self._factors = factors
         self.chosen = chosen
 
     @property
@@ -70,7 +82,12 @@ class StoredImages:
 
     @labels.setter
     def labels(self, labels: Tensor | None) -> None:
-        self._images, self._labels, self.chosen = self.images, labels, None
+        self._images, self._labels, self._factors, self.chosen = self.images, labels, self.factors, None
+
+    @property
+    def factors(self) -> Tensor | None:
+        """`(N, K)`, or None."""
+        return self._factors if self.chosen is None or self._factors is None else self._factors[self.chosen]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -92,7 +109,8 @@ class StoredImages:
         """Returns the images on a device."""
         if device == self._images.device:
             return self
-        return StoredImages(self.images.to(device), None if self.labels is None else self.labels.to(device))
+        labels = None if self.labels is None else self.labels.to(device)
+        return StoredImages(self.images.to(device), labels, self.factors)  # the model does not see factors
 
     def take(self, indices: Tensor) -> Batch:
         """Returns images and labels, gathered on the device that holds them."""
@@ -100,13 +118,14 @@ class StoredImages:
         return Batch(self._images[indices], None if self._labels is None else self._labels[indices])
 
     def subset(self, indices: Tensor) -> "StoredImages":
-        return StoredImages(self._images, self._labels, indices if self.chosen is None else self.chosen[indices])
+        chosen = indices if self.chosen is None else self.chosen[indices]
+        return StoredImages(self._images, self._labels, self._factors, chosen)
 
     def binarized(self, scale: float) -> "StoredImages":
         generator = torch.Generator().manual_seed(0)
         # In parts, because the probabilities take four times the images' memory.
         drawn = [(part / scale).bernoulli(generator=generator).byte() for part in self.images.split(10_000)]
-        return StoredImages(torch.cat(drawn), self.labels)
+        return StoredImages(torch.cat(drawn), self.labels, self.factors)
 
 
 class FetchedImages:
@@ -116,12 +135,15 @@ class FetchedImages:
         dataset: see the contract of a source in `vae_lightning.data`.
 
     Attributes:
+        factors: None; only images in memory have them.
         chosen: the items `(N,)` of the data set that belong to the split.
         scale: for binary images, what pixel values are divided by to be the probability of 1; None for grey values.
 
     Raises:
         DataError: for a data set without items, or a first item that is not a uint8 image `(C, H, W)`.
     """
+
+    factors: Tensor | None = None
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -203,17 +225,24 @@ def images_of(loaded: Split | Dataset[Any]) -> StoredImages | FetchedImages:
     """
     if not isinstance(loaded, tuple):
         return FetchedImages(loaded)
-    images, labels = loaded
+    images, labels, factors = (*loaded, None)[:3]
     if images.dtype != torch.uint8 or images.dim() != 4:
-        found = f"{str(images.dtype).removeprefix('torch.')} of shape {list(images.shape)}"
-        raise DataError(f"images: must be uint8 (N, C, H, W), got {found}")
+        raise DataError(f"images: must be uint8 (N, C, H, W), got {_what(images)}")
+    if factors is not None and (factors.dim() != 2 or len(factors) != len(images) or not factors.isfinite().all()):
+        expected = f"finite numbers ({len(images)}, K), one row for each image"
+        raise DataError(f"factors: must be {expected}, got {_what(factors)}")
     if labels is None:
-        return StoredImages(images)
+        return StoredImages(images, factors=factors)
     if labels.shape != images.shape[:1]:
         raise DataError(f"labels: must be one for each of the {len(images)} images, got shape {list(labels.shape)}")
     if len(labels) and labels.min() < 0:
         raise DataError(f"labels: must be whole numbers from 0, got {labels.min().item()}")
-    return StoredImages(images, labels.long())
+    return StoredImages(images, labels.long(), factors)
+
+
+def _what(tensor: Tensor) -> str:
+    finite = "" if tensor.isfinite().all() else ", some NaN or infinite"
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {list(tensor.shape)}{finite}"
 
 
 def _image_and_label(item: Any) -> tuple[Tensor, int | None]:

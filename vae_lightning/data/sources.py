@@ -53,10 +53,13 @@ class Split(NamedTuple):
     Attributes:
         images: `(N, C, H, W)`, uint8.
         labels: `(N,)`, int64, or None without labels.
+        factors: `(N, K)`, finite numbers, the values of K known factors of variation that each image was made from;
+            None where there are none.
     """
 
     images: Tensor
     labels: Tensor | None = None
+    factors: Tensor | None = None
 
 
 class Source(Protocol):
@@ -271,9 +274,9 @@ class TestImagesOnly(TorchvisionMNIST):
 
     def load(self, root: Path, train: bool) -> Split:
         part = slice(None, self.train_size) if train else slice(self.train_size, None)
-        images, labels = super().load(root, train=False)
-        assert labels is not None
-        return Split(images[part], labels[part])
+        found = super().load(root, train=False)
+        assert found.labels is not None
+        return Split(found.images[part], found.labels[part])
 
 
 def _md5(content: bytes) -> str:

@@ -4,7 +4,7 @@ import argparse
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -90,7 +90,7 @@ def write_samples(run: LoadedRun, options: argparse.Namespace, output: Path) -> 
 def write_reconstructions(run: LoadedRun, options: argparse.Namespace, output: Path) -> dict[Path, str]:
     """Writes images and their reconstructions: as arrays, or in rows of a picture, images above reconstructions."""
     torch.manual_seed(options.seed)
-    images, labels, _, _ = named_images(run, options)
+    images, labels, *_ = named_images(run, options)
     originals, reconstructions = pixels(images), reconstruct(run.model, images, labels)
     if output.suffix == ".npz":
         np.savez_compressed(output, images=originals.numpy(), reconstructions=reconstructions.numpy())
@@ -103,19 +103,30 @@ def write_reconstructions(run: LoadedRun, options: argparse.Namespace, output: P
 
 
 def write_codes(run: LoadedRun, options: argparse.Namespace, output: Path) -> dict[Path, str]:
-    """Writes codes and standard deviations with the images' names and classes: as arrays or as a table."""
+    """Writes codes and standard deviations, with names, classes and factors of the images: as arrays or as a table."""
     torch.manual_seed(options.seed)
-    images, labels, names, classes = named_images(run, options)
+    images, labels, names, classes, factors = named_images(run, options)
     points, spreads = (part.numpy() for part in encode(run.model, images, labels))
     if output.suffix == ".npz":
-        np.savez_compressed(output, means=points, stddevs=spreads, names=np.array(names), classes=np.array(classes))
+        found: dict[str, Any] = {
+            "means": points,
+            "stddevs": spreads,
+            "names": np.array(names),
+            "classes": np.array(classes),
+        }
+        if factors:
+            found |= {"factors": torch.stack([*factors.values()], 1).numpy(), "factor_names": np.array([*factors])}
+        np.savez_compressed(output, **found)
     else:
         numbers = range(1, points.shape[1] + 1)
         with output.open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["image", "class", *(f"mean_{i}" for i in numbers), *(f"stddev_{i}" for i in numbers)])
-            for name, label, code, deviation in zip(names, classes, points, spreads, strict=True):
-                writer.writerow([plain_cell(name), plain_cell(label), *code, *deviation])
+            known = [f"factor_{plain_cell(name)}" for name in factors]
+            codes = [f"{part}_{i}" for part in ("mean", "stddev") for i in numbers]
+            writer.writerow(["image", "class", *known, *codes])
+            values = torch.stack([*factors.values()], 1).tolist() if factors else [[]] * len(names)
+            for name, label, row, code, deviation in zip(names, classes, values, points, spreads, strict=True):
+                writer.writerow([plain_cell(name), plain_cell(label), *row, *code, *deviation])
     return {output: f"codes of {len(images)} images"}
 
 

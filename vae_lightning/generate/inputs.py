@@ -1,7 +1,9 @@
 """The images that a command names: files, or test images of the run."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -25,12 +27,14 @@ class Given(NamedTuple):
         labels: their classes `(N,)`; None where they are not known.
         names: file names, or numbers of test images.
         classes: names of their classes, empty where not known.
+        factors: their factors of variation by name, each `(N,)`; empty where none are known.
     """
 
     images: Tensor
     labels: Tensor | None
     names: list[str]
     classes: list[str]
+    factors: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def named_images(run: LoadedRun, options: argparse.Namespace) -> Given:
@@ -65,7 +69,9 @@ def _given(run: LoadedRun, numbers: Tensor) -> Given:
     if labels is not None:
         known = run.data.class_names
         classes = [str(known[label]) if label < len(known) else str(label) for label in labels.tolist()]
-    return Given(images, labels, [f"test {number}" for number in numbers.tolist()], classes)
+    factors = run.data.factors("test", numbers)
+    known_factors = {} if factors is None else dict(zip(run.data.factor_names, factors.T, strict=True))
+    return Given(images, labels, [f"test {number}" for number in numbers.tolist()], classes, known_factors)
 
 
 def _read(run: LoadedRun, path: Path) -> Tensor:

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..data.batch import Batch
-from ..rates import rate
+from ..rates import level_rates, rate
 from .objective import Model, Objective, Terms
 
 __all__ = ["ELBO"]
@@ -20,8 +20,11 @@ class ELBO(Objective):
         posterior = model.encode(batch.images, batch.labels)
         z = self.sample(posterior)
         distortion = -model.decode(z, batch.labels).log_prob(batch.images)
-        found = rate(posterior, model.prior_distribution(batch.labels), z)
-        return {"loss": self.combine(distortion, found), "distortion": distortion, "rate": found}
+        prior = model.prior_distribution(batch.labels)
+        found = rate(posterior, prior, z)
+        terms = {"loss": self.combine(distortion, found), "distortion": distortion, "rate": found}
+        levels = level_rates(posterior, prior, z)
+        return terms | {f"rate_level_{number}": level.sum(1) for number, level in enumerate(levels, 1)}
 
     def sample(self, posterior: Distribution) -> Tensor:
         """Returns reparameterised samples `(B, latent_dim)`; for a Gaussian, z = μ + ε·σ with ε ~ N(0, I)."""

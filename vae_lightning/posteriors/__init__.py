@@ -14,6 +14,7 @@ from .functions import moments, point, spread
 from .gaussian import GaussianHead
 from .head import Head, latent_space_of
 from .iaf import InverseAutoregressiveHead
+from .ladder import LadderHead
 from .nsf import NeuralSplineHead
 from .von_mises_fisher import VonMisesFisherHead
 
@@ -23,6 +24,7 @@ __all__ = [
     "GaussianHead",
     "Head",
     "InverseAutoregressiveHead",
+    "LadderHead",
     "NeuralSplineHead",
     "VonMisesFisherHead",
     "latent_space_of",

@@ -3,6 +3,7 @@
 from .fitting import fit
 from .flow import FlowPrior
 from .gaussian_mixture import GaussianMixture
+from .ladder import LadderPrior
 from .prior import Prior
 from .standard import StandardNormal
 from .two_stage import TwoStage
@@ -12,6 +13,7 @@ from .vamp import VampPrior
 __all__ = [
     "FlowPrior",
     "GaussianMixture",
+    "LadderPrior",
     "Prior",
     "StandardNormal",
     "TwoStage",

@@ -1,6 +1,8 @@
 """The contract of a prior."""
 
-from torch import nn
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..latent_spaces import Euclidean, LatentSpace
@@ -34,6 +36,13 @@ class Prior(nn.Module):
             ValueError: if the encoder's posterior lives on another latent space.
         """
         agree(type(self).__name__, self.latent_space, encoder)
+
+    def variations(self, count: int) -> Mapping[str, Tensor]:
+        """Returns rows of `count` codes `(count, latent_dim)` that share a part of the code, by what they share.
+
+        They are drawn as a figure of what each part decides. By default there are none.
+        """
+        return {}
 
 
 def agree(prior: str, space: type[LatentSpace], encoder: nn.Module) -> None:
