@@ -272,7 +272,9 @@ def test_gradients_of_samples_are_those_of_an_expectation_known_in_closed_form()
 
     def expectation(kappa: Tensor, raw: Tensor) -> Tensor:
         loc = normalize(raw, dim=0)
-        ratio = torch.from_numpy(special.ive(d / 2, kappa.numpy()[None]) / special.ive(d / 2 - 1, kappa.numpy()[None]))[0]
+        ratio = torch.from_numpy(special.ive(d / 2, kappa.numpy()[None]) / special.ive(d / 2 - 1, kappa.numpy()[None]))[
+            0
+        ]
         across = ratio / kappa
         along = 1 - (d - 1) * across
         return ratio * (a @ loc) + across * (b @ b - (b @ loc) ** 2) + along * (b @ loc) ** 2
