@@ -302,7 +302,9 @@ def test_the_elbo_of_an_exact_posterior_is_the_likelihood(images: Tensor) -> Non
     for objective in (IWAE(1), IWAE(7)):  # each weight is the likelihood itself
         torch.testing.assert_close(-objective(model, Batch(images))["loss"], exact, rtol=1e-4, atol=0)
     torch.testing.assert_close(importance_weighted_bound(model, Batch(images), 1), exact, rtol=1e-4, atol=0)
-    torch.testing.assert_close(-ELBO()(model, Batch(images))["loss"], exact, rtol=1e-4, atol=0)
+    torch.manual_seed(0)  # the rate is exact, the distortion that of a sample
+    elbo = -ELBO()(model, Batch(images.repeat(20_000, 1, 1, 1)))["loss"].view(20_000, -1).mean(0)
+    torch.testing.assert_close(elbo, exact, rtol=0, atol=0.05)
 
 
 def test_the_importance_weighted_bound_rises_to_the_likelihood(images: Tensor) -> None:
