@@ -1,13 +1,20 @@
 """Posteriors that can be chosen in the config tree: each goes with every architecture."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import TINY, compose_config
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from vae_lightning.building import build
 from vae_lightning.config import CONFIGURATION
+from vae_lightning.config.messages import explain
 from vae_lightning.data.batch import Batch
+from vae_lightning.latent_spaces import Euclidean, Sphere
 from vae_lightning.posteriors import moments, point, spread
+from vae_lightning.vae import VAE
 
 PRIORS = {"von_mises_fisher": "uniform_sphere"}  # where it is not standard
 HEADS = sorted(path.stem for path in (CONFIGURATION / "model" / "posterior").glob("*.yaml"))
@@ -33,3 +40,56 @@ def test_contract(head: str, architecture: str) -> None:
     model.objective(model, Batch(images))["loss"].mean().backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
+
+
+def made(posterior: str, *options: str) -> VAE:
+    torch.manual_seed(0)
+    return instantiate(compose_config(*TINY, f"model/posterior={posterior}", *options).model, _convert_="all")
+
+
+@pytest.mark.parametrize("posterior", ["iaf", "nsf"])
+def test_points_of_flows_are_moved_by_them_and_layers_take_the_dimensions_in_either_order(posterior: str) -> None:
+    model = made(posterior, "model.latent_dim=3")
+    flow = model.encode(torch.rand(1, 1, 28, 28))
+    torch.testing.assert_close(point(flow), flow.transform(flow.base.mean))
+    assert not torch.allclose(point(flow), flow.base.mean)
+    jacobian = torch.autograd.functional.jacobian(lambda u: flow.transform(u), flow.base.mean)[0, :, 0]
+    assert jacobian.abs().min() > 0  # one layer alone would leave a triangle of zeros
+
+
+def test_gates_of_an_inverse_autoregressive_flow_mix() -> None:
+    """Kingma et al. (2016), equation 14: σ·z + (1 − σ)·m, which stays at m where z is m."""
+    from vae_lightning.posteriors.iaf import OPEN, _gated
+
+    mean, logit, z = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    transform, gate = _gated(mean, logit), (logit + OPEN).sigmoid()
+    torch.testing.assert_close(transform(z), gate * z + (1 - gate) * mean)
+    torch.testing.assert_close(transform(mean), mean)
+    torch.testing.assert_close(transform.log_abs_det_jacobian(z, transform(z)), gate.log())
+
+
+@pytest.mark.parametrize(("posterior", "space"), [("von_mises_fisher", Sphere), ("iaf", Euclidean)])
+def test_vamp_lives_where_its_posterior_does(posterior: str, space: type) -> None:
+    model = made(posterior, "model.latent_dim=3", "model/prior=vamp", "model.prior.components=4")
+    assert type(model.latent_space) is space
+    assert model.sample(2).shape == (2, 1, 28, 28)
+
+
+def test_a_sphere_in_a_single_dimension_is_refused() -> None:
+    with pytest.raises(InstantiationException) as caught:
+        made("von_mises_fisher", "model/prior=uniform_sphere", "model.latent_dim=1")
+    assert "latent_dim: von_mises_fisher needs at least 2, got 1" in explain(caught.value)
+
+
+def test_trying_an_objective_leaves_no_trace(tmp_path: Path) -> None:
+    config = compose_config(*TINY, "model/posterior=iaf", "model/objective=annealed", "logger=none")
+    config.run_dir = str(tmp_path)
+    model = made("iaf", "model/objective=annealed")
+    torch.manual_seed(0)
+    tried = build(config).model
+    assert tried.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, tried.state_dict()[name]), name
+    after = torch.rand(3)
+    made("iaf", "model/objective=annealed")
+    assert torch.equal(after, torch.rand(3))

@@ -78,9 +78,20 @@ def step_in_parts(rank: int, processes: int, options: list[str], folder: Path) -
     dist.destroy_process_group()
 
 
+ON_SPHERE = ["model/posterior=von_mises_fisher", "model/prior=uniform_sphere"]
+
+
 @pytest.mark.parametrize(
     "options",
-    [[], ["model/objective=iwae"], ["model/objective=as_printed"], ["model/prior=vamp"], OWN_POSTERIOR],
+    [
+        [],
+        ["model/objective=iwae"],
+        ["model/objective=as_printed"],
+        ["model/prior=vamp"],
+        OWN_POSTERIOR,
+        ["model/posterior=iaf", "model/prior=flow"],
+        [*ON_SPHERE, "model/objective=iwae"],
+    ],
     ids=lambda options: options[0] if options else "conv",
 )
 def test_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path: Path, options: list[str]) -> None:

@@ -138,6 +138,9 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
         pytest.param(
             ["schedule=plateau", *LOWERS, "data.validation_size=4", "trainer.max_epochs=4"], marks=pytest.mark.slow
         ),
+        pytest.param(["model/posterior=iaf", "model/prior=flow"], marks=pytest.mark.slow),
+        pytest.param(["model/posterior=nsf", "model/prior=gaussian_mixture"], marks=pytest.mark.slow),
+        pytest.param(["model/posterior=von_mises_fisher", "model/prior=uniform_sphere"], marks=pytest.mark.slow),
         pytest.param(["callbacks=[default,ema]", "trainer.gradient_clip_val=0.5"], marks=pytest.mark.slow),
     ],
     ids=" ".join,

@@ -142,7 +142,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     fitted.add_argument("--kind", choices=("gaussian_mixture", "flow", "two_stage"), required=True)
     fitted.add_argument("--name", help="letters, digits and . _ - only; default: the kind")
     fitted.add_argument("--images", type=_positive, default=20_000, help="training images, at most; default 20000")
-    fitted.add_argument("--steps", type=_positive, default=2000, help="of fitting, at most; default 2000")
+    fitted.add_argument("--steps", type=_positive, default=1000, help="of fitting, at most; default 1000")
     fitted.add_argument("--components", type=_positive, help="of the mixture; default 10")
     fitted.add_argument("--transforms", type=_positive, help="layers of the flow; default 3")
     return parser, subparsers.choices

@@ -1,6 +1,7 @@
 """Fits a prior to the codes of a finished run, so that samples come from where codes are."""
 
 import argparse
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ def write_prior(run: LoadedRun, options: argparse.Namespace, output: Path) -> di
     torch.manual_seed(options.seed)
     codes = codes_of(model, Batch(*run.data.examples("train", options.images)))
     if len(codes) < (options.components or 2):
-        raise UsageError(f"--components {options.components}: is more than the {len(codes)} codes it is fitted to")
+        raise UsageError(f"--components {options.components}: is more than the {len(codes):,} codes it is fitted to")
     config = _config(options, model.latent_dim)
     prior = KINDS[options.kind](**{name: value for name, value in config.items() if name != "_target_"})
     with tqdm(total=1, desc="fitting", bar_format="{l_bar}{bar}| {elapsed}<{remaining}", disable=None) as bar:
@@ -110,6 +111,8 @@ def _distance_to_tests(run: LoadedRun) -> Callable[[], float] | None:
         parts = torch.arange(len(images)).split(at_once(images.shape[1:]))
         with torch.no_grad():
             samples = [judge.classifier.features(model.sample(len(part)).clamp(0, 1)) for part in parts]
-        return quality.distances(features, torch.cat(samples)).frechet
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*will save all extracted features.*")
+            return quality.distances(features, torch.cat(samples)).frechet
 
     return measure

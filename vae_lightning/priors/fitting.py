@@ -3,11 +3,13 @@
 Source: Ghosh et al. (2020), section 4, https://arxiv.org/abs/1903.12436.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import singledispatch
 
 import torch
 from sklearn import mixture
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from .gaussian_mixture import GaussianMixture
@@ -17,7 +19,7 @@ from .standardised import Standardised
 __all__ = ["fit"]
 
 BATCH = 512
-RATE = 2e-3  # of learning at first; it falls to 0
+RATE = 5e-3  # of learning at first; it falls to 0
 
 
 @singledispatch
@@ -53,7 +55,9 @@ def _(
     kind = "diag" if prior.below is None else "full"
     seed = int(torch.randint(2**31, ()))
     found = mixture.GaussianMixture(len(prior.means), covariance_type=kind, max_iter=steps, random_state=seed)
-    found.fit(codes.double().cpu().numpy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # as many iterations as were asked for
+        found.fit(codes.double().cpu().numpy())
     weights, means, covariances = (
         torch.from_numpy(array) for array in (found.weights_, found.means_, found.covariances_)
     )
