@@ -167,6 +167,10 @@ class _FittedNormal(Independent):
         super().__init__(Normal(location, deviation, validate_args=False), 3, validate_args=False)
         self.fit = fit
 
+    def expand(self, batch_shape: Shape, _instance: object = None) -> "_FittedNormal":
+        shape = torch.Size(batch_shape) + self.event_shape
+        return _FittedNormal(self.mean.expand(shape), self.stddev.expand(shape), self.fit)
+
     def log_prob(self, value: Tensor) -> Tensor:
         if self.fit is None:
             return super().log_prob(value)
