@@ -80,7 +80,10 @@ def step_in_parts(rank: int, processes: int, options: list[str], folder: Path) -
 
 @pytest.mark.parametrize(
     "options",
-    [[], ["model/objective=iwae"], ["model/objective=as_printed"], ["model/prior=vamp"], OWN_POSTERIOR],
+    [
+        *([], ["model/objective=iwae"], ["model/objective=as_printed"], ["model/prior=vamp"], OWN_POSTERIOR),
+        *(["model/objective=rae_gp"], ["model/objective=geco", "model/likelihood=optimal_sigma"]),
+    ],
     ids=lambda options: options[0] if options else "conv",
 )
 def test_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path: Path, options: list[str]) -> None:

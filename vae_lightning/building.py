@@ -1,7 +1,9 @@
 """Builds every object of a run from its configuration, so that all errors in it are found before data is read."""
 
+import copy
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from .callbacks import Checkpoints, Curves, Stopwatch
 from .callbacks.checkpoints import AtomicCheckpointIO
 from .config import check_calls, make
+from .data.batch import Batch
 from .data.datamodule import ImageDataModule
 from .engine.batch_norm import SharedBatchNorms
 from .engine.random_state import RandomState
@@ -94,9 +97,29 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
         model.make_optimizer = fused(model.make_optimizer, device)
     if model.lr_scheduler:
         model.lr_scheduler = {**model.lr_scheduler, "scheduler": planned(model.lr_scheduler["scheduler"], trainer)}
+    _check_objective(model, config.data.get("image_shape"))
     schedules = _check_optimizers(model)
     _settle(options, strategy, model, data, trainer, schedules)
     return Built(model, data, trainer, stopwatch)
+
+
+def _check_objective(model: VAE, image_shape: Sequence[int] | None) -> None:
+    """Tries a step on the meta device, which computes shapes alone: some objectives see only then what they lack.
+
+    Raises:
+        UsageError: with the objective's reason.
+    """
+    if image_shape is None:
+        return
+    with torch.device("meta"):
+        batch = Batch(torch.zeros(2, *image_shape), torch.zeros(2, dtype=torch.int64))
+    try:
+        trial = copy.deepcopy(model).to("meta")
+        trial.objective(trial, batch)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except Exception as error:  # a model from elsewhere may do what this device cannot
+        log.debug("no trial step on the meta device: %s", error)
 
 
 def _check_optimizers(model: VAE) -> list[dict[str, Any]]:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from torch import nn
 
-from .functions import moments, point, spread
+from .functions import moments, point, spread, stopped
 from .gaussian import GaussianHead
 from .ladder import LadderHead
 
-__all__ = ["GaussianHead", "Head", "LadderHead", "moments", "point", "spread"]
+__all__ = ["GaussianHead", "Head", "LadderHead", "moments", "point", "spread", "stopped"]
 
 Head = Callable[[int, int], nn.Module]
