@@ -230,6 +230,12 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
         2,
         "needs a prior with independent dimensions",
     ),
+    "objective and likelihood": (
+        nothing,
+        ["vae-train", *QUICK, "model/objective=vae_gan", "model/likelihood=gaussian"],
+        2,
+        "does not train a likelihood's parameters",
+    ),
     "a path that climbs": (nothing, ["vae-train", "experiment=../../../etc/passwd"], 2, "experiment"),
     "the folder of another run": (nothing, ["vae-train", *QUICK, f"hydra.run.dir={ONE}"], 2, "already holds a run"),
     "a file as folder": (

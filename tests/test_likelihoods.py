@@ -18,6 +18,7 @@ from vae_lightning.likelihoods import (
     Gaussian,
     Likelihood,
     LogisticMixture,
+    OptimalGaussian,
 )
 
 RAW = [-400.0, -12.0, -1.0, -1e-4, 0.0, 1e-4, 0.3, 5.0, 60.0]
@@ -204,6 +205,46 @@ def test_samples_of_a_colour_mixture_have_its_mean_and_its_dependence() -> None:
     assert distribution.log_prob(x).mean() > distribution.log_prob(x.flip(1)).mean()
 
 
+@pytest.mark.parametrize("samples", [(), (2,)])
+def test_no_scale_is_better_than_the_optimal_one(samples: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    raw, x = torch.randn(*samples, 4, 1, 2, 3, dtype=torch.float64), torch.rand(4, 1, 2, 3, dtype=torch.float64)
+    likelihood = OptimalGaussian().double()
+
+    def found(raw: torch.Tensor) -> torch.Tensor:
+        return likelihood(raw).log_prob(x)
+
+    residual = (x - raw).numpy()
+    best = np.sqrt((residual**2).mean())
+    expected = stats.norm(scale=best).logpdf(residual).sum((-3, -2, -1))
+    np.testing.assert_allclose(found(raw).numpy(), expected)
+    for scale in (0.9 * best, 1.1 * best):
+        assert stats.norm(scale=scale).logpdf(residual).sum() < expected.sum()
+    # The scale counts as a constant for gradients, and yet they are those of the sum over the batch.
+    assert torch.autograd.gradcheck(lambda raw: found(raw).sum(), raw.requires_grad_())
+
+
+def test_the_optimal_scale_of_evaluation_is_a_running_mean() -> None:
+    likelihood, expected = OptimalGaussian(momentum=0.4).double(), 0.0
+    for step in range(4):
+        raw, x = torch.rand(2, 3, 1, 2, 3, dtype=torch.float64)
+        likelihood(raw).log_prob(x)
+        weight = max(0.4, 1 / (step + 1))
+        expected = (1 - weight) * expected + weight * (x - raw).square().mean().item()
+        assert likelihood.variance.item() == pytest.approx(expected)
+    likelihood.eval()
+    before = {name: value.clone() for name, value in likelihood.state_dict().items()}
+    density = likelihood(raw).log_prob(x)
+    np.testing.assert_allclose(
+        density.numpy(), stats.norm(raw.numpy(), math.sqrt(expected)).logpdf(x.numpy()).sum((1, 2, 3))
+    )
+    assert all(torch.equal(value, before[name]) for name, value in likelihood.state_dict().items())
+    assert set(before) == {"batches", "variance"}
+    assert likelihood.train()(x).log_prob(x).isfinite().all()  # as if there were no error at all
+    with pytest.raises(ValueError, match="momentum: .* got 0"):
+        OptimalGaussian(momentum=0)
+
+
 def test_a_mixture_says_how_many_channels_it_needs() -> None:
     with pytest.raises(ValueError, match=r"returns 7 channels; .* grey images .* needs 15, of colour images 50"):
         LogisticMixture(components=5)(torch.zeros(2, 7, 4, 4))
@@ -213,7 +254,8 @@ def test_a_mixture_says_how_many_channels_it_needs() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    "likelihood", [Bernoulli(), ContinuousBernoulli(), Gaussian(), DiscretizedLogistic(), LogisticMixture(4)]
+    "likelihood",
+    [Bernoulli(), ContinuousBernoulli(), Gaussian(), OptimalGaussian(), DiscretizedLogistic(), LogisticMixture(4)],
 )
 def test_contract(likelihood: Likelihood, channels: int) -> None:
     raw = (1000 * torch.randn(5, 2, likelihood.raw_channels(channels), 2, 3)).requires_grad_()

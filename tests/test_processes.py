@@ -84,13 +84,9 @@ ON_SPHERE = ["model/posterior=von_mises_fisher", "model/prior=uniform_sphere"]
 @pytest.mark.parametrize(
     "options",
     [
-        [],
-        ["model/objective=iwae"],
-        ["model/objective=as_printed"],
-        ["model/prior=vamp"],
-        OWN_POSTERIOR,
-        ["model/posterior=iaf", "model/prior=flow"],
-        [*ON_SPHERE, "model/objective=iwae"],
+        *([], ["model/objective=iwae"], ["model/objective=as_printed"], ["model/prior=vamp"], OWN_POSTERIOR),
+        *(["model/objective=rae_gp"], ["model/objective=geco", "model/likelihood=optimal_sigma"]),
+        *(["model/posterior=iaf", "model/prior=flow"], [*ON_SPHERE, "model/objective=iwae"]),
     ],
     ids=lambda options: options[0] if options else "conv",
 )

@@ -94,12 +94,12 @@ def test_from_python_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found["posterior"].batch_shape == (16,)
 
 
-def test_a_conditional_model_with_a_learned_prior_a_discriminator_and_a_callback(outside: Path, tmp_path: Path) -> None:
-    choices = ["data=glyphs", "model=labelled", "model/prior=mixture", "model/objective=factor", "callbacks=rates"]
+def test_a_conditional_model_with_a_learned_prior_an_adversary_and_a_callback(outside: Path, tmp_path: Path) -> None:
+    choices = ["data=glyphs", "model=labelled", "model/prior=mixture", "model/objective=censored", "callbacks=rates"]
     run = trained(outside, tmp_path / "run", *choices, *QUICK, "model.latent_dim=3")
-    assert {"test/total_correlation", "test/discriminator_loss", "test/knn_accuracy"} <= run.metrics.keys()
+    assert {"test/classifier_loss", "test/knn_accuracy"} <= run.metrics.keys()
     assert (run.run.figures / "rates_001.png").is_file()
-    again = load_run(run.run.folder, trust=["labelled", "mixture", "factor"])
+    again = load_run(run.run.folder, trust=["labelled", "mixture", "censored"])
     assert again.model.sample(10, torch.arange(10)).shape == (10, 1, 28, 28)
     code, labels = torch.zeros(10, 3), torch.arange(10)
     assert not torch.equal(*again.model.decode(code, labels).mean[:2])  # the class matters
@@ -107,13 +107,13 @@ def test_a_conditional_model_with_a_learned_prior_a_discriminator_and_a_callback
 
 
 def test_players_have_optimizers_of_their_own(outside: Path, tmp_path: Path) -> None:
-    config = compose("model/objective=factor", config_dir=outside / "mine")
+    config = compose("model/objective=censored", config_dir=outside / "mine")
     config.run_dir = str(tmp_path)
     model = vae_lightning.training.build(config, progress=False).model
-    main, discriminator = model.configure_optimizers()
-    assert (main.defaults["lr"], discriminator.defaults["lr"]) == (0.001, 0.0001)
-    theirs = {*model.objective.discriminator.parameters()}
-    assert {*discriminator.param_groups[0]["params"]} == theirs
+    main, adversary = model.configure_optimizers()
+    assert (main.defaults["lr"], adversary.defaults["lr"]) == (0.001, 0.0001)
+    theirs = {*model.objective.classifier.parameters()}
+    assert {*adversary.param_groups[0]["params"]} == theirs
     assert not theirs & {*main.param_groups[0]["params"]}
 
 

@@ -108,7 +108,7 @@ def _try_objective(model: VAE, image_shape: Sequence[int] | None) -> None:
     """Tries the objective on two images of noise, because some exclude posteriors or priors of a kind."""
     if image_shape is None:
         return
-    with torch.no_grad(), isolate_rng():
+    with isolate_rng():
         copy = deepcopy(model).eval()  # an objective may change as it is used
         images = torch.rand(2, *image_shape).to(next(copy.parameters()))
         try:

@@ -59,7 +59,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _Sum.forward(ctx, gradients[0])
+        return _Sum.apply(gradients[0])  # which has a gradient again, for penalties on gradients
 
 
 def _sum(tensor: Tensor) -> Tensor:

@@ -1,9 +1,8 @@
 """The importance-weighted bound."""
 
-import math
-
 from ..data.batch import Batch
 from .checks import at_least
+from .importance import importance_bound, importance_terms
 from .objective import Model, Objective, Terms
 
 __all__ = ["IWAE"]
@@ -28,9 +27,5 @@ class IWAE(Objective):
         self.samples = at_least("samples", samples, 1)
 
     def forward(self, model: Model, batch: Batch) -> Terms:
-        posterior, prior = model.encode(batch.images, batch.labels), model.prior_distribution(batch.labels)
-        z = posterior.rsample((self.samples,))
-        distortion = -model.decode(z, batch.labels).log_prob(batch.images)
-        rate = posterior.log_prob(z) - prior.log_prob(z)
-        loss = math.log(self.samples) - (-distortion - rate).logsumexp(0)
-        return {"loss": loss, "distortion": distortion.mean(0), "rate": rate.mean(0)}
+        distortion, rate = importance_terms(model, batch, self.samples)
+        return {"loss": importance_bound(-distortion - rate), "distortion": distortion.mean(0), "rate": rate.mean(0)}

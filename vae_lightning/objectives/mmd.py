@@ -1,7 +1,10 @@
 """InfoVAE: the aggregate posterior is matched to the prior by its MMD."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from ..data.batch import Batch
 from ..rates import rate
@@ -9,7 +12,7 @@ from .checks import at_least
 from .elbo import ELBO
 from .objective import Model, Terms
 
-__all__ = ["MMD", "squared_mmd"]
+__all__ = ["MMD", "gaussian_kernel", "prior_samples", "squared_mmd"]
 
 
 class MMD(ELBO):
@@ -38,23 +41,43 @@ class MMD(ELBO):
         z = self.sample(posterior)
         distortion = -model.decode(z, batch.labels).log_prob(batch.images)
         found = rate(posterior, prior, z)
-        # A learned prior is trained by the rate alone; this term moves only the codes.
-        with torch.no_grad():
-            drawn = prior.sample(z.shape[: 1 - len(prior.batch_shape)])
-        divergence = squared_mmd(z, drawn)
+        divergence = squared_mmd(z, prior_samples(prior, z))
         loss = distortion + (1 - self.alpha) * found + (self.alpha + self.weight - 1) * divergence
         return {"loss": loss, "distortion": distortion, "rate": found, "mmd": divergence.expand_as(found)}
 
 
-def squared_mmd(one: Tensor, other: Tensor) -> Tensor:
-    """Returns the unbiased estimate of MMD², a scalar, from samples `(B, latent_dim)` of two distributions."""
+def prior_samples(prior: Distribution, z: Tensor) -> Tensor:
+    """Returns as many samples of the prior as there are codes z, `(B, latent_dim)`; for an image each if conditional.
+
+    They have no gradient: a learned prior is trained by the rate, if at all.
+    """
+    with torch.no_grad():
+        return prior.sample(z.shape[: 1 - len(prior.batch_shape)])
+
+
+def gaussian_kernel(distances: Tensor, dimension: int) -> Tensor:
+    """Returns exp(−‖a − b‖²/(2 d)) of squared distances between codes of d dimensions."""
+    return (-distances / (2 * dimension)).exp()
+
+
+def squared_mmd(one: Tensor, other: Tensor, kernel: Callable[[Tensor, int], Tensor] = gaussian_kernel) -> Tensor:
+    """Returns the unbiased estimate of MMD², a scalar, from samples `(B, latent_dim)` of two distributions.
+
+    Args:
+        one: samples of one distribution.
+        other: as many of the other; a single sample of each gives 0.
+        kernel: function of squared distances and of the dimension.
+    """
     count, dimension = one.shape
     if count == 1:
         return one.new_zeros(())
 
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        distances = (a.unsqueeze(1) - b.unsqueeze(0)).square().sum(2)
-        return (-distances / (2 * dimension)).exp()
+    def matrix(a: Tensor, b: Tensor) -> Tensor:
+        return kernel((a.unsqueeze(1) - b.unsqueeze(0)).square().sum(2), dimension)
 
-    within = sum(kernel(a, a).sum() - count for a in (one, other)) / (count * (count - 1))
-    return within - 2 * kernel(one, other).mean()
+    def apart(a: Tensor) -> Tensor:
+        found = matrix(a, a)
+        return found.sum() - found.diagonal().sum()
+
+    within = (apart(one) + apart(other)) / (count * (count - 1))
+    return within - 2 * matrix(one, other).mean()

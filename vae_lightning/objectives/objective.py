@@ -17,6 +17,15 @@ Terms = dict[str, Tensor]
 class Model(Protocol):
     """The part of a model that objectives may use; `vae_lightning.vae.VAE` implements it."""
 
+    @property
+    def encoder(self) -> nn.Module: ...
+
+    @property
+    def decoder(self) -> nn.Module: ...
+
+    @property
+    def likelihood(self) -> nn.Module: ...
+
     def encode(self, x: Tensor, labels: Tensor | None = None) -> Distribution: ...
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Distribution: ...
@@ -25,10 +34,11 @@ class Model(Protocol):
 
 
 class Player(NamedTuple):
-    """A module owned by an objective and trained to minimise its own term, such as a discriminator.
+    """A module that is trained to minimise its own term: an objective's discriminator, or a part of the model.
 
     Attributes:
-        module: the module; the model's optimizer skips its parameters.
+        module: the module; the model's optimizer skips its parameters. A part of the model, such as the encoder, is
+            known from `check`.
         optimizer: makes an optimizer from parameters; None for one like the model's.
     """
 

@@ -10,7 +10,7 @@
 
 from .flow import FlowHead
 from .full_covariance import FullCovarianceHead
-from .functions import moments, point, spread
+from .functions import moments, point, spread, stopped
 from .gaussian import GaussianHead
 from .head import Head, latent_space_of
 from .iaf import InverseAutoregressiveHead
@@ -31,4 +31,5 @@ __all__ = [
     "moments",
     "point",
     "spread",
+    "stopped",
 ]

@@ -20,10 +20,11 @@ from torch.distributions import (
     Distribution,
     Independent,
     MultivariateNormal,
+    Normal,
     TransformedDistribution,
 )
 
-__all__ = ["moments", "point", "spread"]
+__all__ = ["moments", "point", "spread", "stopped"]
 
 SAMPLES = 256  # to estimate posterior moments that have no closed form
 
@@ -74,6 +75,33 @@ def _(posterior: Independent) -> tuple[Tensor, Tensor]:
 @moments.register
 def _(posterior: MultivariateNormal) -> tuple[Tensor, Tensor]:
     return posterior.mean, posterior.covariance_matrix
+
+
+@singledispatch
+def stopped(posterior: Distribution) -> Distribution:
+    """Returns the posterior with constant parameters: its `log_prob` has gradients with respect to the code alone.
+
+    Raises:
+        ValueError: for a type of distribution for which no function is registered.
+    """
+    name = type(posterior).__name__
+    raise ValueError(f"posterior: the parameters of {name} cannot be held constant; register posteriors.stopped for it")
+
+
+@stopped.register
+def _(posterior: Independent) -> Independent:
+    return Independent(stopped(posterior.base_dist), posterior.reinterpreted_batch_ndims, validate_args=False)
+
+
+@stopped.register
+def _(posterior: Normal) -> Normal:
+    return Normal(posterior.loc.detach(), posterior.scale.detach(), validate_args=False)
+
+
+@stopped.register
+def _(posterior: MultivariateNormal) -> MultivariateNormal:
+    factor = posterior.scale_tril.detach()
+    return MultivariateNormal(posterior.loc.detach(), scale_tril=factor, validate_args=False)
 
 
 def _closed_form(distribution: Distribution, name: str) -> Tensor | None:
