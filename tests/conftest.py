@@ -45,7 +45,13 @@ TINY = [
 
 # Choices that go together only.
 ON_SPHERE = ["model/posterior=von_mises_fisher", "model/prior=uniform_sphere"]
-PARTNERS = {"model/prior=ladder": ["model/posterior=ladder"], **dict.fromkeys(ON_SPHERE, ON_SPHERE)}
+CODES = ["model/posterior=vq", "model/prior=uniform_codes", "model.latent_dim=4"]
+PARTNERS = {
+    "model/prior=ladder": ["model/posterior=ladder"],
+    **dict.fromkeys(ON_SPHERE, ON_SPHERE),
+    **dict.fromkeys([*CODES[:2], "model/objective=vq"], CODES),
+    "model/posterior=fsq": CODES[1:],
+}
 
 # Begun first, so that no process is left with a long file at the end.
 LONG_FILES = ["test_resume", "test_commands", "test_bad_inputs", "test_own_data", "test_measurements", "test_processes"]

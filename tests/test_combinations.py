@@ -25,8 +25,8 @@ from vae_lightning.vae import VAE
 USUAL = {"likelihood": "bernoulli", "objective": "elbo", "posterior": "diagonal", "prior": "standard"}
 NODES = {"posterior": "encoder.posterior"}  # of the groups whose name is not their node's
 
-SPACES = {"von_mises_fisher": "the sphere"}  # of posteriors, where it is not R^d
-PRIORS = {"uniform_sphere": "the sphere"}  # of priors; vamp's is that of the posterior
+SPACES = {"von_mises_fisher": "the sphere", "vq": "codes", "fsq": "codes"}  # of posteriors, where it is not R^d
+PRIORS = {"uniform_sphere": "the sphere", "uniform_codes": "codes"}  # of priors; vamp's is that of the posterior
 FLOWS = {"iaf", "nsf"}
 LEARNED = {"flow", "gaussian_mixture", "ladder", "vamp"}
 ONLY_CODES = {"adversarial", "rae_gp", "rae_l2", "wae_mmd"}  # whose loss has no rate, the only term with the prior
@@ -51,7 +51,8 @@ def combinations() -> list[object]:
         for first, second in product(choices(one), choices(other)):
             chosen = {**USUAL, one: first, other: second}
             for group in (one, other):
-                for partner in PARTNERS.get(f"model/{group}={chosen[group]}", ()):
+                partners = PARTNERS.get(f"model/{group}={chosen[group]}", ())
+                for partner in filter(lambda option: option.startswith("model/"), partners):
                     needing, _, choice = partner.removeprefix("model/").partition("=")
                     if needing not in (one, other):
                         chosen[needing] = choice
@@ -86,7 +87,7 @@ def refusal(likelihood: str, objective: str, posterior: str, prior: str) -> str:
 @cache
 def composed(group: str, choice: str) -> DictConfig:
     """The configuration with one choice: to compose takes longer than a step."""
-    return compose_config(*TINY, f"model/{group}={choice}", "model.latent_dim=3")
+    return compose_config(*TINY, f"model/{group}={choice}", "model.latent_dim=4")
 
 
 @pytest.mark.parametrize(("likelihood", "objective", "posterior", "prior"), combinations())

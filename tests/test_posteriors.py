@@ -16,7 +16,11 @@ from vae_lightning.latent_spaces import Euclidean, Sphere
 from vae_lightning.posteriors import moments, point, spread
 from vae_lightning.vae import VAE
 
-PRIORS = {"von_mises_fisher": "uniform_sphere"}  # where it is not standard
+PRIORS = {
+    "von_mises_fisher": "uniform_sphere",
+    "vq": "uniform_codes",
+    "fsq": "uniform_codes",
+}  # where it is not standard
 HEADS = sorted(path.stem for path in (CONFIGURATION / "model" / "posterior").glob("*.yaml"))
 
 
@@ -25,18 +29,20 @@ HEADS = sorted(path.stem for path in (CONFIGURATION / "model" / "posterior").glo
 def test_contract(head: str, architecture: str) -> None:
     options = [option for option in TINY if architecture != "mlp" or "width" not in option]
     options += [f"model={architecture}", f"model/posterior={head}", f"model/prior={PRIORS.get(head, 'standard')}"]
-    config = compose_config(*options, "model.latent_dim=3")
+    config = compose_config(*options, "model.latent_dim=4")
     torch.manual_seed(0)
     model = instantiate(config.model, _convert_="all")
+    if head == "fsq":  # otherwise all codes are still 0
+        model.encoder.head.project.weight.data.mul_(30)
     images = torch.rand(4, 1, 28, 28)
     posterior = model.encode(images)
     assert posterior.batch_shape == (4,)
-    assert posterior.event_shape == (3,)
-    assert posterior.rsample((2,)).shape == (2, 4, 3)
-    assert point(posterior).shape == spread(posterior).shape == (4, 3)
+    assert posterior.event_shape == (4,)
+    assert posterior.rsample((2,)).shape == (2, 4, 4)
+    assert point(posterior).shape == spread(posterior).shape == (4, 4)
     mean, covariance = moments(posterior)
-    assert mean.shape == (4, 3)
-    assert covariance.shape in ((4, 3), (4, 3, 3))
+    assert mean.shape == (4, 4)
+    assert covariance.shape in ((4, 4), (4, 4, 4))
     model.objective(model, Batch(images))["loss"].mean().backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
@@ -49,7 +55,7 @@ def made(posterior: str, *options: str) -> VAE:
 
 @pytest.mark.parametrize("posterior", ["iaf", "nsf"])
 def test_points_of_flows_are_moved_by_them_and_layers_take_the_dimensions_in_either_order(posterior: str) -> None:
-    model = made(posterior, "model.latent_dim=3")
+    model = made(posterior, "model.latent_dim=4")
     flow = model.encode(torch.rand(1, 1, 28, 28))
     torch.testing.assert_close(point(flow), flow.transform(flow.base.mean))
     assert not torch.allclose(point(flow), flow.base.mean)
@@ -70,7 +76,7 @@ def test_gates_of_an_inverse_autoregressive_flow_mix() -> None:
 
 @pytest.mark.parametrize(("posterior", "space"), [("von_mises_fisher", Sphere), ("iaf", Euclidean)])
 def test_vamp_lives_where_its_posterior_does(posterior: str, space: type) -> None:
-    model = made(posterior, "model.latent_dim=3", "model/prior=vamp", "model.prior.components=4")
+    model = made(posterior, "model.latent_dim=4", "model/prior=vamp", "model.prior.components=4")
     assert type(model.latent_space) is space
     assert model.sample(2).shape == (2, 1, 28, 28)
 

@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "distributions": set(),
     "likelihoods": {"engine"},
     "rates": set(),
-    "posteriors": {"distributions", "latent_spaces", "rates"},
+    "posteriors": {"distributions", "engine", "latent_spaces", "rates"},
     "priors": {"distributions", "latent_spaces", "posteriors"},
     "architectures": {"posteriors"},
     "data": {"engine", "errors"},

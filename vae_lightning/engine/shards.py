@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .noise import WholeBatchNoise
 
-__all__ = ["Shard", "batch_means", "bounds", "sharded"]
+__all__ = ["Shard", "batch_means", "bounds", "sharded", "whole_batch"]
 
 
 class Shard(NamedTuple):
@@ -69,3 +69,14 @@ def batch_means(terms: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
     dist.all_reduce(total)
     means = mine + (total / dist.get_world_size() - mine.detach())
     return dict(zip(terms, means, strict=True)), shard.total
+
+
+def whole_batch(tensor: Tensor) -> Tensor:
+    """Returns the rows of all processes' shards of a batch, in order and without gradients: `(total, …)`."""
+    shard = _current.get()
+    if shard is None:
+        return tensor.detach()
+    whole = tensor.new_zeros(shard.total, *tensor.shape[1:])
+    whole[shard.start : shard.start + len(tensor)] = tensor.detach()
+    dist.all_reduce(whole)
+    return whole

@@ -5,6 +5,7 @@ latent dimension; the default is `Euclidean`. Both must name the same one: densi
 compared.
 """
 
+from .code_vectors import CodeVectors
 from .euclidean import Euclidean, great_circle
 from .lattices import box_lattice, normal_lattice, square_lattice
 from .space import Chart, LatentSpace, Lattice
@@ -12,6 +13,7 @@ from .sphere import Sphere
 
 __all__ = [
     "Chart",
+    "CodeVectors",
     "Euclidean",
     "LatentSpace",
     "Lattice",

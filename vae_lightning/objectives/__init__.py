@@ -20,6 +20,7 @@ from .piwae import PIWAE
 from .rae import RAEGP, RAEL2
 from .tc import TC
 from .vae_gan import VAEGAN
+from .vq import VQ
 from .wae_mmd import WAEMMD
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "RAEL2",
     "TC",
     "VAEGAN",
+    "VQ",
     "WAEMMD",
     "Adversarial",
     "Annealed",

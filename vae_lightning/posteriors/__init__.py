@@ -8,17 +8,24 @@
     `vae_lightning.latent_spaces`.
 """
 
+from .codebook import Codebook, CodeSequence, CodeUniform, codebook_of
+from .finite_scalar import FiniteScalarHead
 from .flow import FlowHead
 from .full_covariance import FullCovarianceHead
-from .functions import moments, point, spread, stopped
+from .functions import moments, point, spread, stopped, symbols
 from .gaussian import GaussianHead
 from .head import Head, latent_space_of
 from .iaf import InverseAutoregressiveHead
 from .ladder import LadderHead
 from .nsf import NeuralSplineHead
+from .vector_quantised import VectorQuantisedHead
 from .von_mises_fisher import VonMisesFisherHead
 
 __all__ = [
+    "CodeSequence",
+    "CodeUniform",
+    "Codebook",
+    "FiniteScalarHead",
     "FlowHead",
     "FullCovarianceHead",
     "GaussianHead",
@@ -26,10 +33,13 @@ __all__ = [
     "InverseAutoregressiveHead",
     "LadderHead",
     "NeuralSplineHead",
+    "VectorQuantisedHead",
     "VonMisesFisherHead",
+    "codebook_of",
     "latent_space_of",
     "moments",
     "point",
     "spread",
     "stopped",
+    "symbols",
 ]

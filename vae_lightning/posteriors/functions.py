@@ -24,7 +24,7 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
-__all__ = ["moments", "point", "spread", "stopped"]
+__all__ = ["moments", "point", "spread", "stopped", "symbols"]
 
 SAMPLES = 256  # to estimate posterior moments that have no closed form
 
@@ -75,6 +75,15 @@ def _(posterior: Independent) -> tuple[Tensor, Tensor]:
 @moments.register
 def _(posterior: MultivariateNormal) -> tuple[Tensor, Tensor]:
     return posterior.mean, posterior.covariance_matrix
+
+
+@singledispatch
+def symbols(posterior: Distribution) -> tuple[Tensor, int] | None:
+    """Returns the numbers `(B, P)` of the codes in each image's sequence, and how many codes there are.
+
+    None for a posterior whose codes are not from a finite set.
+    """
+    return None
 
 
 @singledispatch
