@@ -1,6 +1,5 @@
-"""Any two of likelihood, objective, posterior and prior go together, or are refused with a reason before training."""
+"""Likelihoods, objectives, posteriors and priors go together, or are refused with a reason before training."""
 
-from itertools import combinations as pairs
 from itertools import product
 from pathlib import Path
 
@@ -29,9 +28,12 @@ USUAL = {"likelihood": "bernoulli", "objective": "elbo", "posterior": "diagonal"
 
 
 def combinations() -> list[tuple[str, ...]]:
-    """All pairs of choices of two groups, with the usual choices of the others; codes on a sphere need its prior."""
+    """Every objective with each choice of another group, and every posterior with every prior.
+
+    Other groups have their usual choices; codes on a sphere need its prior.
+    """
     found = set()
-    for one, other in pairs(GROUPS, 2):
+    for one, other in [*(("objective", group) for group in GROUPS if group != "objective"), ("posterior", "prior")]:
         for first, second in product(choices(one), choices(other)):
             chosen = {**USUAL, one: first, other: second}
             if chosen["posterior"] == "von_mises_fisher" and "prior" not in (one, other):
