@@ -158,7 +158,6 @@ MUTANTS = [
     ("distributions/von_mises_fisher.py", "(angle - (step - step.detach()))", "angle", DISTRIBUTIONS, ""),
     ("distributions/von_mises_fisher.py", "(angle - (step - step.detach()))", "(angle + (step - step.detach()))",
      DISTRIBUTIONS, ""),
-    ("distributions/von_mises_fisher.py", "density.detach()", "density", DISTRIBUTIONS, ""),
     ("distributions/von_mises_fisher.py", "log_area(self.loc.shape[-1] - 1)", "log_area(self.loc.shape[-1])",
      DISTRIBUTIONS, ""),
     ("distributions/von_mises_fisher.py", "return p.entropy() - q.entropy()", "return q.entropy() - p.entropy()",
