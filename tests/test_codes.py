@@ -8,10 +8,20 @@ import torch
 from conftest import TINY, compose_config
 from hydra.utils import instantiate
 from torch import Tensor
+from torch.distributions import Independent, Normal
 
 from vae_lightning.data.batch import Batch
+from vae_lightning.evaluation.codes import Usage
 from vae_lightning.objectives import VQ
-from vae_lightning.posteriors import FiniteScalarHead, VectorQuantisedHead, moments, point, spread, symbols
+from vae_lightning.posteriors import (
+    CodeSequence,
+    FiniteScalarHead,
+    VectorQuantisedHead,
+    moments,
+    point,
+    spread,
+    symbols,
+)
 from vae_lightning.priors import AutoregressiveCodes, UniformCodes, fit
 from vae_lightning.rates import rate
 
@@ -165,6 +175,18 @@ def test_a_prior_is_fitted_to_sequences(quantised: VectorQuantisedHead) -> None:
     prior.attach(quantised)
     fit(prior, codes, 150)
     assert -prior.distribution().log_prob(codes).mean().item() == pytest.approx(math.log(2), abs=0.05)
+
+
+def test_the_use_of_codes(quantised: VectorQuantisedHead) -> None:
+    usage = Usage()
+    assert usage.metrics == {}
+    usage.update(Independent(Normal(torch.zeros(2, 3), torch.ones(2, 3)), 1))
+    assert usage.metrics == {}
+    for numbers in ([[0, 0, 1], [0, 0, 1]], [[1, 1, 1], [0, 1, 0]]):
+        indices = torch.tensor(numbers)
+        z = quantised.decode(indices)
+        usage.update(CodeSequence(z, indices, quantised, z.new_zeros(2)))
+    assert usage.metrics == pytest.approx({"code_perplexity": 2.0, "codes_used": 2.0})
 
 
 def test_the_loss_of_a_vq_vae() -> None:

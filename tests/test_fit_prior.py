@@ -1,5 +1,6 @@
 """Priors fitted to the codes of a finished run, and the verbs of vae-generate for codes on a sphere."""
 
+import math
 import pickle
 import shutil
 import sys
@@ -30,7 +31,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     on_sphere = ["model/posterior=von_mises_fisher", "model/prior=uniform_sphere", "model.latent_dim=3"]
     labels = ["data.source.train_size=300", "data.source.test_size=100"]
     for name, options in (("plane", labels), ("sphere", [*on_sphere, *UNMEASURED])):
-        command = [*TINY, *UNDRAWN, *options, "callbacks.grids.every_n_batches=50", f"hydra.run.dir={name}"]
+        command = [*TINY, *UNDRAWN, *options, f"hydra.run.dir={name}"]
         done = run_command("vae_lightning.cli", *dict.fromkeys(command), cwd=folder)
         assert done.returncode == 0, done.stderr
     return folder
@@ -110,12 +111,14 @@ def test_expectation_maximisation_is_scikit_learns() -> None:
 def test_a_fitted_prior_is_kept_and_sampled_from(plane: Path, generate: Command, tmp_path: Path, kind: str) -> None:
     done = generate("fit-prior", plane, "--kind", kind, "--steps", 20, "--name", "mine")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{plane}/priors/mine.pt: {kind} fitted to 20,100 codes; Fréchet distance of ")
+    assert done.stdout.startswith(f"{plane}/priors/mine.pt: {kind} fitted to 20,100 codes; elbo ")
     assert "UserWarning" not in done.stderr
     kept = torch.load(plane / "priors" / "mine.pt", weights_only=True)
     before, after = kept["found"]["frechet_before"], kept["found"]["frechet_after"]
     assert f" {before:.1f} before, {after:.1f} after" in done.stdout
     # Before is what was measured after the training, but for the noise.
+    assert kept["found"]["elbo_before"] == pytest.approx(load_run(plane).metrics["test/elbo"], rel=0.02)
+    assert f"elbo {kept['found']['elbo_before']:.2f} before, {kept['found']['elbo_after']:.2f} after" in done.stdout
     assert before == pytest.approx(load_run(plane).metrics["test/frechet_samples"], rel=0.2)
     run = load_run(plane)
     prior = load_prior(run, "mine")
@@ -147,7 +150,7 @@ def test_what_is_refused(plane: Path, runs: Path, generate: Command) -> None:
     assert "has no fitted prior a; it has gaussian_mixture" in refuse("sample", plane, "--prior", "a")
     assert "the name of a prior has" in refuse("sample", plane, "--prior", "../priors/gaussian_mixture")
     on_sphere = refuse("fit-prior", runs / "sphere", "--kind", "flow")
-    assert "--kind flow: is a density on R^d, but the codes of this run lie on the unit sphere" in on_sphere
+    assert "--kind flow: is one of codes on R^d, but this run's lie on the unit sphere" in on_sphere
 
 
 def test_priors_are_loaded_as_carefully_as_runs(plane: Path, generate: Command, tmp_path: Path) -> None:
@@ -194,3 +197,30 @@ def test_verbs_on_a_sphere(runs: Path, generate: Command, tmp_path: Path) -> Non
         assert done.returncode == 2
         assert f"{option} 2: " in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_codes_of_a_codebook_get_an_autoregressive_prior(generate: Command, tmp_path: Path) -> None:
+    options = ["model/posterior=vq", "model/prior=uniform_codes", "model/objective=vq", "model.latent_dim=8"]
+    options += ["model/likelihood=discretized_logistic", "hydra.run.dir=run", "trainer.max_epochs=4"]
+    done = run_command("vae_lightning.cli", *TINY, *UNDRAWN, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = load_run(tmp_path / "run")
+    assert 1 <= run.metrics["test/code_perplexity"] <= run.metrics["test/codes_used"] <= 256
+    assert run.metrics["test/rate"] == pytest.approx(2 * math.log(256))
+    refused = generate("fit-prior", "run", "--kind", "flow")
+    assert refused.returncode == 2
+    assert "for them there is autoregressive" in refused.stderr
+    done = generate("fit-prior", "run", "--kind", "autoregressive", "--steps", 30)
+    assert done.returncode == 0, done.stderr
+    found = torch.load(tmp_path / "run" / "priors" / "autoregressive.pt", weights_only=True)["found"]
+    assert found["elbo_before"] == pytest.approx(run.metrics["test/elbo"], rel=1e-5)
+    # The distortion is the same, so the elbo rises by as much as the rate falls.
+    prior = load_prior(run, "autoregressive")
+    images, _ = run.test_images(40)
+    with torch.no_grad():
+        rate = -prior.distribution().log_prob(run.model.encode(images).mean).mean().item()
+    assert rate < 2 * math.log(256)
+    assert found["elbo_after"] - found["elbo_before"] == pytest.approx(2 * math.log(256) - rate, rel=1e-3)
+    assert found["bits_per_dim_after"] == pytest.approx(-found["elbo_after"] / (784 * math.log(2)), rel=1e-5)
+    assert generate("sample", "run", "--prior", "autoregressive", "-n", 4, "-o", "s.npz").returncode == 0
+    assert np.load(tmp_path / "s.npz")["images"].shape == (4, 1, 28, 28)

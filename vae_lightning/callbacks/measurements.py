@@ -147,7 +147,7 @@ class Measurements(Callback):
         self, model: VAE, tested: Iterator[Batch], batches: int, advance: Callable[[float], object]
     ) -> Metrics:
         """The metrics of single images, as means over the test images, and those of the aggregate posterior."""
-        posteriors, priors = codes.Aggregate(), codes.Aggregate()
+        posteriors, priors, usage = codes.Aggregate(), codes.Aggregate(), codes.Usage()
         error, bound, squares = 0.0, 0.0, 0.0
         for number, batch in enumerate(tested):
             images, labels = batch
@@ -155,6 +155,7 @@ class Measurements(Callback):
                 self._announce(model, batch, batches)
             posterior, prior = model.encode(images, labels), model.prior_distribution(labels)
             posteriors.update(posterior)
+            usage.update(posterior)
             if prior.batch_shape:  # it depends on the labels
                 priors.update(prior)
             reconstruction = model.decode(point(posterior), labels).mean
@@ -175,6 +176,7 @@ class Measurements(Callback):
             "posterior_mean_gap": (posteriors.mean - priors.mean).square().mean().sqrt().item(),
             "posterior_covariance_gap": (posteriors.covariance - priors.covariance).norm().item()
             / model.latent_dim**0.5,
+            **usage.metrics,
         }
         if self.bound_samples:
             variance = max(0.0, squares / count - (bound / count) ** 2)

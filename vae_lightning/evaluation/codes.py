@@ -10,10 +10,10 @@ from torch.distributions import Distribution
 from ..data.batch import Batch
 from ..data.sizes import at_once
 from ..objectives import Model
-from ..posteriors import moments, point
+from ..posteriors import moments, point, symbols
 from ..rates import rates
 
-__all__ = ["Aggregate", "Codes", "active_units", "decode_all", "encode_all"]
+__all__ = ["Aggregate", "Codes", "Usage", "active_units", "decode_all", "encode_all"]
 
 
 class Codes(NamedTuple):
@@ -106,6 +106,34 @@ class Aggregate:
     def covariance(self) -> Tensor:
         """Covariance of z: `(latent_dim, latent_dim)`."""
         return self.covariance_of_means + self._within / self.count
+
+
+class Usage:
+    """How often the codes of a codebook are used, gathered batch by batch; nothing for other posteriors."""
+
+    def __init__(self) -> None:
+        self._counts: Tensor | None = None
+
+    def update(self, posterior: Distribution) -> None:
+        """Counts the codes of posteriors with batch `(B,)`."""
+        if found := symbols(posterior):
+            indices, size = found
+            counts = indices.flatten().bincount(minlength=size).cpu()
+            self._counts = counts if self._counts is None else self._counts + counts
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """`code_perplexity`, exp of the entropy of their shares, at most their number; and `codes_used`, at least once.
+
+        Empty if no posterior had codes.
+        """
+        if self._counts is None:
+            return {}
+        shares = self._counts.double() / self._counts.sum()
+        return {
+            "code_perplexity": torch.special.entr(shares).sum().exp().item(),
+            "codes_used": float((shares > 0).sum()),
+        }
 
 
 def active_units(covariance_of_means: Tensor, threshold: float = 0.01) -> int:

@@ -139,7 +139,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     text = "fits a prior to the codes of training images, for better samples, and keeps it in the run as priors/NAME.pt"
     fitted = subparsers.add_parser("fit-prior", parents=[common], help=text, description=textwrap.fill(text, 100))
     fitted.set_defaults(verb="fit-prior", output=None)
-    fitted.add_argument("--kind", choices=("gaussian_mixture", "flow", "two_stage"), required=True)
+    fitted.add_argument("--kind", choices=("gaussian_mixture", "flow", "two_stage", "autoregressive"), required=True)
     fitted.add_argument("--name", help="letters, digits and . _ - only; default: the kind")
     fitted.add_argument("--images", type=_positive, default=20_000, help="training images, at most; default 20000")
     fitted.add_argument("--steps", type=_positive, default=1000, help="of fitting, at most; default 1000")

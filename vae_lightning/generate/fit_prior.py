@@ -14,8 +14,9 @@ from ..data.sizes import at_once
 from ..errors import UsageError
 from ..evaluation import quality
 from ..evaluation.reference import reference
-from ..latent_spaces import Euclidean
-from ..priors import FlowPrior, GaussianMixture, Prior, TwoStage, fit
+from ..objectives import ELBO
+from ..posteriors import codebook_of
+from ..priors import AutoregressiveCodes, FlowPrior, GaussianMixture, Prior, TwoStage, fit
 from ..runs.loading import LoadedRun
 from ..runs.priors import load_prior, save_prior
 
@@ -24,39 +25,53 @@ if TYPE_CHECKING:
 
 __all__ = ["codes_of", "use_prior", "write_prior"]
 
-KINDS: Mapping[str, type[Prior]] = {"gaussian_mixture": GaussianMixture, "flow": FlowPrior, "two_stage": TwoStage}
+KINDS: Mapping[str, type[Prior]] = {
+    "autoregressive": AutoregressiveCodes,
+    "flow": FlowPrior,
+    "gaussian_mixture": GaussianMixture,
+    "two_stage": TwoStage,
+}
 CODES = 20_000  # at least: of few images, several samples of each posterior
+WHAT = [("elbo", "elbo", 2), ("bits_per_dim", "bits per dimension", 3), ("frechet", "Fréchet distance of samples", 1)]
 TESTED = 2000  # test images and samples, at most, whose Fréchet distance is measured
 
 
 def write_prior(run: LoadedRun, options: argparse.Namespace, output: Path) -> dict[Path, str]:
-    """Fits a prior, saves it with the run, and says how far samples are from test images before and after."""
+    """Fits a prior, saves it with the run, and says what it does to the test images' elbo and to samples."""
     from tqdm import tqdm
 
     model = run.model
-    if not isinstance(model.latent_space, Euclidean):
-        space = model.latent_space.description
-        raise UsageError(f"--kind {options.kind}: is a density on R^d, but the codes of this run lie on {space}")
+    here, there = KINDS[options.kind].latent_space, type(model.latent_space)
+    if here is not there:
+        known = ", ".join(kind for kind, made in KINDS.items() if made.latent_space is there) or "none"
+        raise UsageError(
+            f"--kind {options.kind}: is one of codes on {here.description}, but this run's lie on {there.description}; "
+            f"for them there is {known}"
+        )
     if options.data_root:
         run.config["data"]["root"] = options.data_root
     torch.manual_seed(options.seed)
     codes = codes_of(model, Batch(*run.data.examples("train", options.images)))
     if len(codes) < (options.components or 2):
         raise UsageError(f"--components {options.components}: is more than the {len(codes):,} codes it is fitted to")
-    config = _config(options, model.latent_dim)
+    config = _config(options, model)
     prior = KINDS[options.kind](**{name: value for name, value in config.items() if name != "_target_"})
+    prior.attach(model.encoder)
     with tqdm(total=1, desc="fitting", bar_format="{l_bar}{bar}| {elapsed}<{remaining}", disable=None) as bar:
         fit(prior.to(model.device), codes, options.steps, bar.update)
     distance = _distance_to_tests(run)
+    before = {**_bound(run), **(distance() if distance else {})}
+    model.prior = prior.eval().requires_grad_(False)
+    after = {**_bound(run), **(distance() if distance else {})}
     found: dict[str, Any] = {"kind": options.kind, "seed": options.seed, "codes": len(codes)}
+    for when, part in (("before", before), ("after", after)):
+        found |= {f"{name}_{when}": value for name, value in part.items()}
     said = f"{options.kind} fitted to {len(codes):,} codes"
+    for name, text, digits in WHAT:
+        if name in before:
+            said += f"; {text} {before[name]:.{digits}f} before, {after[name]:.{digits}f} after"
     if distance is None:
         said += "; no Fréchet distances of samples, because a classifier of these images cannot be trained"
-    else:
-        before = distance()
-        model.prior = prior.eval().requires_grad_(False)
-        found |= {"frechet_before": before, "frechet_after": distance()}
-        said += f"; Fréchet distance of samples {before:.1f} before, {found['frechet_after']:.1f} after"
     save_prior(run.run, output.stem, config, prior, found)
     return {output: said}
 
@@ -80,10 +95,15 @@ def codes_of(model: "VAE", batch: Batch) -> Tensor:
     return torch.cat(found)
 
 
-def _config(options: argparse.Namespace, latent_dim: int) -> dict[str, Any]:
+def _config(options: argparse.Namespace, model: "VAE") -> dict[str, Any]:
     """The call that makes the prior; options of another kind are refused."""
     kind = KINDS[options.kind]
-    config: dict[str, Any] = {"_target_": f"vae_lightning.priors.{kind.__name__}", "latent_dim": latent_dim}
+    config: dict[str, Any] = {"_target_": f"vae_lightning.priors.{kind.__name__}"}
+    if kind is AutoregressiveCodes:
+        codebook = codebook_of(model.encoder)
+        config |= {"positions": codebook.positions, "size": codebook.size}
+    else:
+        config["latent_dim"] = model.latent_dim
     for option, owner in (("components", GaussianMixture), ("transforms", FlowPrior)):
         value = getattr(options, option)
         if value is not None and kind is not owner:
@@ -93,7 +113,25 @@ def _config(options: argparse.Namespace, latent_dim: int) -> dict[str, Any]:
     return config | ({"full": True} if kind is GaussianMixture else {})
 
 
-def _distance_to_tests(run: LoadedRun) -> Callable[[], float] | None:
+@torch.no_grad()
+def _bound(run: LoadedRun) -> dict[str, float]:
+    """The elbo of test images under the model's present prior, and bits per dimension where grey levels have them."""
+    model = run.model
+    torch.manual_seed(0)
+    images, labels = run.data.examples("test", TESTED)
+    parts = images.split(at_once(images.shape[1:]))
+    classes = [None] * len(parts) if labels is None else labels.to(model.device).split(len(parts[0]))
+    terms: dict[str, float] = {}
+    for part, known in zip(parts, classes, strict=True):
+        batch = Batch(part.to(model.device), known)
+        bound = ELBO()(model, batch)
+        metrics = model.likelihood.metrics(batch.images, bound["distortion"], bound["rate"])
+        for name, values in {"elbo": -bound["loss"], **metrics}.items():
+            terms[name] = terms.get(name, 0.0) + values.double().sum().item() / len(images)
+    return {name: terms[name] for name in ("elbo", "bits_per_dim") if name in terms}
+
+
+def _distance_to_tests(run: LoadedRun) -> Callable[[], dict[str, float]] | None:
     """A function that measures the Fréchet distance of samples from test images; None if images cannot be compared."""
     model = run.model
     data: Any = run.data
@@ -106,13 +144,13 @@ def _distance_to_tests(run: LoadedRun) -> Callable[[], float] | None:
         return None
     features = judge.classifier.features(images.to(model.device))
 
-    def measure() -> float:
+    def measure() -> dict[str, float]:
         torch.manual_seed(0)
         parts = torch.arange(len(images)).split(at_once(images.shape[1:]))
         with torch.no_grad():
             samples = [judge.classifier.features(model.sample(len(part)).clamp(0, 1)) for part in parts]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*will save all extracted features.*")
-            return quality.distances(features, torch.cat(samples)).frechet
+            return {"frechet": quality.distances(features, torch.cat(samples)).frechet}
 
     return measure

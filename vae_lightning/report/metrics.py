@@ -60,6 +60,10 @@ METRICS = {
     "test/active_units": Metric(
         "active", 0, 0, "units", "Latent dimensions whose posterior mean varies by more than 0.01."
     ),
+    "test/code_perplexity": Metric(
+        "perplexity", 1, 1, "codes", "exp of the entropy of the use of codes: as many would be evenly used."
+    ),
+    "test/codes_used": Metric("codes used", 0, 0, "codes", "Codes of the codebook that occur among the test images."),
     "test/posterior_mean_gap": Metric(
         "mean gap", 3, -1, "", "Root mean square difference of the means of aggregate posterior and prior."
     ),

@@ -82,6 +82,10 @@ def load_prior(run: LoadedRun, name: str) -> "nn.Module":
         raise LoadError(f"{file}: cannot be made: {str(error.__cause__ or error).splitlines()[0][:120]}") from error
     if getattr(prior, "latent_space", None) is not type(run.model.latent_space):
         raise LoadError(f"{file}: is no prior of this run's codes")
+    try:
+        prior.attach(run.model.encoder)
+    except ValueError as error:
+        raise LoadError(f"{file}: {error}") from error
     return prior.eval().requires_grad_(False).to(run.model.device)
 
 
