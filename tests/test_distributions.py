@@ -354,7 +354,10 @@ def test_samples_of_priors_have_their_density(name: str) -> None:
 def test_the_second_stage_bounds_the_density_it_samples_from() -> None:
     torch.manual_seed(3)
     stage = TwoStage(1, hidden=(8,))
+    x = torch.randn(5, 1)
+    plain = stage.encode(x).mean
     stage.standardise(2 + 3 * torch.randn(100, 1))
+    torch.testing.assert_close(stage.encode(stage.location + stage.scale * x).mean, plain)
     distribution = stage.distribution()
     z = torch.linspace(-6, 10, 9).unsqueeze(1)
     latent = torch.linspace(-8, 8, 4001).unsqueeze(1)

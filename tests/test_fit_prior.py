@@ -115,6 +115,7 @@ def test_a_fitted_prior_is_kept_and_sampled_from(plane: Path, generate: Command,
     assert "UserWarning" not in done.stderr
     kept = torch.load(plane / "priors" / "mine.pt", weights_only=True)
     before, after = kept["found"]["frechet_before"], kept["found"]["frechet_after"]
+    assert after != before
     assert f" {before:.1f} before, {after:.1f} after" in done.stdout
     # Before is what was measured after the training, but for the noise.
     assert kept["found"]["elbo_before"] == pytest.approx(load_run(plane).metrics["test/elbo"], rel=0.02)
