@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from .callbacks import Checkpoints, Curves, Stopwatch
 from .callbacks.checkpoints import AtomicCheckpointIO
+from .callbacks.labels import LabelCheck
 from .config import check_calls, make
 from .data.datamodule import ImageDataModule
 from .engine.batch_norm import SharedBatchNorms
@@ -66,7 +67,7 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
         except ValueError as error:
             raise UsageError(str(error)) from error
     stopwatch = Stopwatch()
-    callbacks = [stopwatch, Curves(), RandomState(), *followers, *make(config.callbacks).values()]
+    callbacks = [LabelCheck(), stopwatch, Curves(), RandomState(), *followers, *make(config.callbacks).values()]
     shown = bool(config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress))
     if shown and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(TQDMProgressBar())  # Lightning's default, Rich's, would swallow other bars and log lines

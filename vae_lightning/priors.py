@@ -6,10 +6,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+from torch.nn.functional import embedding
 
 from .latent_spaces import Euclidean, LatentSpace
 
-__all__ = ["Prior", "StandardNormal", "VampPrior"]
+__all__ = ["ClassConditional", "Prior", "StandardNormal", "VampPrior"]
 
 
 class Prior(nn.Module):
@@ -17,10 +18,12 @@ class Prior(nn.Module):
 
     Attributes:
         conditional: whether `distribution` takes labels.
+        needs_all_labels: whether none of them may be hidden, which is −1.
         latent_space: class of the latent space, called with the latent dimension.
     """
 
     conditional = False
+    needs_all_labels = False
     latent_space: Callable[[int], LatentSpace] = Euclidean
 
     def distribution(self) -> Distribution:
@@ -100,3 +103,39 @@ def _running_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for layer in norms:
             layer.train()
+
+
+class ClassConditional(Prior):
+    """A learned normal distribution for each class, p(z|y) = N(μ_y, diag σ_y²); p(z) is their even mixture.
+
+    All start as N(0, I).
+
+    Args:
+        latent_dim: dimension of z.
+        classes: number of classes, at least 1; labels are numbers from 0.
+
+    Source: the prior of each mixture component in Jiang et al. (2017), equations 2 and 3,
+        https://arxiv.org/abs/1611.05148, with y observed.
+    """
+
+    conditional = True
+    needs_all_labels = True
+
+    def __init__(self, latent_dim: int, classes: int = 10) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ValueError(f"classes: must be a whole number of at least 1, got {classes}")
+        self.classes = classes
+        self.means = nn.Parameter(torch.zeros(classes, latent_dim))
+        self.log_scales = nn.Parameter(torch.zeros(classes, latent_dim))
+
+    def distribution(self, labels: Tensor | None = None) -> Independent | MixtureSameFamily:
+        """Returns p(z|y), batch `(B,)`, for labels `(B,)`, none of which may be unknown; p(z), batch `()`, for None."""
+        means, scales = self.means, self.log_scales.exp()
+        if labels is not None:
+            means, scales = embedding(labels, means), embedding(labels, scales)
+        normals = Independent(Normal(means, scales, validate_args=False), 1, validate_args=False)
+        if labels is not None:
+            return normals
+        weights = Categorical(logits=means.new_zeros(self.classes), validate_args=False)
+        return MixtureSameFamily(weights, normals, validate_args=False)

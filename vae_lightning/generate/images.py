@@ -48,8 +48,9 @@ def sample(model: "VAE", count: int, temperature: float = 1.0, labels: Tensor | 
         model: on any device.
         count: of samples.
         temperature: factor by which codes are scaled.
-        labels: classes `(count,)`, for a model that is conditional on them.
+        labels: classes `(count,)`, for a model that is conditional on them, which otherwise draws them evenly.
     """
+    labels = model.draw_labels(count) if labels is None else labels
     parts, start = [], 0
     for size in _sizes(model, count):
         part = None if labels is None else labels[start : start + size].to(model.device)

@@ -6,6 +6,7 @@ from .beta import Beta
 from .elbo import ELBO
 from .free_bits import FreeBits
 from .iwae import IWAE
+from .m2 import M2
 from .mmd import MMD
 from .objective import Model, Objective, Player, Terms
 from .tc import TC
@@ -13,6 +14,7 @@ from .tc import TC
 __all__ = [
     "ELBO",
     "IWAE",
+    "M2",
     "MMD",
     "TC",
     "Annealed",
