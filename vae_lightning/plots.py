@@ -226,7 +226,10 @@ def labelled_tiles(
 
 
 def traversals(images: Tensor, labels: Sequence[str], values: Sequence[float], title: str) -> Figure:
-    """Returns a figure of images `(R, S, C, H, W)`: a row for each traversed dimension, a column for each value."""
+    """Returns a figure of images `(R, S, C, H, W)`: a row for each dimension or class, a column for each value.
+
+    Without values, columns have no labels.
+    """
     rows, columns = images.shape[:2]
     figure = Figure(figsize=(0.62 * columns + 1.3, 0.62 * _aspect(images) * rows + 0.9), layout="constrained")
     axes = figure.add_subplot()

@@ -131,11 +131,11 @@ class ClassConditional(Prior):
 
     def distribution(self, labels: Tensor | None = None) -> Independent | MixtureSameFamily:
         """Returns p(z|y), batch `(B,)`, for labels `(B,)`, none of which may be unknown; p(z), batch `()`, for None."""
-        means, scales = self.means, self.log_scales.exp()
         if labels is not None:
-            means, scales = embedding(labels, means), embedding(labels, scales)
-        normals = Independent(Normal(means, scales, validate_args=False), 1, validate_args=False)
-        if labels is not None:
-            return normals
-        weights = Categorical(logits=means.new_zeros(self.classes), validate_args=False)
-        return MixtureSameFamily(weights, normals, validate_args=False)
+            return _normal(embedding(labels, self.means), embedding(labels, self.log_scales))
+        weights = Categorical(logits=self.means.new_zeros(self.classes), validate_args=False)
+        return MixtureSameFamily(weights, _normal(self.means, self.log_scales), validate_args=False)
+
+
+def _normal(means: Tensor, log_scales: Tensor) -> Independent:
+    return Independent(Normal(means, log_scales.exp(), validate_args=False), 1, validate_args=False)

@@ -71,7 +71,7 @@ class ConditionalEncoder(nn.Module):
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Distribution:
         """Returns the posteriors of images `(B, C, H, W)` with labels `(B,)`, or None."""
         pictures = self.pictures(labels).unflatten(-1, self.planes)
-        return self.encoder(torch.cat([x, pictures.expand(len(x), *self.planes)], 1))
+        return self.encoder(torch.cat([x, pictures.expand(x.shape[0], *self.planes)], 1))
 
 
 class ConditionalDecoder(nn.Module):
