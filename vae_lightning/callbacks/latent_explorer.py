@@ -117,7 +117,8 @@ def _decoded_classes(model: VAE, class_names: Sequence[str]) -> list[int]:
 
 def _decoded(model: VAE, codes: Tensor, image_shape: Sequence[int], classes: Sequence[int]) -> Tensor:
     """Returns what is shown `(R, S, C, h, w)` of codes `(R, S, latent_dim)`, made one row at a time, for each class."""
-    labels = [torch.full(codes.shape[1:2], label, device=model.device) for label in classes] or [None]
+    given = [torch.full(codes.shape[1:2], label, device=model.device) for label in classes]
+    labels: list[Tensor | None] = [*given] or [None]
     rows = [(row.to(model.device), known) for known in labels for row in codes]
     return torch.stack([_shown(decode_all(model, row, image_shape, known)) for row, known in rows])
 
