@@ -31,6 +31,8 @@ def test_a_step_moves_every_parameter(likelihood: str, objective: str, prior: st
                [("likelihood", likelihood), ("objective", objective), ("prior", prior)]]  # fmt: skip
     if prior == "vamp":
         options.append("model.prior.components=5")
+    if objective == "m2":
+        options += ["model/labels=embedded", "model.labels.classes=2"]
     config = compose_config(*TINY, *options, "model.latent_dim=3")
     torch.manual_seed(0)
     if objective in NEED_INDEPENDENT and prior != "standard":

@@ -34,6 +34,7 @@ NEEDED = {
     "arrays": ["data.source.path={}/a.npy"],
     "torchvision": ["data.source.dataset=Flowers102"],
     "huggingface": ["data.source.name=uoft-cs/cifar10"],
+    "m2": ["model/labels=embedded"],
     **{choice: ["data.validation_size=9"] for choice in ("plateau", "best", "early_stopping")},
 }
 

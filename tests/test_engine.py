@@ -56,6 +56,7 @@ def draws() -> dict[str, Callable[[Tensor], Tensor]]:
         "gumbel": lambda x: Gumbel(x, 1.0).rsample(),
         "log-normal": lambda x: LogNormal(x, 1.0).rsample(),
         "uniform": lambda x: Uniform(x, x + 1).rsample(),
+        "label": lambda x: torch.rand(len(x)) < 0.5,
         "flip": lambda x: torch.where(torch.rand(len(x), 1, 1) < 0.5, x.flip(2), x),
     }
 
@@ -218,14 +219,17 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGURATION / group).glob("[!_]*.yaml"))
 
 
-GROUPS = ("model", "model/likelihood", "model/objective", "model/posterior", "model/prior")
+GROUPS = ("model", "model/labels", "model/likelihood", "model/objective", "model/posterior", "model/prior")
 
 
 @pytest.mark.parametrize("option", [f"{group}={choice}" for group in GROUPS for choice in choices(group)])
 def test_a_step_reads_nothing_back_from_the_device(tmp_path: Path, option: str) -> None:
     """On the meta device, which holds no values: whatever asks for one fails."""
     small = [setting for setting in TINY if option != "model=mlp" or "width" not in setting]
-    config = compose_config(*small, option, "+model.optimizer.foreach=false")  # a fused kernel has none for meta
+    labels = ["model/labels=embedded"] if option.endswith("m2") else []
+    config = compose_config(
+        *small, option, *labels, "+model.optimizer.foreach=false"
+    )  # a fused kernel has none for meta
     config.run_dir = str(tmp_path)
     with torch.device("meta"):
         model, *_ = build(config)
