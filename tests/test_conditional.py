@@ -3,6 +3,7 @@
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.utils.data import TensorDataset
 
-from vae_lightning import compose, evaluate, load_run, train
+from vae_lightning import compose, evaluate, load_run, plots, train
 from vae_lightning.architectures.conditional import ClassVectors, Labels
+from vae_lightning.callbacks import FinalFigures
 from vae_lightning.data.batch import Batch
 from vae_lightning.data.images import FetchedImages
 from vae_lightning.errors import DataError, UsageError
@@ -249,40 +251,51 @@ def test_it_is_extended_bit_by_bit(tmp_path: Path, options: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs with labels everywhere, drawn, measured and reported."""
+    """A sweep of one run with labels everywhere, drawn, measured and reported."""
     folder = tmp_path_factory.mktemp("conditional")
-    options = [
-        *TINY,
-        *CONDITIONAL,
-        "model/prior=class_conditional",
-        "model.latent_dim=2,3",
-        "callbacks.explorer.cells=5",
-    ]
+    options = [*TINY, *CONDITIONAL, "model/prior=class_conditional", "model.latent_dim=2", "callbacks.explorer.cells=5"]
+    options += ["trainer.max_epochs=3", "model.optimizer.lr=0.01", "callbacks.figures.quantile_cells=3"]
+    options += ["callbacks.grids.every_n_batches=9", "callbacks.explorer.steps=3"]
     done = run_command("vae_lightning.cli", *options, "-m", "hydra.sweep.dir=sweep", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     return folder / "sweep"
 
 
-def test_it_is_measured_drawn_and_explored(sweep: Path) -> None:
-    for dimension, own in [(2, {"lattice", "lattice_of_quantiles"}), (3, {"traversals"})]:
-        run = Run(sweep / f"latent_dim-{dimension}")
-        drawn = {path.stem for path in run.figures.glob("*.png")}
-        assert drawn >= {"samples_by_class", "samples", "latent_means", *own}
-        needed = ["iw_bound", "mse", "knn_accuracy", "frechet_samples", "posterior_covariance_gap"]
-        assert all(math.isfinite(run.metrics[f"test/{name}"]) for name in needed)
-        loaded = load_run(run.folder).model
-        with np.load(run.explorer_file) as found:
-            assert found["decoded_classes"].tolist() == list(range(10))
-            assert found["lattice"].shape == (50, 5, 1, 28, 28)
-            assert len(found["slides"]) == 10 * len(found["dimensions"])
-            if dimension == 2:  # the lattice's first corner, as each class
-                corner = torch.tensor([[found["box"][0, 0], found["box"][1, 1]]])
-                for label in (0, 7):
-                    expected = loaded.decode(corner, torch.tensor([label])).mean[0] * 255
-                    assert np.abs(found["lattice"][5 * label, 0] - expected.numpy()).max() < 1
-    page = (sweep / "report" / "index.html").read_text()
-    assert "Samples of each class, the same noise in each column" in page
+@pytest.fixture
+def run(sweep: Path) -> Run:
+    (file,) = sweep.glob("*/metrics.json")
+    return Run(file.parent)
+
+
+def test_it_is_measured_drawn_and_explored(sweep: Path, run: Run) -> None:
+    drawn = {path.stem for path in run.figures.glob("*.png")}
+    assert drawn >= {"samples_by_class", "samples", "latent_means", "lattice", "lattice_of_quantiles"}
+    needed = ["iw_bound", "mse", "knn_accuracy", "frechet_samples", "posterior_covariance_gap"]
+    assert all(math.isfinite(run.metrics[f"test/{name}"]) for name in needed)
+    with np.load(run.explorer_file) as found:
+        assert found["decoded_classes"].tolist() == list(range(10))
+        assert found["lattice"].shape == (50, 5, 1, 28, 28)
+        assert found["slides"].shape == (20, 3, 1, 28, 28)
+        corner = torch.tensor([[found["box"][0, 0], found["box"][1, 1]]])
+        for label in (0, 7):
+            expected = load_run(run.folder).model.decode(corner, torch.tensor([label])).mean[0] * 255
+            assert np.abs(found["lattice"][5 * label, 0] - expected.numpy()).max() < 1
+    assert "Samples of each class, the same noise in each column" in (sweep / "report" / "index.html").read_text()
+
+
+def test_rows_of_the_figure_are_classes_and_columns_noise(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(plots, "traversals", lambda *given: drawn.update(zip(("images", "names"), given, strict=False)))
+    model = load_run(run.folder).model
+    with torch.no_grad():
+        FinalFigures(class_samples=3)._by_class(model, "abcdefghij", "")
+        torch.manual_seed(0)
+        noise = torch.randn(3, 2)
+        labels = torch.arange(10).repeat_interleave(3)
+        z = model.prior.means[labels] + model.prior.log_scales[labels].exp() * noise.repeat(10, 1)
+        torch.testing.assert_close(drawn["images"].flatten(0, 1), model.decode(z, labels).mean)
+    assert drawn["names"] == list("abcdefghij")
 
 
 def generate(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -295,19 +308,18 @@ def generate(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 def test_samples_of_a_class_by_name_or_number(
-    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run = sweep / "latent_dim-3"
-    assert generate(monkeypatch, "sample", run, "-n", 5, "--label", "7,ki", "-o", "a.npz") == 0
-    model, labels = load_run(run).model, torch.tensor([7, 1, 7, 1, 7])
+    assert generate(monkeypatch, "sample", run.folder, "-n", 5, "--label", "7,ki", "-o", "a.npz") == 0
+    model, labels = load_run(run.folder).model, torch.tensor([7, 1, 7, 1, 7])
     torch.manual_seed(0)
     with torch.no_grad():
         expected = (model.decode(model.prior_distribution(labels).sample(), labels).mean * 255).round().byte()
     with np.load("a.npz") as found:
         assert np.array_equal(found["samples"] if "samples" in found else found["images"], expected.numpy())
     capsys.readouterr()
-    assert generate(monkeypatch, "sample", run, "--label", "kii", "-o", "b.npz") == 2
+    assert generate(monkeypatch, "sample", run.folder, "--label", "kii", "-o", "b.npz") == 2
     assert "--label kii: must be the name or the number of a class: 0 o, 1 ki" in capsys.readouterr().err
     assert not Path("b.npz").exists()
 
@@ -320,28 +332,28 @@ def test_verbs_know_the_labels_of_test_images(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name, *rest = verb.split()
-    assert generate(monkeypatch, name, sweep / "latent_dim-2", *rest) == 0
+    assert generate(monkeypatch, name, run.folder, *rest) == 0
 
 
+@pytest.mark.slow
 def test_it_is_exported_with_labels_as_an_input(
-    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("onnxscript")
     monkeypatch.chdir(tmp_path)
-    assert generate(monkeypatch, "export", sweep / "latent_dim-2", "-o", "model.onnx") == 0
+    assert generate(monkeypatch, "export", run.folder, "-o", "model.onnx") == 0
     said = capsys.readouterr().out
     assert "images and labels to mean and stddev" in said
     assert "codes and labels to images" in said
 
 
-def test_it_is_evaluated_again(sweep: Path) -> None:
-    run = sweep / "latent_dim-2"
-    found = evaluate(run, progress=False, name="again", force=True).metrics
+def test_it_is_evaluated_again(run: Run) -> None:
+    found = evaluate(run.folder, progress=False, name="again", force=True).metrics
     again = {name: value for name, value in found.items() if name.startswith("test/")}
-    assert again == {name: value for name, value in Run(run).metrics.items() if name in again}
+    assert again == {name: value for name, value in run.metrics.items() if name in again}
 
 
-def test_other_classes_are_not_evaluated(sweep: Path, tmp_path: Path) -> None:
+def test_other_classes_are_not_evaluated(run: Run, tmp_path: Path) -> None:
     np.savez(tmp_path / "many.npz", images=np.zeros((40, 28, 28), np.uint8), labels=np.arange(40) % 12)
     with pytest.raises(DataError, match="are of 12 classes, the model was trained with 10"):
-        evaluate(sweep / "latent_dim-2", "arrays", [f"data.source.path={tmp_path / 'many.npz'}"], progress=False)
+        evaluate(run.folder, "arrays", [f"data.source.path={tmp_path / 'many.npz'}"], progress=False)

@@ -227,9 +227,8 @@ def test_a_step_reads_nothing_back_from_the_device(tmp_path: Path, option: str) 
     """On the meta device, which holds no values: whatever asks for one fails."""
     small = [setting for setting in TINY if option != "model=mlp" or "width" not in setting]
     labels = ["model/labels=embedded"] if option.endswith("m2") else []
-    config = compose_config(
-        *small, option, *labels, "+model.optimizer.foreach=false"
-    )  # a fused kernel has none for meta
+    # A fused kernel has none for meta.
+    config = compose_config(*small, option, *labels, "+model.optimizer.foreach=false")
     config.run_dir = str(tmp_path)
     with torch.device("meta"):
         model, *_ = build(config)

@@ -62,7 +62,7 @@ def step_in_parts(rank: int, processes: int, options: list[str], folder: Path) -
     SharedBatchNorms().apply(model)
     assert any(isinstance(layer, SharedBatchNorm) for layer in model.modules()) != ("model=own" in options)
     images = torch.rand(13, 1, 28, 28, dtype=torch.float64)
-    labels = torch.arange(13) % 10 - ("model/objective=m2" in options)  # there, some are hidden
+    labels = torch.arange(13) % 10 - int("model/objective=m2" in options)  # there, some are hidden
     start, end = bounds(13, rank, processes)
     mine = images[start:end]
     with sharded(Shard(Batch(mine), start, 13)):

@@ -264,7 +264,9 @@ def _explorer(run: Run, sheets: dict[str, str]) -> dict[str, Any] | None:
 def _explorer_data(found: Arrays, latent_dim: int, sheets: dict[str, str]) -> dict[str, Any]:
     lattice, slides = found["lattice"], found["slides"]
     decoded = found["decoded_classes"].tolist() if "decoded_classes" in found else []
-    rows = len(lattice) // max(1, len(decoded))  # of each
+    rows, rest = divmod(len(lattice), max(1, len(decoded)))  # of each
+    if rest or not rows or len(slides) != len(found["dimensions"]) * max(1, len(decoded)):
+        raise ValueError("lattice and slides: must be whole for each decoded class")
     return {
         "decoded": decoded,
         "codes": np.round(found["codes"].astype(float), 3).tolist(),
