@@ -324,15 +324,27 @@ def test_samples_of_a_class_by_name_or_number(
     assert not Path("b.npz").exists()
 
 
-@pytest.mark.parametrize(
-    "verb", ["reconstruct", "encode", "interpolate 3 17", "traverse --image 3", "traverse", "lattice"]
-)
-def test_verbs_know_the_labels_of_test_images(
-    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+def test_every_verb_works(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for verb in ("sample", "encode", "interpolate 3 17", "traverse --image 3", "lattice"):
+        name, *rest = verb.split()
+        assert generate(monkeypatch, name, run.folder, *rest) == 0
+    loaded = load_run(run.folder)
+    images, labels = loaded.test_images(20)
+    assert generate(monkeypatch, "reconstruct", run.folder, "-o", "a.npz") == 0
+    with np.load("a.npz") as found, torch.no_grad():  # with their labels
+        expected = (loaded.model.reconstruct(images, labels) * 255).round().byte()
+        assert np.array_equal(found["reconstructions"], expected.numpy())
+
+
+def test_a_label_of_a_model_without_labels_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    name, *rest = verb.split()
-    assert generate(monkeypatch, name, run.folder, *rest) == 0
+    train(compose(*BARE, "callbacks=none", "+callbacks.checkpoints._target_=vae_lightning.callbacks.Checkpoints",
+                  "logger=none", "model=mlp", *SMALL, "trainer.max_epochs=1"), tmp_path / "plain", False)  # fmt: skip
+    assert generate(monkeypatch, "sample", "plain", "--label", "ki") == 2
+    assert "--label ki: samples of plain do not depend on a class" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def test_every_image_once_an_epoch(processes: int) -> None:
 # A posterior with full covariance, which draws by itself, and a dropout before it; see tests/foreign.
 FOREIGN = Path(__file__).parent / "foreign"
 CONDITIONAL = ["model/labels=embedded", "model/prior=class_conditional"]
-FEW_LABELS = ["model/objective=m2", *CONDITIONAL, "model.objective.labelled=0.8"]
+FEW_LABELS = ["model/objective=m2", *CONDITIONAL, "model.labels.classes=3", "model.objective.labelled=0.7"]
 OWN_POSTERIOR = ["model=own", "model.objective._target_=vae_lightning.objectives.ELBO", "~model.objective.latent_dim"]
 
 
@@ -62,7 +62,7 @@ def step_in_parts(rank: int, processes: int, options: list[str], folder: Path) -
     SharedBatchNorms().apply(model)
     assert any(isinstance(layer, SharedBatchNorm) for layer in model.modules()) != ("model=own" in options)
     images = torch.rand(13, 1, 28, 28, dtype=torch.float64)
-    labels = torch.arange(13) % 10 - int("model/objective=m2" in options)  # there, some are hidden
+    labels = torch.arange(13) % 3 - int("model/objective=m2" in options)  # there, some are hidden
     start, end = bounds(13, rank, processes)
     mine = images[start:end]
     with sharded(Shard(Batch(mine), start, 13)):
