@@ -42,7 +42,7 @@ MUTANTS = [
     ("objectives/as_printed.py", "noise * posterior.stddev.log()", "noise * posterior.stddev", OBJECTIVES, ""),
     ("objectives/m2.py", "rates + log_q", "rates", SEMI, ""),
     ("objectives/m2.py", "+ math.log(self.classes)", "", SEMI, ""),
-    ("objectives/m2.py", "known / (self.labelled if", "known / (1.0 if", SEMI, ""),
+    ("objectives/m2.py", "/ (self.labelled if", "/ (1.0 if", SEMI, ""),
     ("objectives/m2.py", "if self.training else 1.0", "", SEMI, ""),
     ("objectives/m2.py", "self.alpha * classification", "classification", SEMI, ""),
     ("objectives/m2.py", "torch.where(known.unsqueeze(1),", "torch.where(~known.unsqueeze(1),", SEMI, ""),

@@ -66,7 +66,7 @@ class M2(ELBO):
         distortion = (q * distortions).sum(1)
         rate = (q * (rates + log_q)).sum(1) + math.log(self.classes)
         # Divided by the expected share, so that the mean over the batch is one over the images with labels.
-        share = known / (self.labelled if self.training else 1.0)
+        share = known.to(distortion) / (self.labelled if self.training else 1.0)
         classification = share * cross_entropy(logits, labels.clamp(min=0), reduction="none")
         return {
             "loss": self.combine(distortion, rate) + self.alpha * classification,
