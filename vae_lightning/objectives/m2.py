@@ -28,7 +28,9 @@ class M2(ELBO):
     Args:
         classes: K.
         classifier: maps images `(B, C, H, W)` to logits `(B, K)`.
-        alpha: α, at least 0. The paper's is this times the number of images, because its loss is a sum over them.
+        alpha: α, at least 0. The paper's is this times the number of images, because its loss is a sum over them, and
+            it takes 0.1 and thousands of epochs. With so little, the classifier first follows what lowers the bound of
+            images without labels, whatever their class: in short trainings more of it is needed.
         labelled: share of the training images that have labels.
 
     Raises:
@@ -40,7 +42,7 @@ class M2(ELBO):
     conditional = True
     infers_labels = True
 
-    def __init__(self, classifier: nn.Module, classes: int = 10, alpha: float = 0.1, labelled: float = 1.0) -> None:
+    def __init__(self, classifier: nn.Module, classes: int = 10, alpha: float = 30.0, labelled: float = 1.0) -> None:
         super().__init__()
         self.classifier = classifier
         self.classes = at_least("classes", classes, 1)
