@@ -51,6 +51,7 @@ PARTNERS = {
     **dict.fromkeys(ON_SPHERE, ON_SPHERE),
     **dict.fromkeys([*CODES[:2], "model/objective=vq"], CODES),
     "model/posterior=fsq": CODES[1:],
+    "model/objective=m2": ["model/labels=embedded"],
 }
 
 # Begun first, so that no process is left with a long file at the end.

@@ -20,6 +20,7 @@ BOUNDS, REGULARISERS, ADVERSARIES = "test_bounds_of_many_samples.py", "test_regu
 LIKELIHOODS, PROCESSES, COMBINATIONS = "test_likelihoods.py", "test_processes.py", "test_combinations.py"
 ENGINE, LIGHTNING = "test_engine.py", "test_lightning_parts.py"
 DISTRIBUTIONS, SPACES, FITTED = "test_distributions.py", "test_latent_spaces.py", "test_fit_prior.py"
+LABELS, SEMI = "test_conditional.py", "test_semi_supervised.py"
 INTERRUPTED = "from_anywhere or with_anything"
 
 # File, text, its replacement, the test file, and which of its tests.
@@ -89,6 +90,25 @@ MUTANTS = [
      PROCESSES, "geco"),
     ("engine/batch_norm.py", "return _Sum.apply(gradients[0])", "return _Sum.forward(ctx, gradients[0])",
      PROCESSES, "rae_gp"),
+    ("objectives/m2.py", "rates + log_q", "rates", SEMI, ""),
+    ("objectives/m2.py", "+ math.log(self.classes)", "", SEMI, ""),
+    ("objectives/m2.py", "/ (self.labelled if", "/ (1.0 if", SEMI, ""),
+    ("objectives/m2.py", "if self.training else 1.0", "", SEMI, ""),
+    ("objectives/m2.py", "self.alpha * classification", "classification", SEMI, ""),
+    ("objectives/m2.py", "torch.where(known.unsqueeze(1),", "torch.where(~known.unsqueeze(1),", SEMI, ""),
+    ("objectives/m2.py", "full_like(labels, y)", "full_like(labels, 0)", SEMI, ""),
+    ("architectures/conditional.py", "labels.clamp(min=-1) + 1", "labels.clamp(min=0)", LABELS, "vector"),
+    ("architectures/conditional.py", "self.weight.mean(0, keepdim=True)", "self.weight[:1]", LABELS, "vector"),
+    ("architectures/conditional.py", "[x, pictures.expand(", "[x, 0 * pictures.expand(", LABELS, "architecture"),
+    ("priors/class_conditional.py", "embedding(labels, self.log_scales)", "embedding(0 * labels, self.log_scales)",
+     LABELS, "prior"),
+    ("priors/class_conditional.py", "Normal(means, log_scales.exp()", "Normal(means, (0.5 * log_scales).exp()",
+     LABELS, "prior"),
+    ("data/datamodule.py", ">= self.label_dropout, -1)", "< self.label_dropout, -1)", LABELS, "dropped"),
+    ("data/images.py", "self.known[self.chosen[indices]]", "~self.known[self.chosen[indices]]", LABELS, "share"),
+    ("data/images.py", "= self._labels[chosen]\n", "= 0\n", LABELS, "share"),
+    ("generate/images.py", "options.temperature, labels)", "options.temperature)", LABELS, "name_or_number"),
+    ("callbacks/latent_explorer.py", "[1:2], label, device", "[1:2], 0, device", LABELS, "explored"),
     ("rates.py", "return posterior.log_prob(z) - prior.log_prob(z)", "return prior.log_prob(z)", OBJECTIVES, ""),
     ("posteriors/gaussian.py", "(0.5 * log_variance).exp()", "log_variance.exp()", "test_architectures.py", ""),
     ("evaluation/bounds.py", "+ prior.log_prob(z) - posterior", "- prior.log_prob(z) - posterior", OBJECTIVES, ""),

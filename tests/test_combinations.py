@@ -28,7 +28,7 @@ NODES = {"posterior": "encoder.posterior"}  # of the groups whose name is not th
 SPACES = {"von_mises_fisher": "the sphere", "vq": "codes", "fsq": "codes"}  # of posteriors, where it is not R^d
 PRIORS = {"uniform_sphere": "the sphere", "uniform_codes": "codes"}  # of priors; vamp's is that of the posterior
 FLOWS = {"iaf", "nsf"}
-LEARNED = {"flow", "gaussian_mixture", "ladder", "vamp"}
+LEARNED = {"class_conditional", "flow", "gaussian_mixture", "ladder", "vamp"}
 ONLY_CODES = {"adversarial", "rae_gp", "rae_l2", "wae_mmd"}  # whose loss has no rate, the only term with the prior
 ONLY_MEANS = {"geco", "ms_ssim", "vae_gan"}  # whose loss has no −log p(x|z)
 WITH_PARAMETERS = {"discretized_logistic", "gaussian"}
@@ -77,6 +77,8 @@ def refusal(likelihood: str, objective: str, posterior: str, prior: str) -> str:
         return "register posteriors.stopped"
     if objective == "dip_ii" and posterior in FLOWS | {"ladder"}:
         return "whose moments have a closed form"
+    if objective == "vq" and posterior not in ("vq", "fsq"):
+        return "choose model/posterior=vq"
     if objective in ONLY_CODES and prior in LEARNED:
         return "does not train a prior"
     if objective in ONLY_MEANS and likelihood in WITH_PARAMETERS:
@@ -98,6 +100,9 @@ def test_a_step_moves_every_parameter(
     for group, choice in zip(USUAL, (likelihood, objective, posterior, prior), strict=True):
         node = f"model.{NODES.get(group, group)}"
         OmegaConf.update(config, node, OmegaConf.select(composed(group, choice), node), merge=False)
+    if objective == "m2":
+        config.model.labels = composed("labels", "embedded").model.labels
+        config.model.labels.classes = 2
     if prior == "vamp":
         config.model.prior.components = 5
     torch.manual_seed(0)

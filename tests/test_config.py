@@ -35,8 +35,7 @@ NEEDED = {
     "arrays": ["data.source.path={}/a.npy"],
     "torchvision": ["data.source.dataset=Flowers102"],
     "huggingface": ["data.source.name=uoft-cs/cifar10"],
-    "von_mises_fisher": ["model/prior=uniform_sphere"],
-    "uniform_sphere": ["model/posterior=von_mises_fisher"],
+    "m2": ["model/labels=embedded"],
     **{choice: ["data.validation_size=9"] for choice in ("plateau", "best", "early_stopping")},
 }
 

@@ -56,6 +56,7 @@ def draws() -> dict[str, Callable[[Tensor], Tensor]]:
         "gumbel": lambda x: Gumbel(x, 1.0).rsample(),
         "log-normal": lambda x: LogNormal(x, 1.0).rsample(),
         "uniform": lambda x: Uniform(x, x + 1).rsample(),
+        "label": lambda x: torch.rand(len(x)) < 0.5,
         "flip": lambda x: torch.where(torch.rand(len(x), 1, 1) < 0.5, x.flip(2), x),
     }
 
@@ -218,7 +219,7 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONFIGURATION / group).glob("[!_]*.yaml"))
 
 
-GROUPS = ("model", "model/likelihood", "model/objective", "model/posterior", "model/prior")
+GROUPS = ("model", "model/labels", "model/likelihood", "model/objective", "model/posterior", "model/prior")
 
 
 @pytest.mark.parametrize("option", [f"{group}={choice}" for group in GROUPS for choice in choices(group)])

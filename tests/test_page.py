@@ -214,6 +214,49 @@ def test_nothing_is_wider_than_the_window(browser, sweep: Path, width: int) -> N
 
 
 @in_browser
+def test_a_conditional_decoder_has_a_switch_of_classes(browser, tmp_path: Path) -> None:
+    """By keyboard as well; the switch decodes the map's point and the slider's with another class."""
+    (tmp_path / "report").mkdir()
+    grey = np.array([0, 200], np.uint8).repeat(3).reshape(6, 1, 1, 1, 1)
+    conditional = {
+        "lattice": np.broadcast_to(grey, (6, 3, 1, 4, 4)),
+        "slides": np.broadcast_to(grey[[0, 0, 3, 3]], (4, 3, 1, 4, 4)),
+        "decoded_classes": np.array([0, 2]),
+    }
+    for name, arrays in [("plain", {}), ("conditional", conditional)]:
+        run = write_run(tmp_path / name, model__latent_dim=3, seed=len(arrays))
+        write_figures(run, exact=np.array(False), **arrays)
+    compare(tmp_path)
+    with opened(browser, tmp_path) as page:
+        ready(page)
+        seen = {}
+        for index in range(2):
+            page.select_option("#explored", index=index)
+            ready(page)
+            seen[page.locator("#kinds").is_visible()] = index
+        page.select_option("#explored", index=seen[True])
+        ready(page)
+        assert set(seen) == {False, True}
+        assert page.locator("#kind option").all_inner_texts() == ["o", "su"]
+        page.wait_for_function("document.getElementById('slide').width === 4")
+        assert canvas(page, "decoded").max() < TOLERANCE
+        assert canvas(page, "slide").max() < TOLERANCE
+        page.focus("#kind")
+        page.keyboard.press("ArrowDown")
+        page.wait_for_timeout(100)
+        assert page.locator("#kind").input_value() == "2"
+        assert np.abs(canvas(page, "decoded") - 200.0).max() < TOLERANCE
+        assert np.abs(canvas(page, "slide") - 200.0).max() < TOLERANCE
+        page.locator("#slider-list input").nth(1).fill("2")  # keeps the class
+        page.wait_for_timeout(100)
+        assert np.abs(canvas(page, "slide") - 200.0).max() < TOLERANCE
+        page.select_option("#explored", index=seen[False])
+        ready(page)
+        assert page.locator("#kinds").is_hidden()
+        assert canvas(page, "decoded").max() < TOLERANCE
+
+
+@in_browser
 def test_odd_runs_are_shown(browser, tmp_path: Path) -> None:
     """Curves of a single point, a term that only one run has, a run without grids, codes without labels."""
     (tmp_path / "report").mkdir()

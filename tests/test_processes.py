@@ -46,6 +46,8 @@ def test_every_image_once_an_epoch(processes: int) -> None:
 
 # A posterior with full covariance, which draws by itself, and a dropout before it; see tests/foreign.
 FOREIGN = Path(__file__).parent / "foreign"
+CONDITIONAL = ["model/labels=embedded", "model/prior=class_conditional"]
+FEW_LABELS = ["model/objective=m2", *CONDITIONAL, "model.labels.classes=3", "model.objective.labelled=0.7"]
 OWN_POSTERIOR = ["model=own", "model.objective._target_=vae_lightning.objectives.ELBO", "~model.objective.latent_dim"]
 
 
@@ -60,11 +62,12 @@ def step_in_parts(rank: int, processes: int, options: list[str], folder: Path) -
     SharedBatchNorms().apply(model)
     assert any(isinstance(layer, SharedBatchNorm) for layer in model.modules()) != ("model=own" in options)
     images = torch.rand(13, 1, 28, 28, dtype=torch.float64)
+    labels = torch.arange(13) % 3 - int("model/objective=m2" in options)  # there, some are hidden
     start, end = bounds(13, rank, processes)
     mine = images[start:end]
     with sharded(Shard(Batch(mine), start, 13)):
         drawn = (torch.rand_like(mine) < mine).double()
-        means, total = batch_means(model.objective(model, Batch(drawn)))
+        means, total = batch_means(model.objective(model, Batch(drawn, labels[start:end])))
         means["loss"].backward()
     assert total == 13
     found = [parameter.grad / processes for parameter in model.parameters() if parameter.grad is not None]
@@ -87,6 +90,10 @@ ON_SPHERE = ["model/posterior=von_mises_fisher", "model/prior=uniform_sphere"]
         *([], ["model/objective=iwae"], ["model/objective=as_printed"], ["model/prior=vamp"], OWN_POSTERIOR),
         *(["model/objective=rae_gp"], ["model/objective=geco", "model/likelihood=optimal_sigma"]),
         *(["model/posterior=iaf", "model/prior=flow"], [*ON_SPHERE, "model/objective=iwae"]),
+        CONDITIONAL,
+        FEW_LABELS,
+        ["model/posterior=ladder", "model/prior=ladder"],
+        ["model/posterior=vq", "model/prior=uniform_codes", "model/objective=vq", "model.latent_dim=8"],
     ],
     ids=lambda options: options[0] if options else "conv",
 )

@@ -36,13 +36,25 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "evaluation",
         "latent_spaces",
+        "objectives",
         "plots",
         "posteriors",
         "priors",
         "runs",
     },
     "loggers": {"errors", "runs"},
-    "callbacks": {"data", "engine", "evaluation", "latent_spaces", "loggers", "plots", "posteriors", "runs", "vae"},
+    "callbacks": {
+        "data",
+        "engine",
+        "errors",
+        "evaluation",
+        "latent_spaces",
+        "loggers",
+        "plots",
+        "posteriors",
+        "runs",
+        "vae",
+    },
     "building": {"callbacks", "config", "data", "engine", "errors", "loggers", "runs", "vae"},
     "training": {"building", "callbacks", "config", "engine", "errors", "loggers", "runs", "vae"},
     "evaluating": {"callbacks", "config", "data", "engine", "errors", "report", "runs", "training"},
@@ -101,7 +113,7 @@ def test_there_is_no_cycle() -> None:
 
 def test_the_model_knows_nothing_of_how_it_is_executed() -> None:
     text = MODULES["vae"].read_text()
-    assert len(text.splitlines()) <= 140
+    assert len(text.splitlines()) <= 160
     machinery = "cuda|graph|rng|seed|world_size|rank|global_step|steps_per_call|autocast|memory_format|isinstance"
     assert re.findall(machinery, text) == []
 

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from .callbacks import Checkpoints, Curves, Stopwatch
 from .callbacks.checkpoints import AtomicCheckpointIO
+from .callbacks.labels import LabelCheck
 from .config import check_calls, make
 from .data.batch import Batch
 from .data.datamodule import ImageDataModule
@@ -71,7 +72,7 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
             raise UsageError(str(error)) from error
     _try_objective(model, config.data.get("image_shape"))
     stopwatch = Stopwatch()
-    callbacks = [stopwatch, Curves(), RandomState(), *followers, *make(config.callbacks).values()]
+    callbacks = [LabelCheck(), stopwatch, Curves(), RandomState(), *followers, *make(config.callbacks).values()]
     shown = bool(config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress))
     if shown and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(TQDMProgressBar())  # Lightning's default, Rich's, would swallow other bars and log lines

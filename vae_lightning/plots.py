@@ -228,7 +228,7 @@ def labelled_tiles(
 
 
 def traversals(images: Tensor, labels: Sequence[str], values: Sequence[float], title: str) -> Figure:
-    """Returns a figure of images `(R, S, C, H, W)`: a row for each label, a column for each value, if any are given."""
+    """Returns a figure of images `(R, S, C, H, W)`: a row for each label, a column for each value, if there are any."""
     rows, columns = images.shape[:2]
     figure = Figure(figsize=(0.62 * columns + 1.3, 0.62 * _aspect(images) * rows + 0.9), layout="constrained")
     axes = figure.add_subplot()

@@ -33,6 +33,7 @@ class VAE(LightningModule):
         prior: p(z); see `vae_lightning.priors`.
         objective: what training minimises; see `vae_lightning.objectives`.
         optimizer: makes an optimizer from parameters.
+        labels: makes encoder and decoder conditional; see `vae_lightning.architectures.conditional`.
         lr_scheduler: a learning-rate schedule in Lightning's format (`interval`, `frequency`, `monitor`), whose
             `scheduler` makes a scheduler from an optimizer.
 
@@ -54,8 +55,12 @@ class VAE(LightningModule):
         objective: Objective,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
         lr_scheduler: Mapping[str, Any] | None = None,
+        labels: Callable[[nn.Module, nn.Module], tuple[nn.Module, nn.Module]] | None = None,
     ) -> None:
         super().__init__()
+        self.labels = labels
+        if labels:
+            encoder, decoder = labels(encoder, decoder)
         prior.attach(encoder)
         self.latent_dim = latent_dim
         self.latent_space = prior.latent_space(latent_dim)
@@ -82,8 +87,25 @@ class VAE(LightningModule):
         """Returns p(z): batch `()`, event `(latent_dim,)`; batch `(B,)` for a conditional prior with labels `(B,)`."""
         return self.prior.distribution(*_given(self.prior, labels))
 
+    @property
+    def conditional(self) -> bool:
+        """Whether samples depend on labels, because the decoder or the prior is given them."""
+        return any(_given(part, None) for part in (self.decoder, self.prior))
+
+    def draw_labels(self, count: int) -> Tensor | None:
+        """Returns labels `(count,)`, all classes being equally likely; None if samples do not depend on labels.
+
+        It is also None for a decoder and a prior that do not give their number of `classes`.
+        """
+        sizes = [getattr(part, "classes", 0) for part in (self.decoder, self.prior) if _given(part, None)]
+        return torch.randint(max(sizes), (count,), device=self.device) if any(sizes) else None
+
     def sample(self, count: int, labels: Tensor | None = None) -> Tensor:
-        """Returns means of p(x|z) `(count, C, H, W)` for codes drawn from the prior, given labels `(count,)` if any."""
+        """Returns means of p(x|z) `(count, C, H, W)` for codes drawn from the prior, given labels `(count,)` if any.
+
+        A conditional model draws labels if there are none.
+        """
+        labels = self.draw_labels(count) if labels is None else labels
         prior = self.prior_distribution(labels)
         z = prior.sample(() if prior.batch_shape else (count,))
         return self.decode(z, labels).mean

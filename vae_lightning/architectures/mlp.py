@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 
 from ..posteriors import GaussianHead, Head
 
-__all__ = ["MLPDecoder", "MLPEncoder"]
+__all__ = ["MLPClassifier", "MLPDecoder", "MLPEncoder"]
 
 
 class MLPEncoder(nn.Module):
@@ -53,6 +53,24 @@ class MLPDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return self.pixels(self.trunk(z)).view(*z.shape[:-1], *self.image_shape)
+
+
+class MLPClassifier(nn.Module):
+    """Hidden layers with ReLU, and a linear map to the logits of classes.
+
+    Args:
+        image_shape: `(C, H, W)`.
+        classes: number of classes.
+        hidden: units of each hidden layer, from the image inwards; at least one layer.
+    """
+
+    def __init__(self, image_shape: Sequence[int], classes: int, hidden: Sequence[int] = (500,)) -> None:
+        super().__init__()
+        self.trunk = _hidden_layers(prod(image_shape), hidden)
+        self.logits = nn.Linear(hidden[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(self.trunk(x.flatten(1)))
 
 
 def _hidden_layers(features: int, hidden: Sequence[int]) -> nn.Sequential:

@@ -12,10 +12,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from .. import plots
 from ..evaluation.codes import Codes, decode_all, encode_all
 from ..vae import VAE
-from .drawing import drawing, grey_values, model_of, run_of, save_figure, tested_batches
+from .drawing import drawing, grey_values, model_of, on_device, run_of, save_figure, tested_batches
 from .progress import Progress
 
 __all__ = ["FinalFigures"]
+
+MOST_CLASSES = 20  # with a row of their own
 
 
 class FinalFigures(Callback):
@@ -33,6 +35,7 @@ class FinalFigures(Callback):
         quantile_cells: codes along each side of the lattice at normal quantiles.
         reconstructions: number of test images shown with their reconstructions, from the first test batch.
         samples: number of samples from the prior.
+        class_samples: samples of each class, for a conditional model.
         traversed: number of most used dimensions to traverse, for latent dimensions above 2; and of samples that share
             a part of their code, for priors that have parts.
     """
@@ -46,6 +49,7 @@ class FinalFigures(Callback):
         reconstructions: int = 20,
         samples: int = 100,
         traversed: int = 10,
+        class_samples: int = 10,
     ) -> None:
         self.scatter_limit = scatter_limit
         self.lattice_extent = lattice_extent
@@ -54,6 +58,7 @@ class FinalFigures(Callback):
         self.reconstructions = reconstructions
         self.samples = samples
         self.traversed = traversed
+        self.class_samples = class_samples
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -76,6 +81,8 @@ class FinalFigures(Callback):
         yield "reconstructions", plots.reconstructions(originals, reconstructed, f"Test images: {subject}")
         columns = math.ceil(self.samples**0.5)
         yield "samples", plots.tiles(samples, columns, f"Samples from the prior: {subject}")
+        if model.conditional and data.class_names:
+            yield "samples by class", self._by_class(model, data.class_names, subject)
 
         chart = model.latent_space.chart(codes.points)
         points = chart.coordinates[:, :1] if model.latent_space.axes == 1 else chart.coordinates
@@ -99,6 +106,16 @@ class FinalFigures(Callback):
         }
         np.savez_compressed(run_of(trainer).arrays_file, **arrays)
 
+    def _by_class(self, model: VAE, class_names: Sequence[str], subject: str) -> Figure:
+        """A row for each class, of many of some, and a column for each draw of the prior's noise."""
+        shown = plots.evenly_spaced(range(len(class_names)), MOST_CLASSES)
+        rows = []
+        for label in shown:
+            torch.manual_seed(0)
+            rows.append(model.sample(self.class_samples, torch.full((self.class_samples,), label, device=model.device)))
+        title = f"Samples of each class, the same noise in each column: {subject}"
+        return plots.traversals(torch.stack(rows), [class_names[label] for label in shown], (), title)
+
     def _decoded(
         self, model: VAE, codes: Codes, subject: str, image_shape: Sequence[int]
     ) -> Iterator[tuple[str, Figure]]:
@@ -118,7 +135,9 @@ class FinalFigures(Callback):
             used = used[: self.traversed]
             values = torch.linspace(-3, 3, 11)
             traversed = space.traverse(codes.points[0], used, values)
-            decoded = decode_all(model, traversed.to(model.device), image_shape)
+            traversed, labels = on_device(model, traversed, None if codes.labels is None else codes.labels[:1])
+            labels = None if labels is None else labels.expand(len(used) * len(values))
+            decoded = decode_all(model, traversed, image_shape, labels)
             rows = [f"$z_{{{j + 1}}}$" + (f", {codes.rates[j]:.1f} nats" if known else "") for j in used.tolist()]
             title = f"The most used dimensions, traversed from the first test image: {subject}"
             yield "traversals", plots.traversals(decoded, rows, values.tolist(), title)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..data.sizes import shrunk
 from ..evaluation.codes import decode_all, encode_all
 from ..latent_spaces import box_lattice
+from ..plots import evenly_spaced
 from ..vae import VAE
 from .drawing import drawing, grey_values, model_of, on_device, run_of
 from .progress import Progress
@@ -19,6 +20,7 @@ from .progress import Progress
 __all__ = ["LatentExplorer"]
 
 LARGEST = 64  # pixels of a side of a picture that is shown
+CLASSES = 10  # that codes are decoded with
 
 
 class LatentExplorer(Callback):
@@ -35,6 +37,8 @@ class LatentExplorer(Callback):
       steps over the box, with the second coordinate decreasing from row to row.
     - `dimensions` `(K,)`: the most used ones; `values` `(V,)` and `slides` `(K, V, C, H, W)`: images decoded from the
       mean code with one dimension at a time set to each value.
+    - if the decoder is given labels, `decoded_classes` `(L,)`, at most ten: then `lattice` `(L·R, S, C, H, W)` and
+      `slides` `(L·K, V, C, H, W)` are decoded with each of these labels in turn, with fewer cells and dimensions.
 
     Args:
         cells: lattice points along each axis.
@@ -75,7 +79,9 @@ class LatentExplorer(Callback):
             margin = 0.08 * (high - low) + 1e-3
             box = torch.stack([low - margin, high + margin])
             one = model.latent_space.axes == 1
-            cells = min(self.cells, most if one else math.isqrt(most))
+            classes = _decoded_classes(model, data.class_names)
+            most //= max(1, len(classes))
+            cells = max(2, min(self.cells, most if one else math.isqrt(most)))
             lattice = box_lattice(box, cells, 1 if one else cells)
             known = len(codes.rates) == model.latent_dim
             used = codes.rates.argsort(descending=True) if known else torch.arange(model.latent_dim)
@@ -86,26 +92,38 @@ class LatentExplorer(Callback):
                 "codes": chart.coordinates[:, :1] if one else chart.coordinates,
                 "images": _shown(images),
                 "box": box,
-                "lattice": _decoded(model, chart.lift(lattice), shape),
+                "lattice": _decoded(model, chart.lift(lattice), shape, classes),
                 "explained": chart.explained,
                 "exact": torch.tensor(chart.exact),
                 "dimensions": used,
                 "values": values,
-                "slides": _decoded(model, slides, shape),
+                "slides": _decoded(model, slides, shape, classes),
             }
         numbers: dict[str, Any] = {name: value.cpu().numpy() for name, value in arrays.items()}
         if not model.latent_space.unbounded:
             numbers["names"] = np.array(chart.names)
         if labels is not None:
             numbers |= {"labels": labels.numpy(), "class_names": np.array(data.class_names)}
+        if classes:
+            numbers |= {"decoded_classes": np.array(classes)}
         file = run_of(trainer).explorer_file
         file.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(file, **numbers)
 
 
-def _decoded(model: VAE, codes: Tensor, image_shape: Sequence[int]) -> Tensor:
-    """Returns what is shown `(R, S, C, h, w)` of codes `(R, S, latent_dim)`, made one row at a time."""
-    return torch.stack([_shown(decode_all(model, row.to(model.device), image_shape)) for row in codes])
+def _decoded_classes(model: VAE, class_names: Sequence[str]) -> list[int]:
+    """The labels that codes are decoded with, of many classes some; empty if the decoder is given none."""
+    if not getattr(model.decoder, "conditional", False):
+        return []
+    return evenly_spaced(range(len(class_names)), CLASSES)
+
+
+def _decoded(model: VAE, codes: Tensor, image_shape: Sequence[int], classes: Sequence[int]) -> Tensor:
+    """Returns what is shown `(R, S, C, h, w)` of codes `(R, S, latent_dim)`, made one row at a time, for each class."""
+    given = [torch.full(codes.shape[1:2], label, device=model.device) for label in classes]
+    labels: list[Tensor | None] = [*given] or [None]
+    rows = [(row.to(model.device), known) for known in labels for row in codes]
+    return torch.stack([_shown(decode_all(model, row, image_shape, known)) for row, known in rows])
 
 
 def _shown(images: Tensor) -> Tensor:

@@ -73,6 +73,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("file_name", lambda path: Path(path).expanduser().resolve().stem, replace=True)
     OmegaConf.register_new_resolver("folder_name", lambda path: Path(path).expanduser().resolve().name, replace=True)
     OmegaConf.register_new_resolver("raw_shape", _raw_shape, replace=True)
+    OmegaConf.register_new_resolver("more", _more, replace=True)
     OmegaConf.register_new_resolver("share_of_cores", _share_of_cores, replace=True)
     # Cached: like Hydra's `now`, the same for all jobs of a sweep, but different for sweeps of the same second.
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
@@ -90,6 +91,13 @@ def _raw_shape(image_shape: Sequence[int] | None, likelihood: DictConfig) -> Seq
     except Exception:  # which is reported when the model's own likelihood is made
         return image_shape
     return [channels, *image_shape[1:]]
+
+
+def _more(size: int | Sequence[int] | None, added: int) -> int | Sequence[int] | None:
+    """A dimension with some more, or the shape of images with more channels."""
+    if size is None or isinstance(size, int):
+        return size and size + added
+    return [size[0] + added, *size[1:]]
 
 
 def _share_of_cores(jobs: int) -> str:
@@ -138,6 +146,11 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.num_workers": _AT_LEAST_0,
     "data.horizontal_flip": _SWITCH,
     "data.shift": _AT_LEAST_0,
+    "data.labelled": (lambda value: _positive(value) and value <= 1, "a share greater than 0 and up to 1"),
+    "data.label_dropout": (
+        lambda value: value == 0 or (_positive(value) and value < 1),
+        "a probability of at least 0 and below 1",
+    ),
     "data.scale": _POSITIVE,
     "model.latent_dim": _AT_LEAST_1,
     "model.optimizer.lr": _POSITIVE,
@@ -185,7 +198,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
         for option in [
             *("losses.every_n_batches", "grids.every_n_batches", "grids.images", "grids.shown"),
             *("figures.lattice_cells", "figures.quantile_cells", "figures.reconstructions"),
-            *("figures.samples", "figures.traversed"),
+            *("figures.samples", "figures.traversed", "figures.class_samples"),
         ]
     },
     "callbacks.figures.lattice_extent": _POSITIVE,

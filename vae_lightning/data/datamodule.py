@@ -42,7 +42,10 @@ class ImageDataModule(LightningDataModule):
             pixels a side in colour. Besides speed and memory, it affects the noise of each image's posterior sample.
         scale: divisor of pixel values. (The chapter divides by 256.)
         validation_size: number of training images held out for validation.
-        validation_seed: seed of their selection, so that runs with different `seed` share them.
+        validation_seed: seed of their selection, and of that of labels, so that runs with different `seed` share them.
+        labelled: share of the training images whose labels are used in training, always the same ones; the others have
+            the label −1. Measurements at the end of a run use all labels.
+        label_dropout: probability with which the label of a training image is hidden, anew each time it is trained on.
         resident: whether the images stay on the training device. With `auto` they do if they are in memory and take at
             most half of the device's free memory; with true, those of a data set are read into memory first.
         num_workers: number of processes that load batches if images are not resident; null for one per four cores, at
@@ -76,6 +79,8 @@ class ImageDataModule(LightningDataModule):
         scale: float = 255.0,
         validation_size: int = 0,
         validation_seed: int = 0,
+        labelled: float = 1.0,
+        label_dropout: float = 0.0,
         resident: bool | Literal["auto"] = "auto",
         num_workers: int | None = None,
         seed: int = 0,
@@ -89,6 +94,10 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"binarize: must be none or dynamic, got {binarize!r}")
         if resident not in (True, False, "auto"):
             raise ValueError(f"resident: must be true, false or auto, got {resident!r}")
+        if not 0 < labelled <= 1:
+            raise ValueError(f"labelled: must be a share greater than 0 and up to 1, got {labelled}")
+        if not 0 <= label_dropout < 1:
+            raise ValueError(f"label_dropout: must be a probability of at least 0 and below 1, got {label_dropout}")
         for option, value, least in [
             ("batch_size", batch_size, 1),
             ("eval_batch_size", 1 if eval_batch_size is None else eval_batch_size, 1),
@@ -112,6 +121,8 @@ class ImageDataModule(LightningDataModule):
         self.scale = scale
         self.validation_size = validation_size
         self.validation_seed = validation_seed
+        self.labelled = labelled
+        self.label_dropout = label_dropout
         self.resident = resident
         self.num_workers = min(2, (os.cpu_count() or 1) // 4) if num_workers is None else num_workers
         self.seed = seed
@@ -278,13 +289,16 @@ class ImageDataModule(LightningDataModule):
             images = moved(images, self.horizontal_flip, self.shift)
         if self.binarize == "dynamic":
             images = (torch.rand_like(images) < images if training else images > 0).float()
-        return Batch(images, batch.labels)
+        labels = batch.labels
+        if training and self.label_dropout and labels is not None:
+            labels = labels.where(torch.rand(len(labels), device=labels.device) >= self.label_dropout, -1)
+        return Batch(images, labels)
 
     def _loader(
         self, name: str, batch_size: int, sampler: EpochShuffle | None = None, share: bool = True
     ) -> ResidentLoader | DataLoader:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        images = self.splits[name]
+        images = self._with_labels_left() if name == "train" else self.splits[name]
         ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer and share else (0, 1)
         batches = Batches(batch_size, sampler or SourceOrder(len(images)), *ranks)
         if isinstance(images, StoredImages) and self._stay(images, device):
@@ -296,6 +310,15 @@ class ImageDataModule(LightningDataModule):
         if name == "train":
             log.info("data       %s: %d images to train on, which %s", self.name, len(images), where)
         return loader
+
+    def _with_labels_left(self) -> StoredImages | FetchedImages:
+        """The training images with the labels that are used in training."""
+        images = self.splits["train"]
+        if self.labelled == 1 or not images.labelled:
+            return images
+        # Chosen by number, so that all epochs, processes and runs that share training images share their labels.
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.validation_seed))
+        return images.with_labels_of(order[: max(1, round(self.labelled * len(images)))])
 
     def _stay(self, images: StoredImages, device: torch.device) -> bool:
         if self.resident != "auto":

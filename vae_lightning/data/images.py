@@ -43,6 +43,10 @@ class Images(Protocol):
         """Returns the images with these indices `(N,)`, numbered anew."""
         ...
 
+    def with_labels_of(self, indices: Tensor) -> "Images":
+        """Returns the images with the labels of those with these indices alone; all others have the label −1."""
+        ...
+
     def binarized(self, scale: float) -> "Images":
         """Returns the images with each pixel drawn as 0 or 1, once and for all; 1 with probability value / scale."""
         ...
@@ -121,6 +125,14 @@ class StoredImages:
         chosen = indices if self.chosen is None else self.chosen[indices]
         return StoredImages(self._images, self._labels, self._factors, chosen)
 
+    def with_labels_of(self, indices: Tensor) -> "StoredImages":
+        chosen = indices if self.chosen is None else self.chosen[indices]
+        labels = None
+        if self._labels is not None:
+            labels = torch.full_like(self._labels, -1)
+            labels[chosen] = self._labels[chosen]
+        return StoredImages(self._images, labels, self._factors, self.chosen)
+
     def binarized(self, scale: float) -> "StoredImages":
         generator = torch.Generator().manual_seed(0)
         # In parts, because the probabilities take four times the images' memory.
@@ -137,6 +149,7 @@ class FetchedImages:
     Attributes:
         factors: None; only images in memory have them.
         chosen: the items `(N,)` of the data set that belong to the split.
+        known: whether the label of each item of the data set is given; None if all are.
         scale: for binary images, what pixel values are divided by to be the probability of 1; None for grey values.
 
     Raises:
@@ -149,6 +162,7 @@ class FetchedImages:
         self.dataset = dataset
         self.chosen = torch.arange(len(dataset))  # type: ignore[arg-type]
         self.scale: float | None = None
+        self.known: Tensor | None = None
         if not len(self.chosen):
             raise DataError(f"{type(dataset).__name__}: has no items")
         image, label = _image_and_label(self._items([0])[0])
@@ -176,12 +190,20 @@ class FetchedImages:
         for row, (item, (image, _)) in enumerate(zip(items, pairs, strict=True)):
             images[row] = self._pixels(image, item)
         labels = torch.tensor([label for _, label in pairs], dtype=torch.int64) if self.labelled else None
+        if labels is not None and self.known is not None:
+            labels = labels.where(self.known[self.chosen[indices]], -1)
         return Batch(images, labels)
 
     def subset(self, indices: Tensor) -> "FetchedImages":
         subset = copy(self)
         subset.chosen = self.chosen[indices]
         return subset
+
+    def with_labels_of(self, indices: Tensor) -> "FetchedImages":
+        other = copy(self)
+        other.known = torch.zeros(len(self.dataset), dtype=torch.bool)  # type: ignore[arg-type]
+        other.known[self.chosen[indices]] = True
+        return other
 
     def binarized(self, scale: float) -> "FetchedImages":
         binary = copy(self)

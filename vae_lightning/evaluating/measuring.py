@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import LambdaCallback, TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 
+from ..callbacks.labels import refuse_other_classes
 from ..engine.devices import named_device
 from ..engine.signals import Interrupted, Interruption
 from ..engine.steps import Options
@@ -137,6 +138,7 @@ def evaluate(
         chosen = (
             own_data(loaded, data_root) if data is None else other_data(loaded, data, overrides, config_dir, data_root)
         )
+        refuse_other_classes(loaded.model, chosen.module)
         file = loaded.run.evaluation_file(name)
         file.parent.mkdir(exist_ok=True)  # now, so that a folder that cannot be written is found before measuring
         used = checkpoint or ("best" if loaded.run.weights_file == loaded.run.best_file else "last")

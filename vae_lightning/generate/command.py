@@ -28,6 +28,7 @@ EXAMPLES = """\
 examples:
   vae-generate sample RUN                          64 samples from the prior, as sample.png
   vae-generate sample RUN -n 10000 -o samples.npz  an array (10000, C, H, W), uint8
+  vae-generate sample RUN --label 3,7 -n 20        20 samples of two classes, in turn
   vae-generate reconstruct RUN a.png b.png         the images above their reconstructions
   vae-generate encode RUN --test 1000 -o codes.csv codes of test images, with their classes
   vae-generate interpolate RUN 3 17 -o path.gif    from test image 3 to test image 17
@@ -114,6 +115,10 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     sample.add_argument("-n", "--count", type=_positive, default=64, help="number of samples; default 64")
     sample.add_argument("--temperature", type=float, default=1.0, help="factor by which codes are scaled; default 1")
     sample.add_argument("--prior", metavar="NAME", help="a prior made by fit-prior; default: the model's own")
+    sample.add_argument(
+        "--label", metavar="CLASS,…", type=_listed, default=[],
+        help="names or numbers of classes, for a conditional model, which otherwise draws them evenly",
+    )  # fmt: skip
     reconstruct = verb("reconstruct", "encodes and decodes images")
     encode = verb("encode", "writes the codes of images and the standard deviations of their posteriors")
     for takes_images in (reconstruct, encode):
@@ -168,6 +173,10 @@ def _file() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="output file; its suffix chooses the format")
     return parser
+
+
+def _listed(text: str) -> list[str]:
+    return text.split(",")
 
 
 def _positive(text: str) -> int:

@@ -16,7 +16,7 @@ from ..posteriors import point, spread
 from ..runs import plain_cell
 from ..runs.loading import LoadedRun
 from .image_files import pixels, write_images
-from .inputs import named_images
+from .inputs import named_images, named_labels
 
 if TYPE_CHECKING:
     from ..vae import VAE
@@ -48,8 +48,9 @@ def sample(model: "VAE", count: int, temperature: float = 1.0, labels: Tensor | 
         model: on any device.
         count: of samples.
         temperature: factor by which codes are scaled.
-        labels: classes `(count,)`, for a model that is conditional on them.
+        labels: classes `(count,)`, for a model that is conditional on them, which otherwise draws them evenly.
     """
+    labels = model.draw_labels(count) if labels is None else labels
     parts, start = [], 0
     for size in _sizes(model, count):
         part = None if labels is None else labels[start : start + size].to(model.device)
@@ -84,7 +85,8 @@ def encode(model: "VAE", images: Tensor, labels: Tensor | None = None) -> Codes:
 def write_samples(run: LoadedRun, options: argparse.Namespace, output: Path) -> dict[Path, str]:
     """Writes samples; returns what was written, by file, as all verbs do."""
     torch.manual_seed(options.seed)
-    return {output: write_images(sample(run.model, options.count, options.temperature), output)}
+    labels = named_labels(run, options)
+    return {output: write_images(sample(run.model, options.count, options.temperature, labels), output)}
 
 
 def write_reconstructions(run: LoadedRun, options: argparse.Namespace, output: Path) -> dict[Path, str]:

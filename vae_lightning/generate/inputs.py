@@ -1,7 +1,7 @@
 """The images that a command names: files, or test images of the run."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..runs.loading import LoadedRun
 from .image_files import read_image
 
 if TYPE_CHECKING:
     from ..data.datamodule import ImageDataModule
 
-__all__ = ["Given", "named_image", "named_images"]
+__all__ = ["Given", "named_image", "named_images", "named_labels"]
 
 
 class Given(NamedTuple):
@@ -54,6 +54,34 @@ def named_image(run: LoadedRun, name: str, options: argparse.Namespace) -> Given
     if number >= count:
         raise UsageError(f"{name}: there are {count} test images, from 0 to {count - 1}")
     return _given(run, torch.tensor([number]))
+
+
+def named_labels(run: LoadedRun, options: argparse.Namespace) -> Tensor | None:
+    """Returns `options.count` labels: the classes that were named, in turn; None if none were.
+
+    Raises:
+        UsageError: if samples of the model do not depend on labels, or there is no such class.
+    """
+    if not options.label:
+        return None
+    if not run.model.conditional:
+        raise UsageError(f"--label {','.join(options.label)}: samples of {run.name} do not depend on a class")
+    try:
+        data = _data(run, options.data_root)
+    except DataError as error:
+        raise UsageError(f"--label: the data, which name the classes, are missing: {error}") from error
+    chosen = [_label(name, data.class_names) for name in options.label]
+    return torch.tensor(chosen).repeat(-(-options.count // len(chosen)))[: options.count]
+
+
+def _label(name: str, classes: Sequence[str]) -> int:
+    """The label of a class, by its name or, unless that is a name too, by its number."""
+    if name in classes:
+        return classes.index(name)
+    if name.isdecimal() and int(name) < len(classes):
+        return int(name)
+    known = ", ".join(f"{label} {other}" if other != str(label) else other for label, other in enumerate(classes))
+    raise UsageError(f"--label {name}: must be the name or the number of a class: {known}")
 
 
 def _data(run: LoadedRun, data_root: str | None) -> "ImageDataModule":

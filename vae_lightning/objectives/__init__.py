@@ -12,6 +12,7 @@ from .factor import Factor
 from .free_bits import FreeBits
 from .geco import GECO
 from .iwae import IWAE
+from .m2 import M2
 from .miwae import MIWAE
 from .mmd import MMD
 from .ms_ssim import MSSSIM
@@ -30,6 +31,7 @@ __all__ = [
     "ELBO",
     "GECO",
     "IWAE",
+    "M2",
     "MIWAE",
     "MMD",
     "MSSSIM",

@@ -47,7 +47,15 @@ class Player(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Base class of training objectives. Subclasses override `forward`, and the other methods as needed."""
+    """Base class of training objectives. Subclasses override `forward`, and the other methods as needed.
+
+    Attributes:
+        conditional: whether it needs labels itself, besides handing them to the model.
+        infers_labels: whether it gives the model a label for images whose own is hidden, which is −1.
+    """
+
+    conditional = False
+    infers_labels = False
 
     def forward(self, model: Model, batch: Batch) -> Terms:
         """Returns the terms of a batch by name, each `(B,)`: per image, in nats, summed over pixels and dimensions.

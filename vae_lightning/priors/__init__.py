@@ -1,6 +1,7 @@
 """Priors p(z): modules that return a distribution over codes. `Prior` is their contract."""
 
 from .autoregressive import AutoregressiveCodes
+from .class_conditional import ClassConditional
 from .fitting import fit
 from .flow import FlowPrior
 from .gaussian_mixture import GaussianMixture
@@ -14,6 +15,7 @@ from .vamp import VampPrior
 
 __all__ = [
     "AutoregressiveCodes",
+    "ClassConditional",
     "FlowPrior",
     "GaussianMixture",
     "LadderPrior",

@@ -16,10 +16,12 @@ class Prior(nn.Module):
 
     Attributes:
         conditional: whether `distribution` takes labels.
+        needs_all_labels: whether none of them may be hidden, which is −1.
         latent_space: class of the latent space, called with the latent dimension; see `vae_lightning.latent_spaces`.
     """
 
     conditional = False
+    needs_all_labels = False
     latent_space: type[LatentSpace] = Euclidean
 
     def distribution(self) -> Distribution:

@@ -19,7 +19,7 @@ FIGURES = {"points": 2, "explained": 1, "rates": 1, "originals": 4, "reconstruct
 EXPLORER = {
     "codes": 2, "images": 4, "explained": 1, "box": 2, "lattice": 5, "dimensions": 1, "values": 1, "slides": 5,
 }  # fmt: skip
-OPTIONAL = {"labels": 1, "class_names": 1, "exact": 0, "names": 1}
+OPTIONAL = {"labels": 1, "class_names": 1, "exact": 0, "names": 1, "decoded_classes": 1}
 
 
 def read_figures(run: Run) -> Arrays | None:

@@ -85,6 +85,12 @@ METRICS = {
     "test/classifier_accuracy": Metric(
         "classifier", 3, 0, "", "Test accuracy of the classifier whose features Fréchet and kernel distances compare."
     ),
+    "test/classification": Metric(
+        "−log q(y|x)", 3, -1, "nats", "What the label costs under the model's own classifier."
+    ),
+    "test/label_accuracy": Metric(
+        "label told", 3, 1, "", "Test accuracy of the model's own classifier q(y|x), which few labels may have taught."
+    ),
     "test/frechet_samples": Metric(
         "Fréchet", 1, -1, "", "Fréchet distance of samples from real test images, in the classifier's features."
     ),

@@ -35,6 +35,7 @@ POINTS = 150  # of a learning curve
 GALLERIES = {
     "reconstructions": "Test images above their reconstructions",
     "samples": "Samples from the prior",
+    "samples_by_class": "Samples of each class, the same noise in each column",
     "traversals": "The most used dimensions, traversed",
     "lattice_of_quantiles": "The latent plane, at equally likely steps",
     "lattice": "The latent plane, as the chapter draws it",
@@ -262,13 +263,18 @@ def _explorer(run: Run, sheets: dict[str, str]) -> dict[str, Any] | None:
 
 def _explorer_data(found: Arrays, latent_dim: int, sheets: dict[str, str]) -> dict[str, Any]:
     lattice, slides = found["lattice"], found["slides"]
+    decoded = found["decoded_classes"].tolist() if "decoded_classes" in found else []
+    rows, rest = divmod(len(lattice), max(1, len(decoded)))  # of each
+    if rest or not rows or len(slides) != len(found["dimensions"]) * max(1, len(decoded)):
+        raise ValueError("lattice and slides: must be whole for each decoded class")
     return {
+        "decoded": decoded,
         "codes": np.round(found["codes"].astype(float), 3).tolist(),
         "labels": found["labels"].tolist() if "labels" in found else None,
         "classes": [str(name) for name in found.get("class_names", ())],
         "box": found["box"].tolist(),
         "size": list(lattice.shape[-2:]),
-        "lattice": {"sheet": _sheet(lattice, sheets), "rows": lattice.shape[0], "columns": lattice.shape[1]},
+        "lattice": {"sheet": _sheet(lattice, sheets), "rows": rows, "columns": lattice.shape[1]},
         "images": {"sheet": _sheet(_in_rows(found["images"]), sheets), "columns": _columns(len(found["images"]))},
         "explained": found["explained"].tolist(),
         "dimensions": found["dimensions"].tolist(),

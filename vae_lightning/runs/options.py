@@ -13,8 +13,8 @@ __all__ = ["differing_options", "is_incidental", "options"]
 INCIDENTAL = ("data.root", "callbacks.*.cache", "trainer.enable_progress_bar", "trainer.enable_model_summary")
 # A run's name and location, how it was started, and its loggers.
 NOT_COMPARED = ("study", "run_dir", "resume", "choices", "logger")
-# Follows from the likelihood and `data.image_shape`.
-FOLLOWING = ("model.decoder.image_shape",)
+# Follow from `data.image_shape`, `model.latent_dim`, the likelihood and `model.labels`.
+FOLLOWING = ("model.encoder.image_shape", "model.decoder.image_shape", "model.decoder.latent_dim")
 
 # Nodes whose options are set by another group.
 FILLED = {"engine.": "trainer", "model.lr_scheduler.": "schedule", "model.encoder.posterior.": "model/posterior"}

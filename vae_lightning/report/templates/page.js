@@ -242,9 +242,9 @@
 
   if (explored.length) {
     one("explorer").hidden = false;
-    const map = one("map"), choice = one("explored"), context = map.getContext("2d");
+    const map = one("map"), choice = one("explored"), kind = one("kind"), context = map.getContext("2d");
     explored.forEach((run, i) => choice.append(make("option", { value: i }, run.label)));
-    let explorer, lattice, images, point, start = null, dragging = false, hiddenClasses = new Set();
+    let explorer, lattice, images, point, start = null, dragging = false, hiddenClasses = new Set(), again = () => {};
 
     const line = () => explorer.codes[0].length === 1;
     const label = (i) => explorer.labels ? explorer.labels[i] : 0;
@@ -260,7 +260,7 @@
       const c = Math.min(Math.floor(u), Math.max(columns - 2, 0)), r = Math.min(Math.floor(v), Math.max(rows - 2, 0));
       const fu = u - c, fv = v - r, image = new ImageData(width, height);
       for (const [dr, dc, weight] of [[0, 0, (1 - fu) * (1 - fv)], [0, 1, fu * (1 - fv)], [1, 0, (1 - fu) * fv], [1, 1, fu * fv]]) {
-        if (weight) add(image, lattice, Math.min(c + dc, columns - 1), Math.min(r + dr, rows - 1), weight);
+        if (weight) add(image, lattice, Math.min(c + dc, columns - 1), kind.selectedIndex * rows + Math.min(r + dr, rows - 1), weight);
       }
       return finish(image);
     }
@@ -387,6 +387,10 @@
       start = null;
       hiddenClasses = new Set();
       point = [0, 1].map((axis) => (explorer.box[0][axis] + explorer.box[1][axis]) / 2);
+      // A conditional decoder has a lattice for each class; without one, there is a single, nameless kind.
+      one("kinds").hidden = !explorer.decoded.length;
+      const kinds = explorer.decoded.length ? explorer.decoded : [""];
+      kind.replaceChildren(...kinds.map((label) => make("option", { value: label }, explorer.classes[label] ?? label)));
       const share = explorer.explained.map((value) => `${(100 * value).toFixed(0)} %`);
       one("plane").textContent = !explorer.exact ? `The plane of the two leading principal components of the codes: ${share[0]} and ${share[1]} of their variance. What lies outside the plane is not shown.`
         : line() ? `The latent ${explorer.axes ? "circle, by angle in radians" : "line"}${explorer.labels ? "; classes in bands" : ""}.`
@@ -409,6 +413,7 @@
     function sliders() {
       const current = explorer, wanted = !explorer.exact && explorer.dimensions.length > 0;
       one("sliders").hidden = !wanted;
+      again = () => {};
       if (!wanted) return;
       const [height, width] = explorer.size, middle = (explorer.values.length - 1) >> 1;
       const all = explorer.dimensions.map((dimension, row) => {
@@ -423,16 +428,18 @@
       });
       one("slider-list").replaceChildren(...all.map(({ node }) => node));
       async function slide(column, row) {
+        again = () => slide(column, row);
         const source = await sheet(current.slides);
         if (explorer !== current) return;
         const image = new ImageData(width, height);
-        add(image, source, column, row, 1);
+        add(image, source, column, kind.selectedIndex * current.dimensions.length + row, 1);
         draw(one("slide"), finish(image));
       }
       slide(middle, 0);
     }
 
     choice.addEventListener("change", choose);
+    kind.addEventListener("change", () => { show(); again(); });
     addEventListener("resize", show);
     redraw.push(show);
     choose();
