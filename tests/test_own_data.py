@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 import torchvision
 from conftest import TINY, UNDRAWN, UNMEASURED, compose_config, run_command
@@ -408,6 +409,87 @@ def test_torchvisions_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     grey = Torchvision("CIFAR10", (1, 16, 16), {"train": True}, {"train": False}, labels=False)
     images, labels = everything(grey, tmp_path)
     assert (images.shape, labels) == ((24, 1, 16, 16), None)
+
+
+def built_and_read(root: Path, choice: str) -> ImageDataModule:
+    config = compose_config(f"data={choice}", f"data.root={root}", "model=mlp")
+    config.run_dir = str(root / "run")
+    data = build(config)[1]
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def test_files_of_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MATLAB's arrays, in which the digit 0 has the label 10."""
+    kind, pixels, parts = torchvision.datasets.SVHN, {}, dict(torchvision.datasets.SVHN.split_list)
+    for split, count in [("train", 5), ("test", 3)]:
+        url, name, _ = parts[split]
+        pixels[split] = GENERATOR.integers(0, 256, (32, 32, 3, count), dtype=np.uint8)
+        labels = np.array([[10], [1], [9], [3], [10]], np.uint8)[:count]
+        scipy.io.savemat(tmp_path / name, {"X": pixels[split], "y": labels})
+        parts[split] = [url, name, md5((tmp_path / name).read_bytes()).hexdigest()]
+    monkeypatch.setattr(kind, "split_list", parts)
+    data = built_and_read(tmp_path, "svhn")
+    for split in ("train", "test"):
+        assert np.array_equal(data.splits[split].images.numpy(), pixels[split].transpose(3, 2, 0, 1))
+    assert data.splits["train"].labels.tolist() == [0, 1, 9, 3, 0]
+    assert data.class_names == tuple(map(str, range(10)))
+
+
+def test_files_of_celeba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of 178 × 218 pixels, in splits of which validation is left out; no classes."""
+    folder = tmp_path / "celeba"
+    (folder / "img_align_celeba").mkdir(parents=True)
+    names = [f"{number:06}.jpg" for number in range(1, 7)]
+    for number, name in enumerate(names):
+        picture = np.zeros((218, 178, 3), np.uint8)
+        picture[20:198] = 40 * number + 10  # the middle square alone
+        Image.fromarray(picture).save(folder / "img_align_celeba" / name, quality=95)
+    tables = {
+        "list_eval_partition.txt": [f"{name} {part}" for name, part in zip(names, [0, 0, 1, 2, 0, 2], strict=True)],
+        "identity_CelebA.txt": [f"{name} 7" for name in names],
+        "list_bbox_celeba.txt": ["6", "image_id x_1 y_1 width height", *(f"{name} 1 2 3 4" for name in names)],
+        "list_landmarks_align_celeba.txt": ["6", "lefteye_x lefteye_y", *(f"{name}  1  2" for name in names)],
+        "list_attr_celeba.txt": ["6", "Bald Smiling ", *(f"{name} -1  1" for name in names)],
+    }
+    listed = []
+    for identifier, checksum, file in torchvision.datasets.CelebA.file_list:
+        if file in tables:
+            (folder / file).write_text("\n".join(tables[file]) + "\n")
+            checksum = md5((folder / file).read_bytes()).hexdigest()
+        listed.append((identifier, checksum, file))
+    monkeypatch.setattr(torchvision.datasets.CelebA, "file_list", listed)
+    data = built_and_read(tmp_path, "celeba")
+    train, test = (data.splits[split].images for split in ("train", "test"))
+    assert (train.shape, test.shape) == ((3, 3, 64, 64), (2, 3, 64, 64))
+    assert data.splits["train"].labels is None
+    expected = torch.tensor([10, 50, 170])
+    assert (train.float().mean((1, 2, 3)) - expected).abs().max() < 2
+    assert train[2].min() > 120  # nothing of the black above and below
+
+
+def test_files_of_omniglot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of alphabets and characters, which differ between training and test: no classes."""
+    kind, checksums = torchvision.datasets.Omniglot, {}
+    for folder, alphabets in [("images_background", 2), ("images_evaluation", 1)]:
+        for alphabet in range(alphabets):
+            for character in range(2):
+                place = tmp_path / "omniglot-py" / folder / f"alphabet{alphabet}" / f"character{character:02}"
+                place.mkdir(parents=True)
+                picture = np.full((105, 105), 255, np.uint8)
+                picture[40:60, 40:60] = 0
+                Image.fromarray(picture).convert("1").save(place / "0001_01.png")
+        archive = tmp_path / "omniglot-py" / f"{folder}.zip"
+        archive.write_bytes(folder.encode())
+        checksums[folder] = md5(archive.read_bytes()).hexdigest()
+    monkeypatch.setattr(kind, "zips_md5", checksums)
+    data = built_and_read(tmp_path, "omniglot")
+    train, test = (data.splits[split].images for split in ("train", "test"))
+    assert (train.shape, test.shape) == ((4, 1, 28, 28), (2, 1, 28, 28))
+    assert data.class_names == ()
+    assert train[0, 0, 13, 13] < 60
+    assert train[0, 0, 0, 0] == 255
 
 
 def test_torchvisions_options_are_checked() -> None:
