@@ -450,7 +450,7 @@ OVERRIDES = st.one_of(
 
 
 @settings(
-    max_examples=int(os.environ.get("VAE_EXAMPLES", "20")),
+    max_examples=int(os.environ.get("VAE_EXAMPLES", "12")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,

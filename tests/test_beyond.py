@@ -159,6 +159,7 @@ def trials(folder: Path) -> list[tuple[str, dict[str, float], float | None]]:
     return [(trial.state.name, trial.params, trial.value) for trial in study.get_trials()]
 
 
+@pytest.mark.slow
 def test_a_search_goes_on(tmp_path: Path) -> None:
     """One that is killed in its second trial takes that up again, with the same values, and then finishes."""
     pytest.importorskip("optuna")

@@ -385,6 +385,7 @@ class TestReference:
         with pytest.raises(ValueError, match="labels"):
             self.make(data, tmp_path)
 
+    @pytest.mark.slow
     def test_leaves_the_same_random_state_whether_it_is_made_or_read(
         self, data: ImageDataModule, tmp_path: Path
     ) -> None:

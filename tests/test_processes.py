@@ -84,16 +84,19 @@ def step_in_parts(rank: int, processes: int, options: list[str], folder: Path) -
 ON_SPHERE = ["model/posterior=von_mises_fisher", "model/prior=uniform_sphere"]
 
 
+OTHERS = [
+    *(["model/objective=iwae"], ["model/objective=as_printed"], ["model/prior=vamp"], ["model/objective=rae_gp"]),
+    *(["model/posterior=iaf", "model/prior=flow"], [*ON_SPHERE, "model/objective=iwae"], FEW_LABELS),
+    ["model/posterior=ladder", "model/prior=ladder"],
+]
+
+
 @pytest.mark.parametrize(
     "options",
     [
-        *([], ["model/objective=iwae"], ["model/objective=as_printed"], ["model/prior=vamp"], OWN_POSTERIOR),
-        *(["model/objective=rae_gp"], ["model/objective=geco", "model/likelihood=optimal_sigma"]),
-        *(["model/posterior=iaf", "model/prior=flow"], [*ON_SPHERE, "model/objective=iwae"]),
-        CONDITIONAL,
-        FEW_LABELS,
-        ["model/posterior=ladder", "model/prior=ladder"],
+        *([], OWN_POSTERIOR, CONDITIONAL, ["model/objective=geco", "model/likelihood=optimal_sigma"]),
         ["model/posterior=vq", "model/prior=uniform_codes", "model/objective=vq", "model.latent_dim=8"],
+        *(pytest.param(options, marks=pytest.mark.slow) for options in OTHERS),
     ],
     ids=lambda options: options[0] if options else "conv",
 )
