@@ -51,6 +51,7 @@ PARTNERS = {
     **dict.fromkeys(ON_SPHERE, ON_SPHERE),
     **dict.fromkeys([*CODES[:2], "model/objective=vq"], CODES),
     "model/posterior=fsq": CODES[1:],
+    "model/posterior=none": ["model/objective=wae_mmd"],
     "model/objective=m2": ["model/labels=embedded"],
 }
 

@@ -33,6 +33,7 @@ ONLY_CODES = {"adversarial", "rae_gp", "rae_l2", "wae_mmd"}  # whose loss has no
 ONLY_MEANS = {"geco", "ms_ssim", "vae_gan"}  # whose loss has no −log p(x|z)
 WITH_PARAMETERS = {"discretized_logistic", "gaussian"}
 KINDS = {"as_printed", "dreg", "factor", "free_bits", "ms_ssim", "rae_l2", "tc"}
+UNLIKE_POINTS = {"vq": "choose model/posterior=vq"}
 # A deterministic code: the spread of a posterior that has one is not trained.
 SPREAD = {"rae_gp", "rae_l2"}
 
@@ -63,6 +64,10 @@ def combinations() -> list[object]:
 
 def refusal(likelihood: str, objective: str, posterior: str, prior: str) -> str:
     """Why a model of these is not built; empty if it is."""
+    if posterior == "none" and prior == "standard" and objective not in ONLY_CODES | UNLIKE_POINTS.keys():
+        return "codes without noise have no rate"
+    if posterior == "none" and objective in UNLIKE_POINTS and prior == "standard":
+        return UNLIKE_POINTS[objective]
     if prior == "ladder" != posterior:
         return "choose model/posterior=ladder"
     if prior != "vamp" and SPACES.get(posterior) != PRIORS.get(prior):

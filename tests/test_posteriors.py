@@ -29,6 +29,7 @@ HEADS = sorted(path.stem for path in (CONFIGURATION / "model" / "posterior").glo
 def test_contract(head: str, architecture: str) -> None:
     options = [option for option in TINY if architecture != "mlp" or "width" not in option]
     options += [f"model={architecture}", f"model/posterior={head}", f"model/prior={PRIORS.get(head, 'standard')}"]
+    options += ["model/objective=wae_mmd"] * (head == "none")
     config = compose_config(*options, "model.latent_dim=4")
     torch.manual_seed(0)
     model = instantiate(config.model, _convert_="all")

@@ -30,7 +30,7 @@ from .config.sweeps import Folders
 from .engine.processes import is_connection_loss, is_member, join_jobs, no_more_jobs
 from .engine.signals import Interrupted
 from .errors import DataError
-from .runs import Run, forget_paths, short_path, sweep_runs, swept_keys
+from .runs import Run, forget_paths, score, short_path, sweep_runs, swept_keys
 
 __all__ = ["JobError", "main"]
 
@@ -169,7 +169,7 @@ def _job(config: DictConfig) -> float:
         # In a sweep, only a requeued job finds its folder in use.
         config.resume = config.resume or (sweeps and run.config_file.is_file())
         metrics = _execute(config, run, swept_keys(Path(HydraConfig.get().sweep.dir)) if sweeps else [])
-        return metrics.get("val/elbo", metrics["test/elbo"])
+        return score(metrics)
     except Interrupted:
         kept = "its state has been saved" if run.checkpoint_file.is_file() else "it had no checkpoint yet"
         log.error("interrupted %s: %s", run.name, kept)

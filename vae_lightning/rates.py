@@ -17,7 +17,7 @@ from torch.distributions import (
     kl_divergence,
 )
 
-__all__ = ["level_rates", "marginal_log_prob", "rate", "rates"]
+__all__ = ["has_density", "known_rate", "level_rates", "marginal_log_prob", "rate", "rates"]
 
 
 def rate(posterior: Distribution, prior: Distribution, z: Tensor) -> Tensor:
@@ -30,18 +30,25 @@ def rate(posterior: Distribution, prior: Distribution, z: Tensor) -> Tensor:
         return posterior.log_prob(z) - prior.log_prob(z)
 
 
+def known_rate(posterior: Distribution, prior: Distribution, z: Tensor) -> dict[str, Tensor]:
+    """Returns the rate as a term, `{"rate": (B,)}`, for objectives that log it only; empty if there is none."""
+    return {"rate": rate(posterior, prior, z)} if has_density(posterior) else {}
+
+
 def rates(posterior: Distribution, prior: Distribution) -> Tensor:
     """Returns the rate of each latent dimension, KL(q(z_j|x) ‖ p(z_j)), in nats, `(B, latent_dim)`.
 
     Estimated from one sample if there is no closed form. Unless the dimensions of both are independent, they do not
     add up to the rate; those of a hierarchy are given the levels above, in one sample, and do. If a distribution's
-    marginals are unknown, returns the total rate, `(B, 1)`.
+    marginals are unknown, returns the total rate, `(B, 1)`; if the posterior has no density, nothing, `(B, 0)`.
     """
     if isinstance(posterior, Independent) and isinstance(prior, Independent):
         try:
             return kl_divergence(posterior.base_dist, prior.base_dist)
         except NotImplementedError:
             pass
+    if not has_density(posterior):
+        return posterior.mean.new_zeros(*posterior.batch_shape, 0)
     z = posterior.rsample() if posterior.has_rsample else posterior.sample()
     if levels := level_rates(posterior, prior, z):
         return torch.cat(levels, -1)
@@ -49,6 +56,12 @@ def rates(posterior: Distribution, prior: Distribution) -> Tensor:
     if of_posterior is None or of_prior is None:
         return rate(posterior, prior, z).unsqueeze(-1)
     return of_posterior - of_prior
+
+
+@singledispatch
+def has_density(posterior: Distribution) -> bool:
+    """Returns whether `log_prob` is defined, so that there are a rate and a bound; so it is for all but points."""
+    return True
 
 
 @singledispatch

@@ -137,6 +137,9 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
     write_json(run.metrics_file, metrics)
     finish(loggers, _hyperparameters(config, swept), metrics, trainer.global_step)
     for stage, title in [("val", "validated"), ("test", "tested")]:
+        if f"{stage}/loss" in metrics and f"{stage}/elbo" not in metrics:
+            found = (metrics[f"{stage}/{name}"] for name in ("loss", "distortion"))
+            log.info("%-9s  loss %.2f, distortion %.2f", title, *found)
         if f"{stage}/elbo" in metrics:
             terms = (metrics[f"{stage}/{name}"] for name in ("elbo", "distortion", "rate"))
             of = f", of the best checkpoint, step {metrics['best_step']}" if "best_step" in metrics else ""

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import Optimizer
 
+from .conditioning import draw_labels, given, is_conditional
 from .data.batch import Batch
 from .engine.shards import batch_means
 from .likelihoods import Likelihood
 from .objectives import ELBO, Objective
-from .posteriors import point
+from .posteriors import is_deterministic, point
 from .priors import Prior
 
 __all__ = ["VAE"]
@@ -75,30 +76,31 @@ class VAE(LightningModule):
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> Distribution:
         """Returns q(z|x) of images `(B, C, H, W)`: batch `(B,)`, event `(latent_dim,)`."""
-        return self.encoder(x, *_given(self.encoder, labels))
+        return self.encoder(x, *given(self.encoder, labels))
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Distribution:
         """Returns p(x|z) of codes `(…, latent_dim)`: batch `(…)`, event `(C, H, W)`."""
-        raw = self.decoder(z, *_given(self.decoder, labels))
+        raw = self.decoder(z, *given(self.decoder, labels))
         # 32 bits even under mixed precision: log p(x|z) is a sum over all pixels.
         return self.likelihood(raw.to(torch.promote_types(raw.dtype, torch.float32)))
 
     def prior_distribution(self, labels: Tensor | None = None) -> Distribution:
         """Returns p(z): batch `()`, event `(latent_dim,)`; batch `(B,)` for a conditional prior with labels `(B,)`."""
-        return self.prior.distribution(*_given(self.prior, labels))
+        return self.prior.distribution(*given(self.prior, labels))
 
     @property
     def conditional(self) -> bool:
         """Whether samples depend on labels, because the decoder or the prior is given them."""
-        return any(_given(part, None) for part in (self.decoder, self.prior))
+        return is_conditional(self.decoder) or is_conditional(self.prior)
+
+    @property
+    def has_bound(self) -> bool:
+        """Whether log p(x) has a bound, which takes a posterior with a density."""
+        return not is_deterministic(self.encoder)
 
     def draw_labels(self, count: int) -> Tensor | None:
-        """Returns labels `(count,)`, all classes being equally likely; None if samples do not depend on labels.
-
-        It is also None for a decoder and a prior that do not give their number of `classes`.
-        """
-        sizes = [getattr(part, "classes", 0) for part in (self.decoder, self.prior) if _given(part, None)]
-        return torch.randint(max(sizes), (count,), device=self.device) if any(sizes) else None
+        """Returns labels `(count,)` of evenly likely classes; None if samples do not depend on them."""
+        return draw_labels((self.decoder, self.prior), count, self.device)
 
     def sample(self, count: int, labels: Tensor | None = None) -> Tensor:
         """Returns means of p(x|z) `(count, C, H, W)` for codes drawn from the prior, given labels `(count,)` if any.
@@ -126,11 +128,10 @@ class VAE(LightningModule):
         optimizers[0].register_step_post_hook(lambda *_: self.objective.advance())
         for player in players.values():
             optimizers.append((player.optimizer or self.make_optimizer)(player.module.parameters()))
-        if self.lr_scheduler is None:
-            return optimizers
         schedule = self.lr_scheduler
         return [
-            {"optimizer": o, "lr_scheduler": {**schedule, "scheduler": schedule["scheduler"](o)}} for o in optimizers
+            {"optimizer": o, "lr_scheduler": {**schedule, "scheduler": schedule["scheduler"](o)}} if schedule else o
+            for o in optimizers
         ]
 
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
@@ -145,16 +146,13 @@ class VAE(LightningModule):
         self._evaluate("test", batch)
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
-        bound = ELBO()(self, batch)
+        bound = ELBO()(self, batch) if self.has_bound else {}
         own = bound if type(self.objective) is ELBO else self.objective(self, batch)
-        terms = {**own, **bound, "loss": own["loss"], "elbo": -bound["loss"]}
-        terms |= self.likelihood.metrics(batch.images, bound["distortion"], bound["rate"])
+        terms = {**own, **bound, "loss": own["loss"]}
+        if bound:
+            terms["elbo"] = -bound["loss"]
+            terms |= self.likelihood.metrics(batch.images, bound["distortion"], bound["rate"])
         means, images = batch_means(terms)
         # Weighted by batch size, so that the epoch's mean is over images, not batches.
         metrics = {f"{stage}/{name}": mean for name, mean in means.items()}
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=images)
-
-
-def _given(module: nn.Module, labels: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The labels argument for a conditional module; empty for any other."""
-    return (labels,) if getattr(module, "conditional", False) else ()

@@ -139,8 +139,8 @@ class Measurements(Callback):
 
     def _of_all_images(self, trainer: Trainer, model: VAE, progress: Progress) -> Metrics:
         batches = int(trainer.num_test_batches[0])
-        name = "bound of all test images" if self.bound_samples else "reconstructions of all test images"
-        with progress.step(name, batches) as advance:
+        what = "bound" if self.bound_samples and model.has_bound else "reconstructions"
+        with progress.step(f"{what} of all test images", batches) as advance:
             return self._averaged(model, tested_batches(trainer), batches, advance)
 
     def _averaged(
@@ -148,10 +148,11 @@ class Measurements(Callback):
     ) -> Metrics:
         """The metrics of single images, as means over the test images, and those of the aggregate posterior."""
         posteriors, priors, usage = codes.Aggregate(), codes.Aggregate(), codes.Usage()
+        samples = self.bound_samples if model.has_bound else 0
         error, bound, squares = 0.0, 0.0, 0.0
         for number, batch in enumerate(tested):
             images, labels = batch
-            if self.bound_samples and not number:
+            if samples and not number:
                 self._announce(model, batch, batches)
             posterior, prior = model.encode(images, labels), model.prior_distribution(labels)
             posteriors.update(posterior)
@@ -160,8 +161,8 @@ class Measurements(Callback):
                 priors.update(prior)
             reconstruction = model.decode(point(posterior), labels).mean
             error += bounds.squared_error(images, reconstruction).double().sum().item()
-            if self.bound_samples:
-                found = bounds.importance_weighted_bound(model, batch, self.bound_samples, advance=advance)
+            if samples:
+                found = bounds.importance_weighted_bound(model, batch, samples, advance=advance)
                 values = found.double()
                 bound += values.sum().item()
                 squares += values.square().sum().item()
@@ -178,7 +179,7 @@ class Measurements(Callback):
             / model.latent_dim**0.5,
             **usage.metrics,
         }
-        if self.bound_samples:
+        if samples:
             variance = max(0.0, squares / count - (bound / count) ** 2)
             metrics |= {"iw_bound": bound / count, "iw_bound_stderr": (variance / count) ** 0.5}
         return metrics

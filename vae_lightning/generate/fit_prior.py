@@ -117,6 +117,8 @@ def _config(options: argparse.Namespace, model: "VAE") -> dict[str, Any]:
 def _bound(run: LoadedRun) -> dict[str, float]:
     """The elbo of test images under the model's present prior, and bits per dimension where grey levels have them."""
     model = run.model
+    if not model.has_bound:
+        return {}
     torch.manual_seed(0)
     images, labels = run.data.examples("test", TESTED)
     parts = images.split(at_once(images.shape[1:]))

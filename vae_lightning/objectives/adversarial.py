@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch.nn import functional
 
 from ..data.batch import Batch
-from ..rates import rate
+from ..rates import known_rate
 from .checks import at_least, require_fixed_prior
 from .critic import Critic, MakesOptimizer, telling_apart
 from .elbo import ELBO
@@ -61,10 +61,10 @@ class Adversarial(ELBO):
         of_codes = self.discriminator(z)
         of_prior = self.discriminator(prior_samples(prior, z))
         fooling = functional.softplus(-of_codes)
-        return {
+        terms = {
             "loss": distortion + self.weight * fooling,
             "distortion": distortion,
-            "rate": rate(posterior, prior, z),
             "fooling_loss": fooling,
             "discriminator_loss": telling_apart(of_prior, of_codes),
         }
+        return terms | known_rate(posterior, prior, z)

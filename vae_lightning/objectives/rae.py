@@ -6,7 +6,7 @@ from torch.distributions import Distribution
 
 from ..data.batch import Batch
 from ..posteriors import point
-from ..rates import rate
+from ..rates import known_rate
 from .checks import at_least, require_fixed_prior
 from .objective import Model, Objective, Terms
 
@@ -43,12 +43,12 @@ class RAEL2(Objective):
         decoded = model.decode(z, batch.labels)
         distortion = -decoded.log_prob(batch.images)
         penalty = self.penalty(model, z, decoded, batch.labels).expand_as(distortion)
-        return {
+        terms = {
             "loss": distortion + 0.5 * self.beta * z.square().sum(-1) + self.weight * penalty,
             "distortion": distortion,
-            "rate": rate(posterior, model.prior_distribution(batch.labels), z),
             "decoder_penalty": penalty,
         }
+        return terms | known_rate(posterior, model.prior_distribution(batch.labels), z)
 
     def penalty(self, model: Model, z: Tensor, decoded: Distribution, labels: Tensor | None) -> Tensor:
         """Returns what keeps the decoder smooth, `(B,)` or a scalar."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..data.batch import Batch
-from ..rates import rate
+from ..rates import known_rate
 from .checks import at_least, require_fixed_prior
 from .elbo import ELBO
 from .mmd import prior_samples, squared_mmd
@@ -53,4 +53,4 @@ class WAEMMD(ELBO):
         distortion = -model.decode(z, batch.labels).log_prob(batch.images)
         divergence = squared_mmd(z, prior_samples(prior, z), self.kernel).expand_as(distortion)
         loss = distortion + self.weight * divergence
-        return {"loss": loss, "distortion": distortion, "rate": rate(posterior, prior, z), "mmd": divergence}
+        return {"loss": loss, "distortion": distortion, "mmd": divergence} | known_rate(posterior, prior, z)

@@ -9,6 +9,7 @@
 """
 
 from .codebook import Codebook, CodeSequence, CodeUniform, codebook_of
+from .deterministic import DeterministicHead, is_deterministic
 from .finite_scalar import FiniteScalarHead
 from .flow import FlowHead
 from .full_covariance import FullCovarianceHead
@@ -25,6 +26,7 @@ __all__ = [
     "CodeSequence",
     "CodeUniform",
     "Codebook",
+    "DeterministicHead",
     "FiniteScalarHead",
     "FlowHead",
     "FullCovarianceHead",
@@ -36,6 +38,7 @@ __all__ = [
     "VectorQuantisedHead",
     "VonMisesFisherHead",
     "codebook_of",
+    "is_deterministic",
     "latent_space_of",
     "moments",
     "point",

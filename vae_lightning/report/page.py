@@ -181,8 +181,11 @@ def _cell(name: str, values: pd.Series) -> dict[str, Any]:
 def _sentence(table: pd.DataFrame, keys: Sequence[str]) -> str:
     """The result: the best group by the test elbo against the worst."""
     group_keys, groups = _aggregated(table, keys)
-    if not groups or "test/elbo" not in table:
+    if not groups:
         return "No run has finished."
+    groups = [group for group in groups if "test/elbo" in group[1] and group[1]["test/elbo"].notna().all()]
+    if not groups:
+        return "None of the models has a bound of log p(x)."
     elbo = describe("test/elbo")
 
     def name(labels: list[str]) -> str:

@@ -117,11 +117,12 @@ def _draw_curves(figure: SubFigure, curves: Mapping[str, Curves], names: Sequenc
 
 
 def _draw_title(figure: SubFigure, column: _Column) -> None:
-    elbo, distortion, rate = (column.run.metrics[f"test/{name}"] for name in ("elbo", "distortion", "rate"))
-    sum_of_terms = f"elbo {elbo:.1f} = −(distortion {distortion:.1f} + rate {rate:.1f})".replace("-", "−")
-    figure.suptitle(
-        f"{textwrap.shorten(column.label, 60)}\n{sum_of_terms}", x=0.02, y=0.95, va="top", ha="left", fontsize=9
-    )
+    elbo, distortion, rate = (column.run.metrics.get(f"test/{name}") for name in ("elbo", "distortion", "rate"))
+    if elbo is None or rate is None:
+        terms = f"distortion {distortion:.1f}, no bound"
+    else:
+        terms = f"elbo {elbo:.1f} = −(distortion {distortion:.1f} + rate {rate:.1f})".replace("-", "−")
+    figure.suptitle(f"{textwrap.shorten(column.label, 60)}\n{terms}", x=0.02, y=0.95, va="top", ha="left", fontsize=9)
 
 
 def _draw_grids(figure: SubFigure, column: _Column) -> None:

@@ -4,7 +4,7 @@ from .files import forget_paths, read_hydra, write_file, write_json
 from .names import plain_cell, run_labels, run_name, run_names, short_names, short_path, shown
 from .options import differing_options
 from .run import Run
-from .sweep import best_first, is_search, sweep_overrides, sweep_runs, swept_keys
+from .sweep import best_first, is_search, score, sweep_overrides, sweep_runs, swept_keys
 
 __all__ = [
     "Run",
@@ -17,6 +17,7 @@ __all__ = [
     "run_labels",
     "run_name",
     "run_names",
+    "score",
     "short_names",
     "short_path",
     "shown",

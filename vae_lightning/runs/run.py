@@ -35,7 +35,7 @@ from .files import load_yaml, read_hydra
 
 __all__ = ["NEEDED", "Run"]
 
-NEEDED = {"latent_dim", "epochs", "test/elbo", "test/distortion", "test/rate"}  # metrics of every finished run
+NEEDED = {"latent_dim", "epochs", "test/loss", "test/distortion"}  # metrics of every finished run
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from .run import Run
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-__all__ = ["SWEEPER", "best_first", "is_search", "sweep_overrides", "sweep_runs", "swept_keys"]
+__all__ = ["SWEEPER", "best_first", "is_search", "score", "sweep_overrides", "sweep_runs", "swept_keys"]
 
 SWEEPER = "OptunaSweeper"  # the class that runs searches
 
@@ -34,14 +34,20 @@ def is_search(sweep: Path) -> bool:
     return isinstance(sweeper, dict) and SWEEPER in str(sweeper.get("_target_"))
 
 
-def best_first(runs: Sequence[Run]) -> list[Run]:
-    """Returns runs ordered by the objective of a search, best first, unfinished ones last.
+def score(metrics: Mapping[str, Any]) -> float:
+    """Returns what a search maximises: the elbo of validation images, or of test images if there are none.
 
-    The objective is the elbo on validation images, or on test images if there are no validation images.
+    For a model without a bound, it is the negative loss.
     """
+    stage = "val" if "val/loss" in metrics else "test"
+    return float(metrics.get(f"{stage}/elbo", -metrics[f"{stage}/loss"]))
+
+
+def best_first(runs: Sequence[Run]) -> list[Run]:
+    """Returns runs ordered by their `score`, best first, unfinished ones last."""
 
     def success(run: Run) -> float:
-        return float(run.metrics.get("val/elbo", run.metrics["test/elbo"])) if run.finished else float("-inf")
+        return score(run.metrics) if run.finished else float("-inf")
 
     return sorted(runs, key=success, reverse=True)
 
