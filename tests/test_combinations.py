@@ -139,6 +139,18 @@ def test_a_step_moves_every_parameter(
         assert model.eval().sample(2).shape == (2, 1, 28, 28)
 
 
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (CONFIGURATION / "recipe").glob("*.yaml")))
+def test_recipes_are_whole_models(recipe: str) -> None:
+    """With the defaults of everything else; any option can still be set."""
+    config = compose_config(*TINY, f"recipe={recipe}", "model.latent_dim=8")
+    assert config.model.latent_dim == 8
+    torch.manual_seed(0)
+    model = instantiate(config.model, _convert_="all")
+    terms = model.objective(model, Batch(torch.rand(4, 1, 28, 28), torch.arange(4)))
+    assert all(term.shape == (4,) and term.isfinite().all() for term in terms.values())
+    assert model.sample(2).shape == (2, 1, 28, 28)
+
+
 def test_annealing_counts_optimizer_steps_alone(tmp_path: Path) -> None:
     """Neither the batches whose gradients are gathered, nor validation; and a checkpoint keeps the count."""
     config = compose_config(*TINY, "model/objective=annealed", "data.batch_size=16", "data.validation_size=32")
