@@ -118,7 +118,7 @@ def test_a_job_that_is_cut_off_is_queued_again_and_goes_on(tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_jobs_side_by_side_stop_with_their_sweep(tmp_path: Path, number: int, code: int) -> None:
-    options = ["trainer.max_epochs=500", "callbacks.grids.every_n_batches=50", "logger=none", "hydra/launcher=parallel"]
+    options = ["trainer.max_epochs=500", "logger=none", "hydra/launcher=parallel"]
     process = subprocess.Popen(
         [sys.executable, "-m", "vae_lightning.cli", *SWEEP, *options],
         cwd=tmp_path,

@@ -266,7 +266,7 @@ def test_a_process_that_dies_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_all_processes_stop_and_resume_together(tmp_path: Path) -> None:
-    options = ["trainer.max_epochs=24", "callbacks.grids.every_n_batches=50"]
+    options = ["trainer.max_epochs=24"]
     process = started(tmp_path, "hydra.run.dir=parts", *options)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
