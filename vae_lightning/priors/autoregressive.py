@@ -32,7 +32,7 @@ class AutoregressiveCodes(Prior):
     latent_space = CodeVectors
     mask: Tensor
 
-    def __init__(self, positions: int, size: int, width: int = 128, layers: int = 3, heads: int = 4) -> None:
+    def __init__(self, positions: int, size: int, width: int = 64, layers: int = 2, heads: int = 4) -> None:
         super().__init__()
         self.positions, self.size = positions, size
         self.start = nn.Parameter(torch.zeros(width))
