@@ -49,7 +49,7 @@ MUTANTS = [
     ("objectives/piwae.py", "\"loss\": importance_bound(log_weights)", "\"loss\": of_encoder", BOUNDS, ""),
     ("objectives/piwae.py", "unflatten(0, (self.bounds, self.samples)), 1)", "unflatten(0, (1, -1)), 1)", BOUNDS, ""),
     ("objectives/ciwae.py", "(1 - self.beta) * importance", "self.beta * importance", BOUNDS, ""),
-    ("objectives/dreg.py", "normalised * gradient", "normalised**2 * gradient", BOUNDS, ""),
+    ("objectives/dreg.py", "softmax(0).square()", "softmax(0)", BOUNDS, ""),
     ("objectives/dreg.py", "stopped(posterior).log_prob", "posterior.log_prob", BOUNDS, ""),
     ("posteriors/functions.py", "posterior.scale_tril.detach()", "posterior.scale_tril * 2", BOUNDS, ""),
     ("objectives/factor.py", "argsort(0))", "argsort(0)[:, :1].expand_as(z))", ADVERSARIES, ""),
