@@ -56,7 +56,7 @@ PARTNERS = {
 }
 
 # Begun first, so that no process is left with a long file at the end.
-LONG_FILES = ["test_resume", "test_commands", "test_bad_inputs", "test_own_data", "test_measurements", "test_processes"]
+LONG_FILES = ["test_resume", "test_commands", "test_bad_inputs", "test_bad_data", "test_measurements", "test_processes"]
 
 # Leaves out what draws and measures at the end of a run, for tests that do not look at it.
 UNDRAWN = ["~callbacks.grids", "~callbacks.figures", "~callbacks.explorer", "~callbacks.views"]
@@ -151,6 +151,14 @@ def vae_train(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
         return run_command("vae_lightning.cli", *arguments, cwd=tmp_path, **environment)
 
     return run
+
+
+@pytest.fixture
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of decoded images and classifiers, an empty one."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("VAE_CACHE_DIR", str(folder))
+    return folder
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_stopping_is_said_and_lasts(tmp_path: Path, vae_train: Callable) -> None
 
 
 def test_an_average_of_a_run_that_is_extended(tmp_path: Path) -> None:
-    """The training goes on with its own weights, not with their average."""
+    """Training continues from its own weights, not from their average."""
     average = ["+callbacks.own={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.9}"]
     whole = run(tmp_path / "whole", *average)
     run(tmp_path / "parts", *average, "trainer.max_epochs=1")
@@ -87,7 +87,7 @@ def test_an_average_of_a_run_that_is_extended(tmp_path: Path) -> None:
 
 
 def test_a_finished_training_that_was_not_yet_tested(tmp_path: Path) -> None:
-    """As after a crash while measuring: the average is tested, not the weights that training would go on with."""
+    """As after a crash while measuring: the average is tested, not the weights that training would continue from."""
     average = ["+callbacks.own={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.9}"]
     found = run(tmp_path / "run", *average)
     found.run.metrics_file.unlink()

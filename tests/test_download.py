@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from test_data import write_mnist
+from test_sources import write_mnist
 
 from vae_lightning.data.sources import DataError, TorchvisionMNIST
 

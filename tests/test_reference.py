@@ -1,0 +1,74 @@
+"""A data set's own classifier: made once, kept, made again."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, compose_config
+
+from vae_lightning.building import build
+from vae_lightning.data.datamodule import ImageDataModule
+from vae_lightning.data.images import StoredImages
+from vae_lightning.evaluation.reference import Reference, reference
+
+
+class TestReference:
+    """The classifier of a data set is made once, and kept under the images' digest."""
+
+    @pytest.fixture
+    def data(self, tmp_path: Path) -> ImageDataModule:
+        config = compose_config(*TINY)
+        config.run_dir = str(tmp_path)
+        data = build(config)[1]
+        data.setup()
+        return data
+
+    def test_is_read_the_second_time(self, data: ImageDataModule, tmp_path: Path) -> None:
+        first = self.make(data, tmp_path)
+        (file,) = tmp_path.glob("*.pt")
+        written = file.stat().st_mtime_ns
+        second = self.make(data, tmp_path)
+        assert file.stat().st_mtime_ns == written
+        assert first.metrics == second.metrics
+        images = torch.rand(4, 1, 28, 28)
+        assert torch.equal(first.classifier.features(images), second.classifier.features(images))
+        train = data.splits["train"]
+        other = train.images.clone()
+        other[0, 0, 0, 0] += 1
+        data.splits["train"] = StoredImages(other, train.labels)
+        self.make(data, tmp_path)
+        assert len(list(tmp_path.glob("*.pt"))) == 2
+
+    @pytest.mark.parametrize("content", [b"", b"not a file of PyTorch's"])
+    @pytest.mark.slow
+    def test_is_made_again_if_it_is_damaged(self, data: ImageDataModule, tmp_path: Path, content: bytes) -> None:
+        first = self.make(data, tmp_path)
+        (file,) = tmp_path.glob("*.pt")
+        file.write_bytes(content)
+        assert self.make(data, tmp_path).metrics == first.metrics
+        assert len(file.read_bytes()) > 1000
+
+    @pytest.mark.slow
+    def test_is_made_without_a_writable_folder(self, data: ImageDataModule, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        assert self.make(data, tmp_path / "file" / "cache").metrics == self.make(data, tmp_path).metrics
+
+    def test_needs_labels(self, data: ImageDataModule, tmp_path: Path) -> None:
+        data.splits["test"].labels = None
+        with pytest.raises(ValueError, match="labels"):
+            self.make(data, tmp_path)
+
+    @pytest.mark.slow
+    def test_leaves_the_same_random_state_whether_it_is_made_or_read(
+        self, data: ImageDataModule, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").touch()
+        after = []
+        for folder in (tmp_path, tmp_path, tmp_path / "file" / "cache"):  # made, read, and made without a folder
+            self.make(data, folder)
+            after.append(torch.rand(1).item())
+        assert len(set(after)) == 1
+
+    def make(self, data: ImageDataModule, folder: Path) -> Reference:
+        torch.manual_seed(1)
+        return reference(data, torch.device("cpu"), 5000, str(folder))
