@@ -21,6 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from vae_lightning.config import compose
+from vae_lightning.generate import main as generate_command
 from vae_lightning.vae import VAE
 
 # A model and a data set that are as small as they can be while every part of the code still has work to do.
@@ -159,6 +160,27 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("VAE_CACHE_DIR", str(folder))
     return folder
+
+
+@pytest.fixture
+def generate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`vae-generate` in a folder of its own: its `main()`, in this process, which has PyTorch already."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = ["vae-generate", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", command)
+        capfd.readouterr()
+        try:
+            generate_command()
+            code = 0
+        except SystemExit as done:
+            code = int(done.code or 0)
+        return subprocess.CompletedProcess(command, code, *capfd.readouterr())
+
+    monkeypatch.chdir(tmp_path)
+    return run
 
 
 @pytest.fixture

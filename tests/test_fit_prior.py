@@ -3,7 +3,6 @@
 import math
 import pickle
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -14,11 +13,10 @@ import torch
 from conftest import TINY, UNDRAWN, UNMEASURED, run_command
 from PIL import Image
 from sklearn.mixture import GaussianMixture as Known
-from test_generate import Payload
+from test_trust import Payload
 from torch import Tensor
 
 from vae_lightning import LoadError, load_run
-from vae_lightning.generate import main
 from vae_lightning.priors import FlowPrior, GaussianMixture, Prior, TwoStage, fit
 from vae_lightning.runs.priors import load_prior
 
@@ -35,24 +33,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = run_command("vae_lightning.cli", *dict.fromkeys(command), cwd=folder)
         assert done.returncode == 0, done.stderr
     return folder
-
-
-@pytest.fixture
-def generate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """`vae-generate` in a folder of its own, in this process."""
-
-    def run(*arguments: object) -> CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["vae-generate", *map(str, arguments)])
-        capfd.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as done:
-            code = int(done.code or 0)
-        return CompletedProcess(arguments, code, *capfd.readouterr())
-
-    monkeypatch.chdir(tmp_path)
-    return run
 
 
 @pytest.fixture

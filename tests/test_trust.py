@@ -1,0 +1,163 @@
+"""Runs of someone else: what could run code is refused before anything is made."""
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+import torch
+from conftest import Swept, run_command
+from omegaconf import OmegaConf
+
+from vae_lightning import LoadError, load_run
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def foreign(swept: Swept, tmp_path: Path) -> Path:
+    """A run that its test may spoil."""
+    return Path(shutil.copytree(swept.folder / "latent_dim-2_seed-0", tmp_path / "foreign"))
+
+
+class Payload:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple:
+        return Path(self.path).touch, ()
+
+
+def refused(run: Path, message: str, trust: tuple[str, ...] = ()) -> None:
+    with pytest.raises(LoadError, match=message) as caught:
+        load_run(run, trust=trust)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system", "builtins.eval", "subprocess.Popen", "pathlib.Path.touch", "torch.hub.load", "torch.load", "eval",
+        "torch.optim.adam.torch.hub.load", "torch.nn.modules.module.torch.load", "vae_lightning.training.os.system",
+        "vae_lightning.runs.write_json", "vae_lightning.data.sources.gzip.open", "torch.nn.init.normal_", "",
+        "torch.nn.functional.relu", "vae_lightning.nothing.There", "torchvision.models.resnet18", 3, None, ["os"],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["model", "encoder", "optimizer"])
+def test_hostile_targets_are_refused_before_anything_is_made(
+    foreign: Path, place: str, target: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vae_lightning.runs.loading.instantiate", lambda *_, **__: pytest.fail("something was made"))
+    config = OmegaConf.to_container(OmegaConf.load(foreign / "config.yaml"))
+    node = config["model"] if place == "model" else config["model"][place]
+    node["_target_"] = target
+    OmegaConf.save(config, foreign / "config.yaml")
+    refused(foreign, "_target_=")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("_args_", ["echo"], "_args_ is not allowed"),
+        ("_recursive_", False, "_recursive_ is not allowed"),
+        ("width", "${oc.env:HOME}", "interpolations are not allowed"),
+        ("width", "${run_name:a,b}", "interpolations are not allowed"),
+        ("nested", [{"_target_": "os.system"}], "_target_=os.system: only classes of this package"),
+        ("width", -3, "model: "),
+        ("no_such_option", 1, "model: "),
+    ],
+)
+def test_hostile_options(foreign: Path, key: str, value: object, message: str) -> None:
+    config = OmegaConf.to_container(OmegaConf.load(foreign / "config.yaml"))
+    config["model"]["encoder"][key] = value
+    (foreign / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
+    refused(foreign, message)
+
+
+def test_tags_in_a_configuration_run_nothing(foreign: Path, tmp_path: Path) -> None:
+    text = f"model: !!python/object/apply:os.system ['touch {tmp_path / 'ran'}']\ndata: {{}}\n"
+    (foreign / "config.yaml").write_text(text)
+    refused(foreign, "config.yaml is damaged")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_data_are_not_taken_from_hostile_targets(foreign: Path) -> None:
+    config = OmegaConf.load(foreign / "config.yaml")
+    config.data.source = {"_target_": "os.system", "command": "true"}
+    OmegaConf.save(config, foreign / "config.yaml")
+    run = load_run(foreign)
+    with pytest.raises(LoadError, match=r"data\.source\._target_=os\.system"):
+        run.test_images(1)
+
+
+def test_hostile_checkpoints_run_nothing(foreign: Path, tmp_path: Path) -> None:
+    checkpoint, ran = foreign / "checkpoints" / "last.ckpt", tmp_path / "ran"
+    torch.save({"state_dict": {}, "payload": Payload(ran)}, checkpoint)
+    refused(foreign, "cannot be read as a checkpoint of tensors")
+    checkpoint.write_bytes(pickle.dumps(Payload(ran)))
+    refused(foreign, "cannot be read as a checkpoint of tensors")
+    assert not ran.exists()
+    pickle.loads(pickle.dumps(Payload(ran)))
+    assert ran.exists()  # so it would have
+
+
+def test_damaged_runs(foreign: Path, swept: Swept) -> None:
+    checkpoint = foreign / "checkpoints" / "last.ckpt"
+    whole = checkpoint.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"PK\x03\x04 and more"):
+        checkpoint.write_bytes(content)
+        refused(foreign, "cannot be read as a checkpoint of tensors")
+    shutil.copy(swept.folder / "latent_dim-3_seed-0" / "checkpoints" / "last.ckpt", checkpoint)
+    refused(foreign, "does not fit the model that config.yaml describes")
+    torch.save({"no": "state"}, checkpoint)
+    refused(foreign, "cannot be read as a checkpoint of tensors")
+    checkpoint.unlink()
+    refused(foreign, "has no checkpoint")
+    metrics = (foreign / "metrics.json").read_text()
+    (foreign / "metrics.json").write_text("{")
+    refused(foreign, "metrics.json is damaged")
+    (foreign / "metrics.json").unlink()
+    refused(foreign, "is not a finished run: not finished")
+    (foreign / "metrics.json").write_text(metrics)
+    (foreign / "config.yaml").write_text("- a list")
+    refused(foreign, "config.yaml is damaged")
+    (foreign / "config.yaml").write_text("data: {}")
+    refused(foreign, "has no model")
+
+
+def test_an_architecture_from_elsewhere_needs_trust(
+    foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from vae_lightning.architectures.conv import ConvEncoder\nclass Mine(ConvEncoder):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    config = OmegaConf.load(foreign / "config.yaml")
+    config.model.encoder["_target_"] = "mine.Mine"
+    OmegaConf.save(config, foreign / "config.yaml")
+    refused(foreign, "_target_=mine.Mine: only classes .*; if you trust it, add --trust mine")
+    assert load_run(foreign, trust=["mine"]).model.sample(2).shape == (2, 1, 28, 28)
+    arguments = ["export", "foreign", "-o", "mine.pt"]
+    refusal = run_command("vae_lightning.generate", *arguments, cwd=tmp_path, PYTHONPATH=path)
+    assert refusal.returncode == 2
+    assert "if you trust it, add --trust mine" in refusal.stderr
+    done = run_command("vae_lightning.generate", *arguments, "--trust", "mine", cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mine.pt").stat().st_size > 0
+
+
+def test_a_trusted_module_that_cannot_be_imported(foreign: Path, generate: Command) -> None:
+    config = OmegaConf.load(foreign / "config.yaml")
+    config.model.encoder["_target_"] = "dense_elsewhere.Dense"
+    OmegaConf.save(config, foreign / "config.yaml")
+    done = generate("sample", foreign, "--trust", "dense_elsewhere")
+    assert done.returncode == 2
+    assert "PYTHONPATH" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
