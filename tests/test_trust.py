@@ -155,9 +155,9 @@ def test_an_architecture_from_elsewhere_needs_trust(
 
 def test_a_trusted_module_that_cannot_be_imported(foreign: Path, generate: Command) -> None:
     config = OmegaConf.load(foreign / "config.yaml")
-    config.model.encoder["_target_"] = "dense_elsewhere.Dense"
+    config.model.encoder["_target_"] = "dense_nowhere.Dense"
     OmegaConf.save(config, foreign / "config.yaml")
-    done = generate("sample", foreign, "--trust", "dense_elsewhere")
+    done = generate("sample", foreign, "--trust", "dense_nowhere")
     assert done.returncode == 2
     assert "PYTHONPATH" in done.stderr
     assert len(done.stderr.splitlines()) == 1
