@@ -36,7 +36,7 @@ from vae_lightning.engine.lightning_internals import (
 )
 from vae_lightning.engine.noise import NoiseError, WholeBatchNoise
 from vae_lightning.engine.shards import Shard, sharded
-from vae_lightning.engine.steps import Options, fused, settle
+from vae_lightning.engine.step_options import Options, fused, settle
 
 X = torch.rand(7, 5, 4, generator=torch.Generator().manual_seed(1))
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vae_lightning import LoadError, load_run
 from vae_lightning.priors import FlowPrior, GaussianMixture, Prior, TwoStage, fit
-from vae_lightning.runs.priors import load_prior
+from vae_lightning.runs.fitted_priors import load_prior
 
 Command = Callable[..., CompletedProcess[str]]
 

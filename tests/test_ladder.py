@@ -11,9 +11,10 @@ from torch.distributions import MultivariateNormal, Normal
 
 from vae_lightning.config.messages import explain
 from vae_lightning.data.batch import Batch
+from vae_lightning.distributions import Ladder
 from vae_lightning.objectives import ELBO, FreeBits
 from vae_lightning.posteriors import LadderHead, point, spread
-from vae_lightning.posteriors.ladder import Ladder, level_sizes
+from vae_lightning.posteriors.ladder import level_sizes
 from vae_lightning.priors import LadderPrior
 from vae_lightning.rates import level_rates, rate, rates
 

@@ -16,7 +16,7 @@ from vae_lightning import compose, train
 from vae_lightning.building import build
 from vae_lightning.data.batch import Batch
 from vae_lightning.engine.schedules import OneCycle, WarmupCosine, planned, planned_steps
-from vae_lightning.engine.steps import fused, take_trial_step
+from vae_lightning.engine.step_options import fused, take_trial_step
 from vae_lightning.errors import UsageError
 from vae_lightning.report.curves import learning_curves
 from vae_lightning.runs.loading import LoadedRun, load_run

@@ -19,7 +19,7 @@ from vae_lightning.callbacks import FinalFigures, LossLines, SampleGrids
 from vae_lightning.callbacks.drawing import drawing
 from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
-from vae_lightning.engine.graphs import CapturedStep
+from vae_lightning.engine.cuda_graphs import CapturedStep
 from vae_lightning.engine.strategies import OneDevice
 from vae_lightning.objectives import ELBO, AsPrinted
 from vae_lightning.report.picture import learning_curves

@@ -19,14 +19,14 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from .callbacks import Checkpoints, Curves, Stopwatch
 from .callbacks.checkpoints import AtomicCheckpointIO
-from .callbacks.labels import LabelCheck
+from .callbacks.label_check import LabelCheck
 from .config import check_calls, make
 from .data.batch import Batch
 from .data.datamodule import ImageDataModule
 from .engine.batch_norm import SharedBatchNorms
 from .engine.random_state import RandomState
 from .engine.schedules import left_to_callback, planned
-from .engine.steps import Options, fused, settle, spaced, take_trial_step
+from .engine.step_options import Options, fused, settle, spaced, take_trial_step
 from .engine.strategies import OneDevice, SeveralDevices
 from .errors import UsageError
 from .loggers.recording import needed_to_make

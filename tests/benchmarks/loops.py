@@ -28,8 +28,8 @@ from vae_lightning.data.glyphs import Glyphs
 from vae_lightning.data.images import StoredImages
 from vae_lightning.data.loaders import Batches, EpochShuffle, ResidentLoader
 from vae_lightning.data.sources import Split
-from vae_lightning.engine.graphs import CapturedStep, make_capturable
-from vae_lightning.engine.steps import fused
+from vae_lightning.engine.cuda_graphs import CapturedStep, make_capturable
+from vae_lightning.engine.step_options import fused
 from vae_lightning.vae import VAE
 
 __all__ = ["LOOPS", "TOGETHER", "Timing", "arithmetic_limit", "prepare", "profile", "scaled"]

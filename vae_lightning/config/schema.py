@@ -27,7 +27,7 @@ __all__ = ["Config", "check", "check_calls", "register"]
 
 @dataclass
 class Engine:
-    """Options for executing training steps, set by `trainer=fast`; see `vae_lightning.engine.steps.Options`."""
+    """Options for executing training steps, set by `trainer=fast`; see `vae_lightning.engine.step_options.Options`."""
 
     steps_per_call: int = 1
     cuda_graph: bool = False

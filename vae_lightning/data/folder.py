@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from ..errors import DataError
-from .decoded import Decoded, MakeWriter, Writer, decoded
+from .decoded_cache import Decoded, MakeWriter, Writer, decoded
 from .pictures import FORMATS, Fitting, PictureError, is_grey, open_picture, pixels, upright_size
 from .sources import Split, held_out
 
@@ -57,8 +57,8 @@ class Folder:
     """Images in a folder: PNG, JPEG, WebP, GIF, BMP and TIFF.
 
     The folder is flat (no labels), or has one folder per class (with any folders below it), or has the folders `train`
-    and `test` (or `val`), both of either kind. Images are decoded once, see `vae_lightning.data.decoded`; the cache is
-    rewritten when a file's name, size or time has changed.
+    and `test` (or `val`), both of either kind. Images are decoded once, see `vae_lightning.data.decoded_cache`; the
+    cache is rewritten when a file's name, size or time has changed.
 
     Args:
         path: the folder.

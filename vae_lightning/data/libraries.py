@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..errors import DataError
-from .decoded import Decoded, MakeWriter, Writer, decoded
+from .decoded_cache import Decoded, MakeWriter, Writer, decoded
 from .pictures import Fitting, PictureError, pixels
 from .sources import Split, held_out
 

@@ -16,10 +16,10 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
-from .graphs import CapturedStep, make_capturable
+from .cuda_graphs import CapturedStep, make_capturable
 from .lightning_internals import count_calls, count_steps, do_not_count
 from .shards import Shard, sharded
-from .steps import Options
+from .step_options import Options
 
 __all__ = ["OneDevice", "SeveralDevices"]
 

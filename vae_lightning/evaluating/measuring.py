@@ -17,10 +17,10 @@ from pytorch_lightning.callbacks import LambdaCallback, TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from ..callbacks.labels import refuse_other_classes
+from ..callbacks.label_check import refuse_other_classes
 from ..engine.devices import named_device
 from ..engine.signals import Interrupted, Interruption
-from ..engine.steps import Options
+from ..engine.step_options import Options
 from ..engine.strategies import OneDevice
 from ..errors import UsageError
 from ..runs import Run, short_path, write_json

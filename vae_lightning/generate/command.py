@@ -203,7 +203,7 @@ def _output(options: argparse.Namespace) -> Path:
 
 def _prior_file(options: argparse.Namespace) -> Path:
     from ..runs import Run
-    from ..runs.priors import LoadError, check_name
+    from ..runs.fitted_priors import LoadError, check_name
 
     name = options.name or options.kind
     try:

@@ -17,8 +17,8 @@ from ..evaluation.reference import reference
 from ..objectives import ELBO
 from ..posteriors import codebook_of
 from ..priors import AutoregressiveCodes, FlowPrior, GaussianMixture, Prior, TwoStage, fit
+from ..runs.fitted_priors import load_prior, save_prior
 from ..runs.loading import LoadedRun
-from ..runs.priors import load_prior, save_prior
 
 if TYPE_CHECKING:
     from ..vae import VAE

@@ -7,7 +7,7 @@ from torch.nn import functional
 from ..data.batch import Batch
 from ..rates import known_rate
 from .checks import at_least, require_fixed_prior
-from .critic import Critic, MakesOptimizer, telling_apart
+from .discriminator import Discriminator, MakesOptimizer, telling_apart
 from .elbo import ELBO
 from .mmd import prior_samples
 from .objective import Model, Player, Terms
@@ -45,7 +45,7 @@ class Adversarial(ELBO):
     ) -> None:
         super().__init__()
         self.weight = at_least("weight", weight, 0)
-        self.discriminator = Critic(latent_dim, units, layers)
+        self.discriminator = Discriminator(latent_dim, units, layers)
         self.optimizer = optimizer
 
     def check(self, model: Model) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..rates import rate
 from .checks import at_least
-from .critic import Critic, MakesOptimizer, telling_apart
+from .discriminator import Discriminator, MakesOptimizer, telling_apart
 from .elbo import ELBO
 from .objective import Model, Player, Terms
 
@@ -46,7 +46,7 @@ class Factor(ELBO):
     ) -> None:
         super().__init__()
         self.gamma = at_least("gamma", gamma, 0)
-        self.discriminator = Critic(latent_dim, units, layers)
+        self.discriminator = Discriminator(latent_dim, units, layers)
         self.optimizer = optimizer
 
     def players(self) -> Mapping[str, Player]:

@@ -8,7 +8,7 @@ from torch.nn import functional
 from ..data.batch import Batch
 from ..rates import rate
 from .checks import at_least, require_means_only
-from .critic import MakesOptimizer, telling_apart, wide
+from .discriminator import MakesOptimizer, telling_apart, wide
 from .mmd import prior_samples
 from .objective import Model, Objective, Player, Terms
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..posteriors.ladder import Ladder, TopDown
+from ..distributions.ladder import Ladder, TopDown
 from .prior import Prior
 
 __all__ = ["LadderPrior"]

@@ -1,6 +1,6 @@
 """Runs on disk: layout, names, atomic files, safe loading, resuming."""
 
-from .files import forget_paths, read_hydra, write_file, write_json
+from .atomic import forget_paths, read_hydra, write_file, write_json
 from .names import plain_cell, run_labels, run_name, run_names, short_names, short_path, shown
 from .options import differing_options
 from .run import Run

@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from .files import load_yaml, read_hydra
+from .atomic import load_yaml, read_hydra
 
 __all__ = ["NEEDED", "Run"]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .files import read_hydra
+from .atomic import read_hydra
 from .run import Run
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from torch.optim import Optimizer
 
 from .checks import at_least
 
-__all__ = ["Critic", "MakesOptimizer", "telling_apart", "wide"]
+__all__ = ["Discriminator", "MakesOptimizer", "telling_apart", "wide"]
 
 MakesOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
-class Critic(nn.Module):
+class Discriminator(nn.Module):
     """A multilayer perceptron from codes `(…, latent_dim)` to one logit each, `(…)`.
 
     Args:

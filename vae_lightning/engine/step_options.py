@@ -29,7 +29,7 @@ class Options:
     Args:
         steps_per_call: maximum number of optimizer steps per call of Lightning's loop, which then gets a list of
             batches. The steps are the same, with less overhead.
-        cuda_graph: whether steps on a CUDA device are recorded once and then replayed; see `graphs`.
+        cuda_graph: whether steps on a CUDA device are recorded once and then replayed; see `cuda_graphs`.
         channels_last: whether training uses channels-last memory format, which can make convolutions faster.
         compile: whether training steps are compiled (`torch.compile`), once per batch size. This takes tens of seconds
             on a CPU, so it only pays off in longer training.

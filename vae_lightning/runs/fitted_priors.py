@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from .files import write_file
+from .atomic import write_file
 from .loading import LoadedRun
 from .run import Run
 from .trust import LoadError, vet
