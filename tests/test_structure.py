@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mutants import MUTANTS
 
 PACKAGE = Path(__file__).parents[1] / "vae_lightning"
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in PACKAGE.rglob("*.py")}
@@ -145,3 +146,11 @@ def test_the_commands_start_without_torch() -> None:
     modules = "vae_lightning.cli, vae_lightning.evaluating, vae_lightning.generate, vae_lightning.report.__main__"
     program = f"import sys, {modules}; print([m for m in ('torch', 'pandas', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant[0]}: {mutant[1].strip()[:40]}")
+def test_mutants_are_of_the_code_as_it_is(mutant: tuple[str, ...]) -> None:
+    file, old, new, tests, _ = mutant
+    assert (PACKAGE / file).read_text().count(old) == 1
+    assert old != new
+    assert Path(__file__).with_name(tests).is_file()
