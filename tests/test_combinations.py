@@ -17,6 +17,7 @@ from pytorch_lightning import Trainer
 from vae_lightning.building import build
 from vae_lightning.config import CONFIGURATION
 from vae_lightning.config.messages import exit_code, explain
+from vae_lightning.config.schema import check, check_calls
 from vae_lightning.data.batch import Batch
 from vae_lightning.errors import UsageError
 from vae_lightning.objectives import Annealed
@@ -39,7 +40,7 @@ SPREAD = {"rae_gp", "rae_l2"}
 
 
 def choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONFIGURATION / "model" / group).glob("*.yaml"))
+    return sorted(path.stem for path in (CONFIGURATION / "model" / group).glob("[!_]*.yaml"))
 
 
 def combinations() -> list[object]:
@@ -94,18 +95,29 @@ def refusal(likelihood: str, objective: str, posterior: str, prior: str) -> str:
 @cache
 def composed(group: str, choice: str) -> DictConfig:
     """The configuration with one choice: to compose takes longer than a step."""
-    return compose_config(*TINY, f"model/{group}={choice}", "model.latent_dim=4")
+    config = compose_config(*TINY, f"model/{group}={choice}", "model.latent_dim=4", "run_dir=nowhere")
+    check(config)
+    check_calls(config)
+    OmegaConf.to_container(config.model, resolve=True, throw_on_missing=True)
+    return config
+
+
+def with_choices(**chosen: str) -> DictConfig:
+    """The configuration with a choice for each of some groups, the others as usual."""
+    # The labels change the shapes of encoder and decoder.
+    config = copy.deepcopy(composed("labels", chosen.pop("labels", "none")))
+    for group, choice in chosen.items():
+        node = f"model.{NODES.get(group, group)}"
+        OmegaConf.update(config, node, OmegaConf.select(composed(group, choice), node), merge=False)
+    return config
 
 
 @pytest.mark.parametrize(("likelihood", "objective", "posterior", "prior"), combinations())
 def test_a_step_moves_every_parameter(
     likelihood: str, objective: str, posterior: str, prior: str, tmp_path: Path
 ) -> None:
-    # The labels change the shapes of encoder and decoder.
-    config = copy.deepcopy(composed("labels", "embedded" if objective == "m2" else "none"))
-    for group, choice in zip(USUAL, (likelihood, objective, posterior, prior), strict=True):
-        node = f"model.{NODES.get(group, group)}"
-        OmegaConf.update(config, node, OmegaConf.select(composed(group, choice), node), merge=False)
+    chosen = dict(zip(USUAL, (likelihood, objective, posterior, prior), strict=True))
+    config = with_choices(labels="embedded" if objective == "m2" else "none", **chosen)
     if objective == "m2":
         config.model.labels.classes = 2
     if prior == "vamp":
@@ -139,10 +151,40 @@ def test_a_step_moves_every_parameter(
         assert model.eval().sample(2).shape == (2, 1, 28, 28)
 
 
+MODEL_GROUPS = ("labels", *USUAL)
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"), [("", name) for name in choices("")] + [(g, c) for g in MODEL_GROUPS for c in choices(g)]
+)
+def test_a_step_reads_nothing_back_from_the_device(group: str, choice: str) -> None:
+    """On the meta device, which holds no values: whatever asks for one fails."""
+    if group:
+        partners = [option.removeprefix("model/") for option in PARTNERS.get(f"model/{group}={choice}", ())]
+        chosen = dict(partner.split("=") for partner in partners if "." not in partner)
+        config = with_choices(**chosen | {group: choice})
+    else:
+        small = [setting for setting in TINY if choice != "mlp" or "width" not in setting]
+        config = compose_config(*small, f"model={choice}")
+    OmegaConf.update(config, "model.optimizer.foreach", False, force_add=True)  # fused kernels lack meta
+    with torch.device("meta"):
+        model = instantiate(config.model, _convert_="all")
+    optimizers = model.configure_optimizers()
+    terms = model.training_step(Batch(torch.rand(6, 1, 28, 28, device="meta"), torch.zeros(6, device="meta").long()))
+    for name, optimizer in zip(model.minimised, optimizers, strict=True):
+        own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        terms[name].backward(inputs=own, retain_graph=True)
+    for optimizer in optimizers:
+        optimizer.step()
+    assert {term.device.type for term in terms.values()} == {"meta"}
+
+
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in (CONFIGURATION / "recipe").glob("*.yaml")))
 def test_recipes_are_whole_models(recipe: str) -> None:
     """With the defaults of everything else; any option can still be set."""
-    config = compose_config(*TINY, f"recipe={recipe}", "model.latent_dim=8")
+    config = compose_config(*TINY, f"recipe={recipe}", "model.latent_dim=8", "run_dir=nowhere")
+    check(config)
+    check_calls(config)
     assert config.model.latent_dim == 8
     torch.manual_seed(0)
     model = instantiate(config.model, _convert_="all")

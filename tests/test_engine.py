@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PARTNERS, TINY, compose_config
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 from torch import Tensor, nn
@@ -22,7 +21,6 @@ from torch.distributions import (
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from vae_lightning.building import build
 from vae_lightning.callbacks import SampleGrids
 from vae_lightning.data.batch import Batch
 from vae_lightning.engine.lightning_internals import (
@@ -211,31 +209,3 @@ def test_what_is_private_of_lightning(tmp_path: Path) -> None:
     assert is_trial(trainer_with(fast_dev_run=True))
     assert steps_between_checkpoints(ModelCheckpoint(every_n_train_steps=7)) == 7
     assert steps_between_checkpoints(ModelCheckpoint()) == steps_between_checkpoints(SampleGrids()) == 0
-
-
-def choices(group: str) -> list[str]:
-    from vae_lightning.config import CONFIGURATION
-
-    return sorted(path.stem for path in (CONFIGURATION / group).glob("[!_]*.yaml"))
-
-
-GROUPS = ("model", "model/labels", "model/likelihood", "model/objective", "model/posterior", "model/prior")
-
-
-@pytest.mark.parametrize("option", [f"{group}={choice}" for group in GROUPS for choice in choices(group)])
-def test_a_step_reads_nothing_back_from_the_device(tmp_path: Path, option: str) -> None:
-    """On the meta device, which holds no values: whatever asks for one fails."""
-    small = [setting for setting in TINY if option != "model=mlp" or "width" not in setting]
-    partners = PARTNERS.get(option, ())
-    config = compose_config(*small, option, *partners, "+model.optimizer.foreach=false")  # fused kernels lack meta
-    config.run_dir = str(tmp_path)
-    with torch.device("meta"):
-        model, *_ = build(config)
-    optimizers = model.configure_optimizers()
-    terms = model.training_step(Batch(torch.rand(6, 1, 28, 28, device="meta"), torch.zeros(6, device="meta").long()))
-    for name, optimizer in zip(model.minimised, optimizers, strict=True):
-        own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        terms[name].backward(inputs=own, retain_graph=True)
-    for optimizer in optimizers:
-        optimizer.step()
-    assert {term.device.type for term in terms.values()} == {"meta"}
