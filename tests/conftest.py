@@ -1,8 +1,10 @@
 """What several test files share: composing the configuration in process, and running the commands as a user does."""
 
+import copy
 import gc
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,8 +19,11 @@ import forked
 import pytest
 import torch
 from filelock import FileLock
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from vae_lightning.config import compose
 from vae_lightning.generate import main as generate_command
@@ -69,9 +74,26 @@ torch.set_num_threads(1)  # the test processes share the cores
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def compose_config(*overrides: str, folders: Sequence[Path] = ()) -> DictConfig:
-    """The configuration that `vae-train` would compose."""
-    return compose(*overrides, config_dir=folders[0] if folders else None)
+def compose_config(*overrides: str, config_dir: Path | None = None) -> DictConfig:
+    """The configuration as `vae_lightning.compose` gives it, but what the last values are set in is composed once.
+
+    To compose takes as long as a tiny training. Hydra sets values after everything else and in their order; a test
+    holds the two against each other.
+    """
+    plain = [bool(re.match(r"(\w+\.[\w.]+|seed|resume|run_dir)=", override)) for override in overrides]
+    before = len(plain) - plain[::-1].index(False) if False in plain else 0
+    try:
+        config = copy.deepcopy(_composed(overrides[:before], config_dir))
+        for override in OverridesParser.create().parse_overrides(list(overrides[before:])):
+            OmegaConf.update(config, override.key_or_group, override.value())
+    except (HydraException, OmegaConfBaseException):
+        return compose(*overrides, config_dir=config_dir)  # for its message
+    return config
+
+
+@cache
+def _composed(overrides: Sequence[str], config_dir: Path | None) -> DictConfig:
+    return compose(*overrides, config_dir=config_dir)
 
 
 @cache

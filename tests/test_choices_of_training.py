@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, UNMEASURED
+from conftest import TINY, UNMEASURED, compose_config
 from test_lightning_parts import PLAIN, run, same
 
-from vae_lightning import compose
 from vae_lightning.building import build
 from vae_lightning.runs import Run
 from vae_lightning.runs.options import differing_options
@@ -129,7 +128,7 @@ def test_anomaly_names_the_operation(tmp_path: Path, vae_train: Callable) -> Non
 @pytest.mark.parametrize("binarize", ["none", "dynamic"])
 def test_overfitting_validates_what_is_trained_on(tmp_path: Path, binarize: str) -> None:
     small = [option for option in PLAIN if "batch_size" not in option]
-    config = compose(*small, "debug=overfit", f"data.binarize={binarize}", "data.validation_size=9")
+    config = compose_config(*small, "debug=overfit", f"data.binarize={binarize}", "data.validation_size=9")
     config.run_dir = str(tmp_path)
     _, data, trainer, _ = build(config)
     data.trainer = trainer

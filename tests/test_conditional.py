@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.utils.data import TensorDataset
 
-from vae_lightning import compose, evaluate, load_run, plots, train
+from vae_lightning import evaluate, load_run, plots, train
 from vae_lightning.architectures.conditional import ClassVectors, Labels
 from vae_lightning.callbacks import FinalFigures
 from vae_lightning.data.batch import Batch
@@ -94,7 +94,7 @@ def test_labels_are_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
     foreign = Path(__file__).parent / "foreign"
     monkeypatch.syspath_prepend(foreign)
     with pytest.raises(Exception, match="Encoder is given labels already; choose model/labels=none"):
-        instantiate(compose("data=glyphs", "model=own", *CONDITIONAL, config_dir=foreign).model, _convert_="all")
+        instantiate(compose_config("data=glyphs", "model=own", *CONDITIONAL, config_dir=foreign).model, _convert_="all")
     for option in ("classes", "channels", "features"):
         with pytest.raises(ValueError, match=f"{option}: must be a whole number of at least 1, got 0"):
             Labels((1, 8, 8), **{option: 0})
@@ -219,14 +219,14 @@ def test_what_does_not_fit_is_refused_before_training(
         option for option in BARE if "data=arrays" not in options or ("glyphs" not in option and "source" not in option)
     ]
     with pytest.raises(error, match=message):
-        train(compose(*given, "model=mlp", "callbacks=none", "logger=none", *options), tmp_path / "run", False)
+        train(compose_config(*given, "model=mlp", "callbacks=none", "logger=none", *options), tmp_path / "run", False)
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
 def own_run(folder: Path, *options: str) -> LoadedRun:
-    return train(compose(*BARE, "callbacks=none", "+callbacks.checkpoints._target_=vae_lightning.callbacks.Checkpoints",
-                         "logger=none", "model=mlp", *SMALL,
-                         *CONDITIONAL, *options), folder, progress=False)  # fmt: skip
+    checkpoints = "+callbacks.checkpoints._target_=vae_lightning.callbacks.Checkpoints"
+    settings = ["callbacks=none", checkpoints, "logger=none", "model=mlp", *SMALL, *CONDITIONAL]
+    return train(compose_config(*BARE, *settings, *options), folder, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_a_label_of_a_model_without_labels_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    train(compose(*BARE, "callbacks=none", "+callbacks.checkpoints._target_=vae_lightning.callbacks.Checkpoints",
+    train(compose_config(*BARE, "callbacks=none", "+callbacks.checkpoints._target_=vae_lightning.callbacks.Checkpoints",
                   "logger=none", "model=mlp", *SMALL, "trainer.max_epochs=1"), tmp_path / "plain", False)  # fmt: skip
     assert generate(monkeypatch, "sample", "plain", "--label", "ki") == 2
     assert "--label ki: samples of plain do not depend on a class" in capsys.readouterr().err

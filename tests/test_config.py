@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PARTNERS
+from conftest import PARTNERS, TINY, UNMEASURED, compose_config
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -41,6 +41,21 @@ NEEDED = {
     "huggingface": ["data.source.name=uoft-cs/cifar10"],
     **{choice: ["data.validation_size=9"] for choice in ("plateau", "best", "early_stopping")},
 }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [*TINY, *UNMEASURED, "model.latent_dim=7", "data.image_shape=[1,8,8]", "callbacks.losses={every_n_batches: 4}"],
+        [*TINY, "recipe=m2", "model.labels.classes=3", "run_dir=x", "seed=5"],
+        ["callbacks=[default,ema]", "model.optimizer.lr=1e-4", "trainer.max_epochs=null", "schedule=cosine"],
+    ],
+    ids=["dictionary", "recipe", "list"],
+)
+def test_tests_compose_as_users_do(options: list[str]) -> None:
+    first, second, composed = compose_config(*options), compose_config(*options), compose(*options)
+    assert first == second == composed
+    assert OmegaConf.to_yaml(first) == OmegaConf.to_yaml(second) == OmegaConf.to_yaml(composed)
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda part: part)

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY, UNMEASURED, run_command
+from conftest import TINY, UNMEASURED, compose_config, run_command
 from PIL import Image
 
-from vae_lightning import LoadError, compose, load_run, train
+from vae_lightning import LoadError, load_run, train
 from vae_lightning.runs import Run
 from vae_lightning.runs.loading import LoadedRun
 
@@ -67,7 +67,7 @@ def test_it_is_loaded_with_trust_alone(sweep: Path, monkeypatch: pytest.MonkeyPa
 
 def own_run(folder: Path, *options: str) -> LoadedRun:
     plain = [option for option in OWN if "callbacks.measurements" not in option and "callbacks.explorer" not in option]
-    return train(compose(*plain, *UNMEASURED, *options, config_dir=FOREIGN), folder, progress=False)
+    return train(compose_config(*plain, *UNMEASURED, *options, config_dir=FOREIGN), folder, progress=False)
 
 
 @pytest.mark.parametrize("options", [[], ["engine.steps_per_call=3"]], ids=str)
@@ -93,7 +93,7 @@ def test_each_optimizer_minimises_its_own_term(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.syspath_prepend(FOREIGN)
     plain = [option for option in OWN if not option.startswith("callbacks")]
-    config = compose(*plain, "callbacks=none", "logger=none", config_dir=FOREIGN)
+    config = compose_config(*plain, "callbacks=none", "logger=none", config_dir=FOREIGN)
     config.run_dir = "."
     torch.manual_seed(0)
     model, _, trainer, _ = build(config)

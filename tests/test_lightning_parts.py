@@ -2,13 +2,15 @@
 
 import json
 import logging
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, compose_config
 
-from vae_lightning import compose, load_run, train
+from vae_lightning import load_run, train
 from vae_lightning.building import build
 from vae_lightning.errors import UsageError
 from vae_lightning.runs import Run
@@ -22,7 +24,14 @@ BOTH = pytest.mark.parametrize("steps", [[], SEVERAL], ids=["default", "several 
 
 
 def run(folder: Path, *options: str) -> LoadedRun:
-    return train(compose(*PLAIN, *options), folder, progress=False)
+    return train(compose_config(*PLAIN, *options), folder, progress=False)
+
+
+@cache
+def plain(*options: str) -> LoadedRun:
+    """A run that several tests compare theirs with, trained once."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run(Path(folder), *options)
 
 
 def callback(name: str, **options: object) -> list[str]:
@@ -48,11 +57,11 @@ def test_averaged_weights_are_tested_and_kept(tmp_path: Path, steps: list[str], 
     averaged = run(tmp_path / "averaged", *steps, *averaging)
     loaded = load_run(tmp_path / "averaged")
     assert same(averaged, loaded)
-    assert not same(averaged, run(tmp_path / "plain", *steps))
+    assert not same(averaged, plain(*steps))
     if steps:  # which then are single ones
-        plain = run(tmp_path / "single", "engine.channels_last=true", *averaging)
-        assert same(averaged, plain)
-        assert averaged.metrics["test/elbo"] == plain.metrics["test/elbo"]
+        single = run(tmp_path / "single", "engine.channels_last=true", *averaging)
+        assert same(averaged, single)
+        assert averaged.metrics["test/elbo"] == single.metrics["test/elbo"]
 
 
 COSINE = "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, _partial_: true, T_max: 6}"
@@ -84,7 +93,7 @@ def test_schedules_are_stepped_as_they_say(tmp_path: Path, interval: str) -> Non
 def test_options_of_the_trainer_do_something(tmp_path: Path, steps: list[str], options: list[str]) -> None:
     found = run(tmp_path / "run", *steps, *options)
     if "interval" not in options[-1]:  # which changes when is validated, not what is trained
-        assert not same(found, run(tmp_path / "plain", *steps, *options[:-1]))
+        assert not same(found, plain(*steps, *options[:-1]))
     assert found.metrics["epochs"] == 2
     assert found.metrics["steps"] == (4 if "accumulate" in options[0] else 6)
 
@@ -93,7 +102,7 @@ def test_options_of_the_trainer_do_something(tmp_path: Path, steps: list[str], o
 def test_clipped_gradients(tmp_path: Path, precision: str) -> None:
     """SGD with rate 1: a step is as long as its gradient."""
     sgd = ["model.optimizer._target_=torch.optim.SGD", "model.optimizer.lr=1", "trainer.max_steps=1"]
-    config = compose(
+    config = compose_config(
         *PLAIN, *sgd, f"trainer.precision={precision}", "trainer.gradient_clip_val=0.5", "engine.steps_per_call=3"
     )
     config.run_dir = str(tmp_path)
@@ -146,7 +155,7 @@ def test_early_stopping(tmp_path: Path, steps: list[str]) -> None:
 
 @BOTH
 def test_a_trial_leaves_no_result(tmp_path: Path, steps: list[str]) -> None:
-    config = compose(*PLAIN, *steps, "trainer.fast_dev_run=true")
+    config = compose_config(*PLAIN, *steps, "trainer.fast_dev_run=true")
     outcome = execute(config, Run(tmp_path / "run"))
     assert outcome.metrics["test/elbo"] < 0
     assert {path.name for path in (tmp_path / "run").rglob("*") if path.is_file()} == {
@@ -164,7 +173,9 @@ def test_the_model_summary_is_shown_on_demand(tmp_path: Path, capsys: pytest.Cap
 def test_validation_in_the_middle_of_an_epoch(tmp_path: Path, steps: list[str]) -> None:
     seen: list[int] = []
 
-    config = compose(*PLAIN, *steps, "data.validation_size=30", "data.batch_size=11", "trainer.val_check_interval=2")
+    config = compose_config(
+        *PLAIN, *steps, "data.validation_size=30", "data.batch_size=11", "trainer.val_check_interval=2"
+    )
     config.run_dir = str(tmp_path)
     model, data, trainer, _ = build(config)
     log_dict = model.log_dict

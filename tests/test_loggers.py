@@ -17,7 +17,7 @@ from conftest import TINY, UNMEASURED, compose_config, run_command
 from pytorch_lightning.loggers import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from vae_lightning import compose, train
+from vae_lightning import train
 from vae_lightning.errors import UsageError
 from vae_lightning.loggers.recording import add_picture
 from vae_lightning.runs import Run
@@ -27,7 +27,7 @@ PLAIN = [*TINY, *UNMEASURED, "~callbacks.losses"]
 
 
 def run(folder: Path, *options: str) -> LoadedRun:
-    return train(compose(*PLAIN, *options), folder, progress=False)
+    return train(compose_config(*PLAIN, *options), folder, progress=False)
 
 
 def rows(folder: Path, *but: str) -> list[dict[str, str]]:
@@ -72,7 +72,7 @@ def test_a_package_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("vae_lightning.loggers.recording.find_spec", lambda name: None)
     data = ["data=folder", f"data.source.path={tmp_path}/nowhere"]
     with pytest.raises(UsageError) as caught:
-        train(compose(*data, f"logger=[csv,{package}]"), tmp_path / "run", progress=False)
+        train(compose_config(*data, f"logger=[csv,{package}]"), tmp_path / "run", progress=False)
     assert str(caught.value) == f'logger.{package}: {package} is not installed; pip install "vae-lightning[{package}]"'
     assert not (tmp_path / "run" / "config.yaml").exists()
 
@@ -149,7 +149,7 @@ def test_pictures_reach_a_logger_of_ones_own(tmp_path: Path) -> None:
     Own.pictures.clear()
     options = [option for option in TINY if "explorer" not in option and "measurements" not in option]
     options += ["~callbacks.explorer", "~callbacks.views", "~callbacks.measurements", "logger=none"]
-    train(compose(*options, "+logger.own._target_=test_loggers.Own"), tmp_path, progress=False)
+    train(compose_config(*options, "+logger.own._target_=test_loggers.Own"), tmp_path, progress=False)
     assert [step for name, step, _ in Own.pictures if name == "samples during training"] == [1, 2, 3, 4, 5, 6]
     names = {name.replace(" ", "_") for name, _, _ in Own.pictures}
     assert names - {"samples_during_training"} == {path.stem for path in (tmp_path / "figures").glob("*.png")}
@@ -167,7 +167,7 @@ def test_a_trial_leaves_nothing(tmp_path: Path) -> None:
     run_options = ["logger=[tensorboard,csv]", "trainer.fast_dev_run=true"]
     from vae_lightning.training import execute
 
-    execute(compose(*PLAIN, *run_options), Run(tmp_path / "run"), progress=False)
+    execute(compose_config(*PLAIN, *run_options), Run(tmp_path / "run"), progress=False)
     assert not {"csv", "tensorboard"} & {path.name for path in (tmp_path / "run").iterdir()}
 
 
@@ -298,10 +298,10 @@ def test_loggers_are_chosen_by_name(tmp_path: Path) -> None:
         ("logger=null", "logger=null: must be a choice, or a list such as [tensorboard,csv]"),
     ]:
         with pytest.raises(UsageError) as caught:
-            compose(override)
+            compose_config(override)
         assert str(caught.value).startswith(said)
     (tmp_path / "logger").mkdir()
     (tmp_path / "logger" / "own.yaml").write_text("own: {_target_: test_loggers.Own}")
-    assert list(compose("logger=[csv,own]", config_dir=tmp_path).logger) == ["csv", "own"]
+    assert list(compose_config("logger=[csv,own]", config_dir=tmp_path).logger) == ["csv", "own"]
     with pytest.raises(UsageError, match="Did you mean logger=own"):
-        compose("logger=[csv,ow]", config_dir=tmp_path)
+        compose_config("logger=[csv,ow]", config_dir=tmp_path)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import compose_config
 from pytorch_lightning import Trainer
 from test_lightning_parts import PLAIN, SEVERAL, run, same
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
-from vae_lightning import compose, train
+from vae_lightning import train
 from vae_lightning.building import build
 from vae_lightning.data.batch import Batch
 from vae_lightning.engine.schedules import OneCycle, WarmupCosine, planned, planned_steps
@@ -68,7 +69,11 @@ def test_rates_are_pytorchs() -> None:
 def test_options_out_of_range(options: dict) -> None:
     name, value = next(iter(options.items()))
     with pytest.raises(UsageError, match=f"model.lr_scheduler: {name}: must be .* got {value}"):
-        build(compose(*PLAIN, "schedule=warmup_cosine", f"model.lr_scheduler.scheduler.{name}={value}", "run_dir=x"))
+        build(
+            compose_config(
+                *PLAIN, "schedule=warmup_cosine", f"model.lr_scheduler.scheduler.{name}={value}", "run_dir=x"
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +97,7 @@ def test_the_number_of_steps_is_known_before_training(
 ) -> None:
     """Of 90 images in batches of 12, in 2 epochs."""
     settings = ["data.source.train_size=90", "data.batch_size=12", f"engine.steps_per_call={per_call}", *options]
-    config = compose(*PLAIN, *settings)
+    config = compose_config(*PLAIN, *settings)
     config.run_dir = str(tmp_path)
     _, data, trainer, _ = build(config)
     data.trainer, trainer.datamodule = trainer, data
@@ -147,8 +152,8 @@ def test_several_optimizers_each_have_a_schedule(tmp_path: Path, choice: str, mo
 def test_a_schedule_needs_an_end(tmp_path: Path) -> None:
     endless = ["trainer.max_epochs=null", "trainer.max_time=00:00:01:00", "run_dir=x"]
     with pytest.raises(UsageError, match="model.lr_scheduler: needs .*: set trainer.max_epochs or trainer.max_steps"):
-        build(compose(*PLAIN, "schedule=cosine", *endless))
-    build(compose(*PLAIN, "schedule=step", *endless))
+        build(compose_config(*PLAIN, "schedule=cosine", *endless))
+    build(compose_config(*PLAIN, "schedule=step", *endless))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +170,7 @@ def test_a_schedule_needs_an_end(tmp_path: Path) -> None:
 )
 def test_schedules_that_are_refused(tmp_path: Path, options: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        train(compose(*PLAIN, *options), tmp_path / "run", progress=False)
+        train(compose_config(*PLAIN, *options), tmp_path / "run", progress=False)
     assert message in str(caught.value)
 
 
@@ -192,7 +197,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_of_pytorch_takes_steps_or_is_refused(tmp_path: Path, name: str) -> None:
-    config = compose(*PLAIN, f"model.optimizer._target_=torch.optim.{name}")
+    config = compose_config(*PLAIN, f"model.optimizer._target_=torch.optim.{name}")
     config.run_dir = str(tmp_path)
     if name in REFUSED:
         with pytest.raises(UsageError, match=f"model.optimizer: {REFUSED[name]}"):
