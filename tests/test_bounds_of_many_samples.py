@@ -1,9 +1,13 @@
 """MIWAE, PIWAE, CIWAE and DReG against their formulas, in float64."""
 
+import math
+
 import pytest
 import torch
-from small_models import D, LinearGaussian, SmallModel, small_images, small_model
-from torch import Tensor
+from small_models import PIXELS, D, LinearGaussian, SmallModel, small_images, small_model
+from torch import Tensor, nn
+from torch.distributions import Normal
+from torch.nn import functional
 
 from vae_lightning.data.batch import Batch
 from vae_lightning.objectives import CIWAE, IWAE, MIWAE, PIWAE, DReG, Objective, Terms
@@ -95,6 +99,39 @@ def test_dreg_is_the_formula(model: SmallModel, images: Tensor) -> None:
         gradients(terms["loss"], model, *DECODER),
         gradients(terms_of(IWAE(5), model, images)["loss"], model, *DECODER),
     )
+
+
+def test_dreg_where_samples_meet_in_batch_norm(model: SmallModel, images: Tensor) -> None:
+    """Each log w_k is weighted by its own w̃_k², whichever codes it depends on: every derivative by itself."""
+    norm = nn.BatchNorm1d(PIXELS).double()
+    linear, model.decoder = model.decoder, nn.Sequential(Rows(), model.decoder, norm)  # type: ignore[assignment]
+    terms = terms_of(DReG(3), model, images)
+    torch.manual_seed(3)
+    z = model.encode(images).rsample((3,))
+    posterior = model.encode(images)
+    fixed = Normal(posterior.mean.detach(), posterior.stddev.detach())
+
+    def log_weights(code: Tensor) -> Tensor:
+        logits = functional.batch_norm(linear(code).flatten(0, 1), None, None, norm.weight, norm.bias, training=True)
+        pixels = logits.view(*code.shape[:-1], PIXELS)
+        found = -functional.binary_cross_entropy_with_logits(
+            pixels, images.flatten(1).expand_as(pixels), reduction="none"
+        )
+        return found.sum(-1) + Normal(0.0, 1.0).log_prob(code).sum(-1) - fixed.log_prob(code).sum(-1)
+
+    found = log_weights(z.detach())
+    torch.testing.assert_close(terms["loss"], math.log(3) - found.logsumexp(0))
+    derivatives = torch.autograd.functional.jacobian(log_weights, z.detach())  # (K, B, K, B, D)
+    of_codes = -torch.einsum("kb,kbjcd->jcd", found.softmax(0) ** 2, derivatives)
+    expected = torch.autograd.grad((of_codes * z).sum(), [model.head.mean.weight, model.head.log_variance.bias])
+    torch.testing.assert_close(gradients(terms["loss"], model, *ENCODER), list(expected))
+
+
+class Rows(nn.Module):
+    """Codes `(…, D)` as the rows that batch norm takes."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z.flatten(0, -2)
 
 
 def of_shift(objective: Objective, images: Tensor, value: float) -> Tensor:
