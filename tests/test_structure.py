@@ -19,7 +19,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": {"errors"},
     "latent_spaces": {"errors"},
     "distributions": set(),
-    "likelihoods": {"engine"},
+    "likelihoods": {"distributions", "engine"},
     "rates": set(),
     "posteriors": {"distributions", "engine", "latent_spaces", "rates"},
     "priors": {"distributions", "latent_spaces", "posteriors"},
