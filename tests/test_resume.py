@@ -254,6 +254,23 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     assert not Run(tmp_path).checkpoint_file.exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_trained_model_is_tested_stops_at_once(tmp_path: Path, number: int) -> None:
+    class Killer(Callback):
+        def on_test_batch_start(self, *_: object) -> None:
+            os.kill(os.getpid(), number)
+
+    config = compose_config(*TINY, *SETTINGS)
+    config.run_dir = str(tmp_path)
+    model, data, trainer, _ = build(config)
+    trainer.callbacks.append(Killer())
+    with interruption(trainer), pytest.raises(Interrupted) as stop:
+        trainer.fit(model, datamodule=data)
+        trainer.test(model, datamodule=data, verbose=False)
+    assert stop.value.code == 128 + number
+    assert steps_taken_at(Run(tmp_path).checkpoint_file) == 16
+
+
 def test_a_sweep_goes_on(tmp_path: Path) -> None:
     """A finished run is left alone, one that has just begun is run, and the comparison is made."""
     sweep = ["--multirun", *UNMEASURED, "model.latent_dim=2,3", "hydra.sweep.dir=sweep"]

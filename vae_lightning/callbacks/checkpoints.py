@@ -86,6 +86,10 @@ class Checkpoints(Checkpoint):
             pl_module.load_state_dict(self._loaded)
             self._loaded = None
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.interruption:
+            self.interruption.hold()
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._loaded = checkpoint["state_dict"]
         self._saved = _fingerprint(checkpoint["state_dict"])

@@ -57,7 +57,7 @@ class Interruption:
         self._before = {}
 
     def hold(self) -> None:
-        """Reinstalls the SIGTERM handler, which Lightning replaces when training starts."""
+        """Reinstalls the SIGTERM handler, which Lightning replaces when training starts and when testing starts."""
         if signal.SIGTERM in self._before:
             signal.signal(signal.SIGTERM, self._receive)
 
