@@ -264,8 +264,9 @@ def test_a_signal_while_the_trained_model_is_tested_stops_at_once(tmp_path: Path
     config.run_dir = str(tmp_path)
     model, data, trainer, _ = build(config)
     trainer.callbacks.append(Killer())
-    with interruption(trainer), pytest.raises(Interrupted) as stop:
+    with interruption(trainer):
         trainer.fit(model, datamodule=data)
+    with interruption(trainer), pytest.raises(Interrupted) as stop:
         trainer.test(model, datamodule=data, verbose=False)
     assert stop.value.code == 128 + number
     assert steps_taken_at(Run(tmp_path).checkpoint_file) == 16
