@@ -41,6 +41,7 @@ class Config:
 
     Attributes:
         study: name of the run or sweep, used in folder names and titles.
+        kind: what kind of model it is; the report groups runs by it and marks the best of each.
         seed: seed of initialisation, shuffling and noise.
         resume: whether to resume the run or sweep in the output folder.
         data: the `LightningDataModule`.
@@ -54,6 +55,7 @@ class Config:
     """
 
     study: str = MISSING
+    kind: str = ""
     seed: int = MISSING
     resume: bool = False
     data: dict[str, Any] = field(default_factory=dict)

@@ -12,7 +12,7 @@ __all__ = ["differing_options", "is_incidental", "options"]
 # Location of the data, and display.
 INCIDENTAL = ("data.root", "callbacks.*.cache", "trainer.enable_progress_bar", "trainer.enable_model_summary")
 # A run's name and location, how it was started, and its loggers.
-NOT_COMPARED = ("study", "run_dir", "resume", "choices", "logger")
+NOT_COMPARED = ("study", "kind", "run_dir", "resume", "choices", "logger")
 # Follow from `data.image_shape`, `model.latent_dim`, the likelihood and `model.labels`.
 FOLLOWING = ("model.encoder.image_shape", "model.decoder.image_shape", "model.decoder.latent_dim")
 
