@@ -13,8 +13,7 @@ import pytest
 import torch
 from conftest import TINY, UNDRAWN, run_command
 
-from vae_lightning import LoadError, compare, evaluate, load_run
-from vae_lightning.callbacks import progress
+from vae_lightning import LoadError, compare, evaluate, load_run, progress
 from vae_lightning.data.sources import DataError
 from vae_lightning.errors import UsageError
 from vae_lightning.evaluating import main
@@ -248,7 +247,7 @@ def test_negative_sizes_are_refused_in_python(run: Path) -> None:
 
 def test_what_takes_long_says_so(run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(progress, "PATIENCE", -1.0)
-    monkeypatch.setattr("vae_lightning.callbacks.measurements.PATIENCE", -1.0)
+    monkeypatch.setattr("vae_lightning.measuring.averages.PATIENCE", -1.0)
     with caplog.at_level("INFO"):
         evaluate(run)
     lines = [record.getMessage() for record in caplog.records]

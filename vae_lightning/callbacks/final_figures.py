@@ -11,9 +11,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from .. import plots
 from ..evaluation.codes import Codes, decode_all, encode_all
+from ..progress import Progress
 from ..vae import VAE
 from .drawing import drawing, grey_values, model_of, on_device, run_of, save_figure, tested_batches
-from .progress import Progress
 
 __all__ = ["FinalFigures"]
 

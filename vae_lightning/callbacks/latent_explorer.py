@@ -13,9 +13,9 @@ from ..data.sizes import shrunk
 from ..evaluation.codes import decode_all, encode_all
 from ..latent_spaces import box_lattice
 from ..plots import evenly_spaced
+from ..progress import Progress
 from ..vae import VAE
 from .drawing import drawing, grey_values, model_of, on_device, run_of
-from .progress import Progress
 
 __all__ = ["LatentExplorer"]
 

@@ -1,0 +1,28 @@
+"""Measurements of a tested model, a module each, whose metrics are logged as `test/NAME`.
+
+`averages`
+    the bound and other averages over all test images, and the use of the latent space.
+`classes`
+    how well codes tell the class, beside pixels and a classifier.
+`distances`
+    how close samples and reconstructions come to real images.
+`paths`
+    what lies between two codes.
+`faithfulness`
+    what a plot of codes keeps of their neighbourhoods.
+`subject`
+    what all of them are given: the model, its test images, and how much to measure.
+
+A new measurement is a module here with a function `measure(subject) -> Metrics`, in the list `MEASUREMENTS`; its
+metrics are described in `vae_lightning.report.metrics`. It is called in evaluation mode without gradients and may draw
+random numbers. Where its size is 0 or the data cannot tell, it returns no metrics, and a line says why; where there are
+few images, it tells the subject. The calculation belongs to `vae_lightning.evaluation`, whose functions know nothing of
+data modules and sizes.
+"""
+
+from . import averages, classes, distances, faithfulness, paths
+from .subject import Metrics, Sizes, Subject
+
+__all__ = ["MEASUREMENTS", "Metrics", "Sizes", "Subject"]
+
+MEASUREMENTS = (averages, classes, distances, paths, faithfulness)

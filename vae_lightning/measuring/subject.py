@@ -1,0 +1,117 @@
+"""What a measurement is given: a model, its test images, and how much to measure."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..data.batch import Batch
+from ..data.sizes import at_once
+from ..evaluation.reference import Reference, reference
+from ..posteriors import point
+from ..progress import Progress
+from ..vae import VAE
+
+__all__ = ["Metrics", "Sizes", "Subject", "parts"]
+
+log = logging.getLogger(__name__)
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured; the options of `vae_lightning.callbacks.Measurements`.
+
+    Raises:
+        ValueError: for a negative number.
+    """
+
+    bound_samples: int = 50
+    probe_images: int = 5000
+    quality_images: int = 2000
+    plane_points: int = 1000
+    tsne: bool = True
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            if (value := getattr(self, option.name)) < 0:
+                raise ValueError(f"{option.name}: must be a whole number of at least 0, got {value}")
+
+
+@dataclass
+class Subject:
+    """A model and its test images.
+
+    Attributes:
+        model: in evaluation mode.
+        data: the data module, with `name`, `class_names` and `examples(name, count)`.
+        test_batches: yields the test images once, as a test step receives them.
+        batches: number of them.
+        sizes: how much is measured.
+        progress: shows the steps of a measurement.
+        cache: folder of references; see `vae_lightning.data.sources.cache_folder`.
+        few: notes on metrics that were measured on too few images to mean much.
+    """
+
+    model: VAE
+    data: Any
+    test_batches: Callable[[], Iterator[Batch]]
+    batches: int
+    sizes: Sizes
+    progress: Progress
+    cache: str | None = None
+    few: list[str] = field(default_factory=list)
+
+    def examples(self, name: str, count: int) -> Batch:
+        """Returns at most `count` images of the split `train` or `test`, the same in every run, on the CPU."""
+        return Batch(*self.data.examples(name, count))
+
+    def on_device(self, batch: Batch) -> Batch:
+        """Returns images and labels on the model's device."""
+        images, labels = batch
+        return Batch(images.to(self.model.device), None if labels is None else labels.to(self.model.device))
+
+    def codes(self, batch: Batch) -> Tensor:
+        """Returns the codes `(N, latent_dim)` of images, on the CPU."""
+        return torch.cat([point(self.model.encode(*self.on_device(part))).cpu() for part in parts(batch)])
+
+    def note_if_few(self, what: str, images: int, enough: int) -> None:
+        """Notes that metrics are rough if they come from fewer than so many test images."""
+        if images < enough:
+            self.few.append(f"{what} from {images} test images (rough below {enough})")
+
+    @cached_property
+    def has_classes(self) -> bool:
+        """Whether training and test images have labels of at least two classes; a line says if they have not."""
+        if lack := self._lack_of_classes():
+            log.info("measured   %s: class accuracies and Fréchet distances are left out", lack)
+        return not lack
+
+    def _lack_of_classes(self) -> str:
+        if any(self.examples(name, 1).labels is None for name in ("train", "test")):
+            return f"no labels in {self.data.name}"
+        count = max(self.sizes.probe_images, self.sizes.quality_images)
+        for name, images in (("train", "training"), ("test", "test")):
+            labels = self.examples(name, count).labels
+            if labels is None or len(labels.unique()) < 2:
+                return f"only one class among the {images} images of {self.data.name}"
+        return ""
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The classifier of the data set, and the class accuracies of its pixels; only where there are classes."""
+        with self.progress.step(f"reference of {self.data.name}"):
+            return reference(self.data, self.model.device, self.sizes.probe_images or 5000, self.cache)
+
+
+def parts(batch: Batch) -> Iterator[Batch]:
+    """Yields images and labels in parts that can pass through a model at once."""
+    size = at_once(batch.images.shape[1:])
+    for start in range(0, len(batch.images), size):
+        images, labels = batch
+        yield Batch(images[start : start + size], None if labels is None else labels[start : start + size])
