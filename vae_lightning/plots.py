@@ -21,6 +21,7 @@ from torchvision.utils import make_grid
 
 __all__ = [
     "PALETTE",
+    "bound",
     "class_handles",
     "curves",
     "draw_picture",
@@ -234,6 +235,24 @@ def traversals(images: Tensor, labels: Sequence[str], values: Sequence[float], t
     axes = figure.add_subplot()
     labelled_tiles(axes, list(images), labels, [f"{round(value, 1) + 0.0:+.1f}" for value in values])
     axes.set_title(title)
+    return figure
+
+
+def bound(samples: Tensor, values: Tensor, gap_errors: Tensor, title: str) -> Figure:
+    """Returns a figure of a bound over the number of samples that it is estimated with, and with which it rises.
+
+    Args:
+        samples: numbers of samples `(counts,)`.
+        values: the bounds, in nats, `(counts,)`.
+        gap_errors: standard errors of their differences from the last one `(counts,)`, which are drawn: that of the
+            level, which all share, is larger than what is to be seen.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.errorbar(samples, values, gap_errors, marker="o", markersize=3, capsize=2)
+    axes.set_xscale("log")
+    axes.set(xlabel="samples for each image", ylabel="bound of log p(x), nats", title=title)
     return figure
 
 

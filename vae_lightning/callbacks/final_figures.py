@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from .. import plots
 from ..evaluation.codes import Codes, decode_all, encode_all
 from ..progress import Progress
 from ..vae import VAE
 from .drawing import drawing, grey_values, model_of, on_device, run_of, save_figure, tested_batches
+from .measurements import Measurements
 
 __all__ = ["FinalFigures"]
 
@@ -26,7 +28,8 @@ class FinalFigures(Callback):
     The arrays that the comparison of a sweep draws again go to `figures/figures.npz`: `points` `(N, 1)` or `(N, 2)`,
     the test images' posterior means or their two principal components; `exact`, whether these are the codes' own
     coordinates; `explained` `(2,)`, the fraction of the variance along each; `rates` `(latent_dim,)`; `labels` `(N,)`
-    and `class_names` if the data have them; and, as uint8, `originals`, `reconstructions` and `samples` `(M, C, H, W)`.
+    and `class_names` if the data have them; as uint8, `originals`, `reconstructions` and `samples` `(M, C, H, W)`; and
+    the arrays of `Measurements`.
 
     Args:
         scatter_limit: half the width of the scatter's axes for latent dimension 2; null for the data's own extent.
@@ -104,6 +107,18 @@ class FinalFigures(Callback):
             "exact": np.array(chart.exact),
             "rates": codes.rates.numpy(),
         }
+        measured = _measured(trainer)
+        if len(measured.get("bound_samples", ())) > 1:
+            yield (
+                "bound",
+                plots.bound(
+                    measured["bound_samples"],
+                    measured["bound"],
+                    measured["bound_gap_stderr"],
+                    f"Importance-weighted bound: {subject}",
+                ),
+            )
+        arrays |= {name: array.numpy() for name, array in measured.items()}
         np.savez_compressed(run_of(trainer).arrays_file, **arrays)
 
     def _by_class(self, model: VAE, class_names: Sequence[str], subject: str) -> Figure:
@@ -145,3 +160,9 @@ class FinalFigures(Callback):
             decoded = decode_all(model, torch.stack([*variations.values()]), image_shape)
             title = f"Samples from the prior that share a part of their code: {subject}"
             yield "variations", plots.traversals(decoded, [*variations], (), title)
+
+
+def _measured(trainer: Trainer) -> dict[str, Tensor]:
+    """The arrays of what was measured in this test."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback.arrays for callback in callbacks if isinstance(callback, Measurements)), {})

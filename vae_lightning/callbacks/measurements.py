@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from ..measuring import MEASUREMENTS, Metrics, Sizes, Subject
 from ..progress import Progress, duration
@@ -36,6 +37,11 @@ class Measurements(Callback):
         cache: folder of the classifiers used for distances, one per data set; null is `$VAE_CACHE_DIR`, else
             `vae_lightning` in the user's cache folder.
 
+    Attributes:
+        arrays: of the last test, for figures: the importance-weighted bound over its number of samples,
+            `bound_samples`, `bound`, its standard error `bound_stderr` and that of its difference from the last,
+            `bound_gap_stderr`.
+
     Raises:
         ValueError: for a negative number.
     """
@@ -51,6 +57,7 @@ class Measurements(Callback):
     ) -> None:
         self._sizes = Sizes(bound_samples, probe_images, quality_images, plane_points, tsne)
         self.cache = cache
+        self.arrays: dict[str, Tensor] = {}
 
     @property
     def sizes(self) -> dict[str, int | bool]:
@@ -73,9 +80,10 @@ class Measurements(Callback):
         )
         metrics: Metrics = {}
         with drawing(model):
-            torch.manual_seed(0)
             for measurement in MEASUREMENTS:
+                torch.manual_seed(0)  # so that none depends on which others are taken
                 metrics |= measurement.measure(subject)
+        self.arrays = subject.arrays
         if subject.few:
             log.info("few images %s", ", ".join(subject.few))
         values = {f"test/{name}": torch.tensor(value).double() for name, value in metrics.items()}

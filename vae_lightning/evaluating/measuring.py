@@ -45,12 +45,14 @@ class Evaluation:
         run: the run.
         name: of the evaluation; its file is `<run>/evaluations/<name>.json`.
         metrics: as in `run.metrics`, by the same names: `test/…`, per image, in nats unless their names say otherwise.
+        arrays: see `vae_lightning.callbacks.Measurements`.
         settings: how they were measured: `data`, `checkpoint`, `measurements`, versions and device.
     """
 
     run: Run
     name: str
     metrics: Mapping[str, float]
+    arrays: Mapping[str, Sequence[float]]
     settings: Mapping[str, Any]
 
     @property
@@ -165,9 +167,10 @@ def evaluate(
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - started, 1),
         }
-        write_json(file, {"metrics": metrics, **settings})
+        arrays = {name: array.tolist() for name, array in measurements.arrays.items()}
+        write_json(file, {"metrics": metrics, "arrays": arrays, **settings})
         log.info("saved      %s\n", short_path(file))
-    return Evaluation(loaded.run, name, metrics, settings)
+    return Evaluation(loaded.run, name, metrics, arrays, settings)
 
 
 def _usual_device(run: LoadedRun) -> str:

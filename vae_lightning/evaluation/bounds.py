@@ -11,7 +11,10 @@ from ..data import sizes
 from ..data.batch import Batch
 from ..objectives import Model
 
-__all__ = ["importance_weighted_bound", "log_weights", "squared_error"]
+__all__ = [
+    "bound_with", "effective_share", "importance_weighted_bound", "importance_weights", "log_weights", "sample_counts",
+    "squared_error",
+]  # fmt: skip
 
 
 def log_weights(model: Model, batch: Batch, posterior: Distribution, prior: Distribution, samples: int) -> Tensor:
@@ -32,13 +35,40 @@ def log_weights(model: Model, batch: Batch, posterior: Distribution, prior: Dist
 
 
 @torch.no_grad()
-def importance_weighted_bound(
+def importance_weights(
     model: Model,
     batch: Batch,
+    posterior: Distribution,
     samples: int,
     at_once: int | None = None,
     advance: Callable[[float], object] = lambda share: None,
 ) -> Tensor:
+    """Returns the `log_weights` of B images whose posterior is known, decoded some at a time: `(samples, B)`.
+
+    Args:
+        model: p(x|z) and p(z).
+        batch: images and labels.
+        posterior: q(z|x) of the images, batch `(B,)`.
+        samples: for each image.
+        at_once: codes, at most, that are decoded at the same time; by default see `vae_lightning.data.sizes`.
+        advance: called whenever a share of the samples has been decoded, with the share; they add up to 1.
+    """
+    prior = model.prior_distribution(batch.labels)
+    at_once = at_once or sizes.at_once(batch.images.shape[1:])
+    found = []
+    for count in _parts(samples, max(1, at_once // len(batch.images))):
+        found.append(log_weights(model, batch, posterior, prior, count))
+        advance(count / samples)
+    return torch.cat(found)
+
+
+def _parts(total: int, largest: int) -> Iterator[int]:
+    for start in range(0, total, largest):
+        yield min(largest, total - start)
+
+
+@torch.no_grad()
+def importance_weighted_bound(model: Model, batch: Batch, samples: int, at_once: int | None = None) -> Tensor:
     """Returns log (1/K) Σ_k w_k of each image, `(B,)`: a lower bound of log p(x) that rises with K.
 
     In expectation it is the ELBO for K = 1 and tends to log p(x).
@@ -47,23 +77,40 @@ def importance_weighted_bound(
         model: p(x|z), p(z) and q(z|x).
         batch: images and labels.
         samples: K.
-        at_once: codes, at most, that are decoded at the same time; by default see `vae_lightning.data.sizes`.
-        advance: called whenever a share of the samples has been decoded, with the share; they add up to 1.
+        at_once: see `importance_weights`.
 
     Source: Burda, Grosse and Salakhutdinov (2016), equation 8, https://arxiv.org/abs/1509.00519.
     """
-    posterior, prior = model.encode(*batch), model.prior_distribution(batch.labels)
-    total = batch.images.new_full((len(batch.images),), -math.inf)
-    at_once = at_once or sizes.at_once(batch.images.shape[1:])
-    for count in _parts(samples, max(1, at_once // len(batch.images))):
-        total = torch.logaddexp(total, log_weights(model, batch, posterior, prior, count).logsumexp(0))
-        advance(count / samples)
-    return total - math.log(samples)
+    return bound_with(importance_weights(model, batch, model.encode(*batch), samples, at_once), samples)
 
 
-def _parts(total: int, largest: int) -> Iterator[int]:
-    for start in range(0, total, largest):
-        yield min(largest, total - start)
+def bound_with(log_weights: Tensor, samples: int) -> Tensor:
+    """Returns the importance-weighted bound with K samples of each image, `(B,)`, from N ≥ K log-weights `(N, B)`.
+
+    It is the mean over ⌊N/K⌋ disjoint groups, so no bound of the same weights with 2K samples is below it.
+    """
+    groups = len(log_weights) // samples
+    grouped = log_weights[: groups * samples].unflatten(0, (groups, samples))
+    return grouped.logsumexp(1).mean(0) - math.log(samples)
+
+
+def sample_counts(most: int) -> list[int]:
+    """Returns the numbers of samples at which a bound is drawn, up to the largest.
+
+    >>> sample_counts(300)
+    [1, 2, 5, 10, 20, 50, 100, 200, 300]
+    """
+    series = (digit * 10**power for power in range(len(str(most))) for digit in (1, 2, 5))
+    return [*(count for count in series if count < most), most]
+
+
+def effective_share(log_weights: Tensor) -> Tensor:
+    """Returns (Σ w)² / (K Σ w²) of each image, `(B,)`, from log-weights `(K, B)`: 1 if all are equal, 1/K if one rules.
+
+    K times it is the effective sample size (Kong 1992): a bound rests on so many of its samples.
+    """
+    of_squares = (2 * log_weights).logsumexp(0)
+    return (2 * log_weights.logsumexp(0) - of_squares).exp() / len(log_weights)
 
 
 def squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from ..data.sizes import at_once
 
-__all__ = ["Classifier", "Distances", "accuracy", "distances", "train_classifier"]
+__all__ = ["Classifier", "Distances", "accuracy", "distances", "nearest", "train_classifier"]
 
 
 class Classifier(nn.Module):
@@ -108,6 +108,11 @@ def distances(real: Tensor, other: Tensor) -> Distances:
         metric.update(real.double().cpu(), real=True)
         metric.update(other.double().cpu(), real=False)
     return Distances(frechet.compute().item(), kernel.compute()[0].item())
+
+
+def nearest(features: Tensor, real: Tensor) -> Tensor:
+    """Returns the Euclidean distance of each of N feature vectors `(N, F)` from the nearest of M others: `(N,)`."""
+    return torch.cat([torch.cdist(part, real).amin(1) for part in features.split(1000)])
 
 
 class _Features(nn.Module):

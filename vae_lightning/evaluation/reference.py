@@ -21,8 +21,10 @@ __all__ = ["LabelledData", "Reference", "judge", "reference"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of the procedure; part of the file name
+VERSION = 3  # of the procedure; part of the file name
 IMAGES = 20_000  # maximum number of training and of test images used; of large ones, `examples` gives fewer
+SPLITS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
+HELD_OUT = 0.2  # of these training images, from which the classifier does not learn
 
 
 class LabelledData(Protocol):
@@ -44,11 +46,14 @@ class Reference(NamedTuple):
         metrics: `classifier_accuracy`, `chance_accuracy` (of the most frequent class), `knn_accuracy_pixels` and
             `probe_accuracy_pixels`, on test images.
         images: number of test images that the classifier's accuracy was measured on.
+        held_out: training images `(N, C, H, W)`, in random order, that the classifier has not learnt from: like the
+            test images, they are new to it. On the CPU.
     """
 
     classifier: quality.Classifier
     metrics: dict[str, float]
     images: int
+    held_out: Tensor
 
     @property
     def at_chance(self) -> bool:
@@ -67,43 +72,50 @@ def reference(data: LabelledData, device: torch.device, probe_images: int, cache
     Args:
         data: with labels.
         device: to train and keep the classifier on.
-        probe_images: training and test images, at most, for the accuracies among pixels.
+        probe_images: training and test images, at most, for the accuracies among pixels: the same ones as for codes.
         cache: see `vae_lightning.data.sources.cache_folder`.
     """
-    train, test = _labelled(data.examples("train", IMAGES)), _labelled(data.examples("test", IMAGES))
-    classes = max(len(data.class_names), *(int(labels.max()) + 1 for _, labels in (train, test)))
-    file = cache_folder(cache) / f"{_digest(f'{VERSION} {probe_images} {classes}', *train, *test)}.pt"
+    known, test = (_labelled(data.examples(name, IMAGES)) for name in SPLITS)
+    train, (held_out, _) = _split(known)
+    classes = max(len(data.class_names), *(int(labels.max()) + 1 for _, labels in (known, test)))
+    file = cache_folder(cache) / f"{_digest(f'{VERSION} {probe_images} {classes}', *known, *test)}.pt"
+
+    def made() -> tuple[quality.Classifier, dict[str, float]]:
+        probed = [_labelled(data.examples(name, probe_images)) for name in SPLITS]
+        return judge(data.name, train, test, probed, classes, device)
+
     # Made first, so that it takes the same from torch's random state whether or not there is a file.
     untrained = quality.Classifier(train[0].shape[1:], classes)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{file}.lock"):
-            found = _read(file, untrained, len(test[0]))
+            found = _read(file, untrained)
             if found is None:
-                found = judge(data.name, train, test, classes, probe_images, device)
-                _write(file, found)
+                found = made()
+                _write(file, *found)
     except OSError as error:
         log.warning("cannot keep the classifier: %s: %s", error.filename or file, error.strerror)
-        found = judge(data.name, train, test, classes, probe_images, device)
-    return found._replace(classifier=found.classifier.to(device).eval())
+        found = made()
+    classifier, metrics = found
+    return Reference(classifier.to(device).eval(), metrics, len(test[0]), held_out)
 
 
 def judge(
     name: str,
     train: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
+    probed: Sequence[tuple[Tensor, Tensor]],
     classes: int,
-    probe_images: int,
     device: torch.device,
-) -> Reference:
-    """Makes the reference of a data set; torch's random state is left as it was.
+) -> tuple[quality.Classifier, dict[str, float]]:
+    """Makes the classifier of a data set and its `metrics`; torch's random state is left as it was.
 
     Args:
         name: of the data set, for the log.
         train: images `(N, C, H, W)` that the classifier learns from, and their labels `(N,)`.
-        test: images and labels that accuracies are measured on.
+        test: images and labels that its accuracy is measured on.
+        probed: training and test images, with labels, for the accuracies among pixels.
         classes: number of classes.
-        probe_images: training and test images, at most, for the accuracies among pixels.
         device: to train the classifier on.
     """
     log.info("reference  training a classifier of %s, once, and measuring how its pixels separate the classes …", name)
@@ -112,20 +124,23 @@ def judge(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         classifier = quality.train_classifier(images.to(device), labels.to(device), classes)
-    knn, linear = probes.class_accuracies(
-        (probes.pixels(images[:probe_images]), labels[:probe_images]),
-        (probes.pixels(test_images[:probe_images]), test_labels[:probe_images]),
-    )
-    return Reference(
-        classifier,
-        {
-            "classifier_accuracy": quality.accuracy(classifier, test_images.to(device), test_labels.to(device)),
-            "chance_accuracy": test_labels.bincount().max().item() / len(test_labels),
-            "knn_accuracy_pixels": knn,
-            "probe_accuracy_pixels": linear,
-        },
-        len(test_images),
-    )
+    in_pixels = [(probes.pixels(images), labels) for images, labels in probed]
+    knn, linear = probes.class_accuracies(in_pixels[0], in_pixels[1])
+    return classifier, {
+        "classifier_accuracy": quality.accuracy(classifier, test_images.to(device), test_labels.to(device)),
+        "chance_accuracy": test_labels.bincount().max().item() / len(test_labels),
+        "knn_accuracy_pixels": knn,
+        "probe_accuracy_pixels": linear,
+    }
+
+
+def _split(known: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Images and labels to learn from, in their order, and those held out, in random order; the same in every call."""
+    images, labels = known
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    learnt, held_out = order.tensor_split([len(order) - int(HELD_OUT * len(order))])
+    learnt = learnt.sort().values
+    return (images[learnt], labels[learnt]), (images[held_out], labels[held_out])
 
 
 def _labelled(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -143,11 +158,11 @@ def _digest(settings: str, *tensors: Tensor) -> str:
     return digest.hexdigest()[:24]
 
 
-def _read(file: Path, classifier: quality.Classifier, images: int) -> Reference | None:
+def _read(file: Path, classifier: quality.Classifier) -> tuple[quality.Classifier, dict[str, float]] | None:
     try:
         found = torch.load(file, weights_only=True)
         classifier.load_state_dict(found["classifier"])
-        return Reference(classifier, {str(name): float(value) for name, value in found["metrics"].items()}, images)
+        return classifier, {str(name): float(value) for name, value in found["metrics"].items()}
     except FileNotFoundError:
         return None
     except Exception:  # a damaged file can raise almost anything
@@ -155,7 +170,7 @@ def _read(file: Path, classifier: quality.Classifier, images: int) -> Reference 
         return None
 
 
-def _write(file: Path, found: Reference) -> None:
+def _write(file: Path, classifier: quality.Classifier, metrics: dict[str, float]) -> None:
     partial = file.with_suffix(".partial")
-    torch.save({"classifier": found.classifier.cpu().state_dict(), "metrics": found.metrics}, partial)
+    torch.save({"classifier": classifier.cpu().state_dict(), "metrics": metrics}, partial)
     partial.replace(file)

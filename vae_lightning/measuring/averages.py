@@ -2,7 +2,9 @@
 
 import logging
 
+import torch
 from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.sizes import at_once
@@ -21,7 +23,7 @@ def measure(subject: Subject) -> Metrics:
     model = subject.model
     samples = subject.sizes.bound_samples if model.has_bound else 0
     posteriors, priors, usage = codes.Aggregate(), codes.Aggregate(), codes.Usage()
-    error, bound, squares = 0.0, 0.0, 0.0
+    errors, bound = Average(), Bound(samples)
     with subject.progress.step(
         f"{'bound' if samples else 'reconstructions'} of all test images", subject.batches
     ) as advance:
@@ -34,29 +36,98 @@ def measure(subject: Subject) -> Metrics:
             usage.update(posterior)
             if prior.batch_shape:  # it depends on the labels
                 priors.update(prior)
-            reconstruction = model.decode(point(posterior), labels).mean
-            error += bounds.squared_error(images, reconstruction).double().sum().item()
+            errors.update(bounds.squared_error(images, model.decode(point(posterior), labels).mean))
             if samples:
-                found = bounds.importance_weighted_bound(model, batch, samples, advance=advance)
-                values = found.double()
-                bound += values.sum().item()
-                squares += values.square().sum().item()
+                bound.update(bounds.importance_weights(model, batch, posterior, samples, advance=advance))
             else:
                 advance(1)
         if not priors.count:
             priors.update(prior)
-    count = posteriors.count
-    metrics = {
-        "mse": error / count,
+    subject.arrays |= bound.arrays
+    return {
+        "mse": errors.mean.item(),
         "active_units": float(codes.active_units(posteriors.covariance_of_means)),
         "posterior_mean_gap": (posteriors.mean - priors.mean).square().mean().sqrt().item(),
         "posterior_covariance_gap": (posteriors.covariance - priors.covariance).norm().item() / model.latent_dim**0.5,
         **usage.metrics,
+        **bound.metrics,
     }
-    if samples:
-        variance = max(0.0, squares / count - (bound / count) ** 2)
-        metrics |= {"iw_bound": bound / count, "iw_bound_stderr": (variance / count) ** 0.5}
-    return metrics
+
+
+class Average:
+    """Means over images and their standard errors, gathered batch by batch in double precision."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum: Tensor | float = 0.0
+        self._squares: Tensor | float = 0.0
+
+    def update(self, values: Tensor) -> None:
+        """Adds values `(…, B)` of B images."""
+        values = values.double().cpu()
+        self.count += values.shape[-1]
+        self._sum = self._sum + values.sum(-1)
+        self._squares = self._squares + values.square().sum(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """Means over the images `(…)`."""
+        return torch.as_tensor(self._sum / self.count)
+
+    @property
+    def error(self) -> Tensor:
+        """Their standard errors `(…)`."""
+        variance = torch.as_tensor(self._squares / self.count) - self.mean.square()
+        return (variance.clamp(min=0) / self.count).sqrt()
+
+
+class Bound:
+    """The importance-weighted bound over its number of samples, and what tells whether it has settled.
+
+    All bounds are of the same weights; see `vae_lightning.evaluation.bounds.bound_with`.
+
+    Args:
+        samples: for each image; without any, there are no metrics.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+        self.counts = bounds.sample_counts(samples)
+        self.curve, self.gap, self.rise, self.share = Average(), Average(), Average(), Average()
+
+    def update(self, log_weights: Tensor) -> None:
+        """Adds log-weights `(samples, B)` of B images."""
+        curve = torch.stack([bounds.bound_with(log_weights, count) for count in self.counts])
+        self.curve.update(curve)
+        self.gap.update(curve[-1] - curve)
+        if self.samples > 1:
+            self.rise.update(curve[-1] - bounds.bound_with(log_weights, self.samples // 2))
+            self.share.update(bounds.effective_share(log_weights))
+
+    @property
+    def metrics(self) -> Metrics:
+        if not self.samples:
+            return {}
+        found = {"iw_bound": self.curve.mean[-1].item(), "iw_bound_stderr": self.curve.error[-1].item()}
+        if self.samples > 1:
+            found |= {
+                "iw_bound_rise": self.rise.mean.item(),
+                "iw_bound_rise_stderr": self.rise.error.item(),
+                "effective_sample_share": self.share.mean.item(),
+            }
+        return found
+
+    @property
+    def arrays(self) -> dict[str, Tensor]:
+        """The curve, each `(counts,)`; `bound_gap_stderr` is the error of the difference from the last bound."""
+        if not self.samples:
+            return {}
+        return {
+            "bound_samples": torch.tensor(self.counts),
+            "bound": self.curve.mean,
+            "bound_stderr": self.curve.error,
+            "bound_gap_stderr": self.gap.error,
+        }
 
 
 def _announce(subject: Subject, batch: Batch) -> None:

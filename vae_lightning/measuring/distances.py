@@ -17,7 +17,10 @@ ENOUGH = 128  # images, twice the classifier's features, whose covariance is est
 
 
 def measure(subject: Subject) -> Metrics:
-    """Returns Fréchet and kernel distances of samples, reconstructions and other real images from test images."""
+    """Returns Fréchet and kernel distances of samples, reconstructions and other real images from test images.
+
+    The other real images are training images that are new to the classifier, too.
+    """
     if not subject.sizes.quality_images or not subject.has_classes:
         return {}
     known = subject.reference
@@ -31,27 +34,27 @@ def measure(subject: Subject) -> Metrics:
         )
         return {}
     with subject.progress.step("Fréchet and kernel distances"):
-        return _measured(subject, known.classifier)
+        return _measured(subject)
 
 
-def _measured(subject: Subject, classifier: quality.Classifier) -> Metrics:
-    model = subject.model
-    real, train = (
-        subject.on_device(subject.examples(name, subject.sizes.quality_images)) for name in ("test", "train")
-    )
-    if min(len(real.images), len(train.images)) < 2:
+def _measured(subject: Subject) -> Metrics:
+    model, features = subject.model, subject.reference.classifier.features
+    real = subject.on_device(subject.examples("test", subject.sizes.quality_images))
+    of_test, unseen = subject.features
+    if min(len(of_test), len(unseen)) < 2:
         return {}
-    subject.note_if_few("Fréchet and kernel distances", len(real.images), ENOUGH)
+    subject.note_if_few("Fréchet and kernel distances", len(of_test), ENOUGH)
     made: dict[str, Iterator[Tensor]] = {  # never all at once
         "samples": (model.sample(len(images), labels) for images, labels in parts(real)),
         "reconstructions": (model.reconstruct(*part) for part in parts(real)),
-        "floor": iter([train.images[: len(real.images)]]),
     }
-    features = classifier.features(real.images)
-    metrics: Metrics = {}
-    for name, pictures in made.items():
-        # A likelihood's mean can leave the range of pixel values.
-        others = torch.cat([classifier.features(images.clamp(0, 1)) for images in pictures])
-        found = quality.distances(features, others)
-        metrics |= {f"frechet_{name}": found.frechet, f"kernel_{name}": found.kernel}
-    return metrics
+    found = {
+        name: quality.distances(of_test, torch.cat([features(subject.pictures(means)) for means in pictures]))
+        for name, pictures in made.items()
+    }
+    # Of as many images each: a distance falls with their number.
+    count = min(len(of_test), len(unseen))
+    some = torch.randperm(len(of_test), device="cpu")[:count].to(of_test.device)
+    found["floor"] = quality.distances(of_test[some], unseen[:count])
+    frechet = {f"frechet_{name}": distances.frechet for name, distances in found.items()}
+    return frechet | {f"kernel_{name}": distances.kernel for name, distances in found.items()}

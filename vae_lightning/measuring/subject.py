@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ..posteriors import point
 from ..progress import Progress
 from ..vae import VAE
 
-__all__ = ["Metrics", "Sizes", "Subject", "parts"]
+__all__ = ["Features", "Metrics", "Sizes", "Subject", "parts"]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,18 @@ class Sizes:
                 raise ValueError(f"{option.name}: must be a whole number of at least 0, got {value}")
 
 
+class Features(NamedTuple):
+    """Features of real images, none of which the classifier has learnt from.
+
+    Attributes:
+        test: of test images `(N, F)`, at most `quality_images`.
+        unseen: of training images that were held out from the classifier `(M, F)`, at most `quality_images`.
+    """
+
+    test: Tensor
+    unseen: Tensor
+
+
 @dataclass
 class Subject:
     """A model and its test images.
@@ -56,6 +68,7 @@ class Subject:
         progress: shows the steps of a measurement.
         cache: folder of references; see `vae_lightning.data.sources.cache_folder`.
         few: notes on metrics that were measured on too few images to mean much.
+        arrays: what figures are drawn from, by name, which measurements add; they are saved with the other figures'.
     """
 
     model: VAE
@@ -66,6 +79,7 @@ class Subject:
     progress: Progress
     cache: str | None = None
     few: list[str] = field(default_factory=list)
+    arrays: dict[str, Tensor] = field(default_factory=dict)
 
     def examples(self, name: str, count: int) -> Batch:
         """Returns at most `count` images of the split `train` or `test`, the same in every run, on the CPU."""
@@ -84,6 +98,21 @@ class Subject:
         """Notes that metrics are rough if they come from fewer than so many test images."""
         if images < enough:
             self.few.append(f"{what} from {images} test images (rough below {enough})")
+
+    @cached_property
+    def binary(self) -> bool:
+        """Whether the pixels of the data are 0 or 1."""
+        images = self.examples("test", 100).images
+        return bool(((images == 0) | (images == 1)).all())
+
+    def pictures(self, means: Tensor) -> Tensor:
+        """Returns means of p(x|z), or of two images, as images of the data's kind, so that like is compared with like.
+
+        Grey values are only clamped to [0, 1]: a likelihood's mean can leave that range. If the data are binary, each
+        pixel is drawn, as 1 with its mean as the probability.
+        """
+        means = means.clamp(0, 1)
+        return means.bernoulli() if self.binary else means
 
     @cached_property
     def has_classes(self) -> bool:
@@ -107,6 +136,18 @@ class Subject:
         """The classifier of the data set, and the class accuracies of its pixels; only where there are classes."""
         with self.progress.step(f"reference of {self.data.name}"):
             return reference(self.data, self.model.device, self.sizes.probe_images or 5000, self.cache)
+
+    @property
+    def has_features(self) -> bool:
+        """Whether a classifier of the data set can compare images: it takes classes that it can tell."""
+        return self.has_classes and not self.reference.at_chance
+
+    @cached_property
+    def features(self) -> Features:
+        """The features of real images; only where `has_features`."""
+        classifier, count = self.reference.classifier, self.sizes.quality_images
+        test, unseen = self.examples("test", count).images, self.reference.held_out[:count]
+        return Features(*(classifier.features(images.to(self.model.device)) for images in (test, unseen)))
 
 
 def parts(batch: Batch) -> Iterator[Batch]:
