@@ -99,8 +99,6 @@ def test_lattices_cover_the_sphere() -> None:
 def test_what_a_sphere_has_not() -> None:
     with pytest.raises(ValueError, match="latent_dim: the unit sphere needs at least 2 dimensions, got 1"):
         Sphere(1)
-    with pytest.raises(UsageError, match="--temperature 2: codes on the unit sphere cannot be scaled"):
-        Sphere(3).scale(torch.ones(3), 2.0)
     with pytest.raises(UsageError, match="--extent 3: a lattice covers the whole unit sphere"):
         Sphere(3).lattice(4, 3.0)
     assert Sphere(3).origin.tolist() == [1, 0, 0]

@@ -51,6 +51,7 @@ class Ladder(Distribution):
     Args:
         top_down: the generative side.
         evidence: what the image says of each level, from the data upwards: a mean and a standard deviation `(B, size)`.
+        temperature: factor of the standard deviations.
 
     Source: Sønderby et al. (2016), equations 17 to 20, https://arxiv.org/abs/1602.02282.
     """
@@ -58,14 +59,21 @@ class Ladder(Distribution):
     arg_constraints: ClassVar[dict[str, Constraint]] = {}
     has_rsample = True
 
-    def __init__(self, top_down: TopDown, evidence: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
+    def __init__(
+        self, top_down: TopDown, evidence: Sequence[tuple[Tensor, Tensor]] = (), temperature: float = 1.0
+    ) -> None:
         self.top_down = top_down
         self.evidence = tuple(evidence)
+        self.temperature = temperature
         batch_shape = evidence[0][0].shape[:-1] if evidence else torch.Size()
         super().__init__(batch_shape, torch.Size([sum(top_down.sizes)]), validate_args=False)
 
     def level(self, level: int, above: Tensor | None) -> tuple[Tensor, Tensor]:
         """Returns the mean and standard deviation `(…, size)` of a level, from 0, given the level above it."""
+        mean, deviation = self._level(level, above)
+        return mean, deviation if self.temperature == 1 else self.temperature * deviation
+
+    def _level(self, level: int, above: Tensor | None) -> tuple[Tensor, Tensor]:
         if not self.evidence:
             return self.top_down(level, above)
         mean, deviation = self.evidence[level]

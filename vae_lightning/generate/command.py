@@ -113,7 +113,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
 
     sample = verb("sample", "decodes codes drawn from the prior")
     sample.add_argument("-n", "--count", type=_positive, default=64, help="number of samples; default 64")
-    sample.add_argument("--temperature", type=float, default=1.0, help="factor by which codes are scaled; default 1")
+    sample.add_argument("--temperature", type=float, default=1.0, help="factor of the prior's noise; default 1")
     sample.add_argument("--prior", metavar="NAME", help="a prior made by fit-prior; default: the model's own")
     sample.add_argument(
         "--label", metavar="CLASS,…", type=_listed, default=[],

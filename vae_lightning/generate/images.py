@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from ..data.sizes import at_once
+from ..errors import UsageError
 from ..posteriors import point, spread
+from ..priors import tempered
 from ..runs import plain_cell
 from ..runs.loading import LoadedRun
 from .image_files import pixels, write_images
@@ -47,18 +49,32 @@ def sample(model: "VAE", count: int, temperature: float = 1.0, labels: Tensor | 
     Args:
         model: on any device.
         count: of samples.
-        temperature: factor by which codes are scaled.
+        temperature: factor of the prior's noise; see `vae_lightning.priors.tempered`.
         labels: classes `(count,)`, for a model that is conditional on them, which otherwise draws them evenly.
+
+    Raises:
+        UsageError: for a temperature below 0, or another than 1 where the prior has no such noise.
     """
+    if temperature < 0:
+        raise UsageError(f"--temperature {temperature:g}: must be at least 0")
     labels = model.draw_labels(count) if labels is None else labels
     parts, start = [], 0
     for size in _sizes(model, count):
         part = None if labels is None else labels[start : start + size].to(model.device)
-        prior = model.prior_distribution(part)
+        prior = _at(temperature, model.prior_distribution(part))
         codes = prior.sample(() if prior.batch_shape else (size,))  # a conditional prior's batch is the labels'
-        parts.append(pixels(model.decode(model.latent_space.scale(codes, temperature), part).mean))
+        parts.append(pixels(model.decode(codes, part).mean))
         start += size
     return torch.cat(parts)
+
+
+def _at(temperature: float, prior: Distribution) -> Distribution:
+    if temperature == 1:
+        return prior
+    try:
+        return tempered(prior, temperature)
+    except ValueError as error:
+        raise UsageError(f"--temperature {temperature:g}: the prior cannot be cooled: {error}; leave it out") from error
 
 
 @torch.no_grad()

@@ -78,10 +78,6 @@ class Euclidean:
         """0 `(D,)`."""
         return torch.zeros(self.latent_dim)
 
-    def scale(self, codes: Tensor, temperature: float) -> Tensor:
-        """Returns codes `(…, D)` multiplied by a factor."""
-        return temperature * codes
-
     def lattice(self, cells: int, extent: float | None) -> Lattice:
         """Returns the codes at equal steps from −extent to extent, by default 3."""
         return self._lattice(square_lattice(EXTENT if extent is None else extent, cells))

@@ -75,13 +75,6 @@ class LatentSpace(Protocol):
     def traverse(self, code: Tensor, dimensions: Tensor, values: Tensor) -> Tensor:
         """Returns codes `(dimensions, values, D)`: a code `(D,)` moved along one dimension at a time."""
 
-    def scale(self, codes: Tensor, temperature: float) -> Tensor:
-        """Returns codes `(…, D)` that are scaled by a factor.
-
-        Raises:
-            UsageError: if the space has no scale.
-        """
-
     def lattice(self, cells: int, extent: float | None) -> Lattice:
         """Returns the codes at equal steps, `cells` along each axis.
 

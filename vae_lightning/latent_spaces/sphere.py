@@ -65,12 +65,6 @@ class Sphere:
         directions = _tangent(code.expand_as(towards), towards)
         return _turned(code, directions.unsqueeze(1), values.to(code).expand(len(dimensions), -1))
 
-    def scale(self, codes: Tensor, temperature: float) -> Tensor:
-        """Raises `UsageError` for any factor but 1."""
-        if temperature != 1:
-            raise UsageError(f"--temperature {temperature:g}: codes on the unit sphere cannot be scaled; leave it out")
-        return codes
-
     def lattice(self, cells: int, extent: float | None = None) -> Lattice:
         """Returns the codes at equal steps of longitude and latitude, or of the angle on the circle."""
         if extent is not None:

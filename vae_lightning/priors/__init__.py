@@ -8,6 +8,7 @@ from .gaussian_mixture import GaussianMixture
 from .ladder import LadderPrior
 from .prior import Prior
 from .standard import StandardNormal
+from .temperature import tempered
 from .two_stage import TwoStage
 from .uniform_codes import UniformCodes
 from .uniform_sphere import UniformSphere
@@ -26,4 +27,5 @@ __all__ = [
     "UniformSphere",
     "VampPrior",
     "fit",
+    "tempered",
 ]

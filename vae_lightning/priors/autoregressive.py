@@ -11,6 +11,7 @@ from torch.distributions.constraints import Constraint
 from ..latent_spaces import CodeVectors
 from ..posteriors import Codebook, codebook_of
 from .prior import Prior
+from .temperature import tempered
 
 __all__ = ["AutoregressiveCodes"]
 
@@ -69,8 +70,8 @@ class AutoregressiveCodes(Prior):
 class _Autoregression(Distribution):
     arg_constraints: ClassVar[dict[str, Constraint]] = {}
 
-    def __init__(self, network: AutoregressiveCodes, codebook: Codebook) -> None:
-        self.network, self.codebook = network, codebook
+    def __init__(self, network: AutoregressiveCodes, codebook: Codebook, temperature: float = 1.0) -> None:
+        self.network, self.codebook, self.temperature = network, codebook, temperature
         super().__init__(torch.Size(), torch.Size([codebook.positions * codebook.code_dim]), validate_args=False)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -78,7 +79,9 @@ class _Autoregression(Distribution):
         indices = torch.zeros(count, 0, dtype=torch.int64, device=self.network.start.device)
         with torch.no_grad():
             for _ in range(self.codebook.positions):
-                probabilities = self.network(indices)[:, -1].softmax(-1)
+                logits = self.network(indices)[:, -1]
+                # Divided by the temperature, as is usual for categories; at 0 the likeliest code is certain.
+                probabilities = (logits / max(self.temperature, 1e-6)).softmax(-1)
                 indices = torch.cat([indices, probabilities.multinomial(1)], 1)
         return self.codebook.decode(indices).view(*sample_shape, -1)
 
@@ -86,3 +89,8 @@ class _Autoregression(Distribution):
         indices = self.codebook.encode(z).flatten(0, -2)
         log_probabilities = self.network(indices[:, :-1]).log_softmax(-1)
         return log_probabilities.gather(-1, indices.unsqueeze(-1)).sum((1, 2)).view(z.shape[:-1])
+
+
+@tempered.register
+def _(prior: _Autoregression, temperature: float) -> _Autoregression:
+    return _Autoregression(prior.network, prior.codebook, temperature * prior.temperature)

@@ -27,7 +27,8 @@ class Prior(nn.Module):
     def distribution(self) -> Distribution:
         """Returns p(z): batch `()`, event `(latent_dim,)`, with `sample` and `log_prob`.
 
-        A conditional prior returns p(z|y) with batch `(B,)` for labels `(B,)`, and p(z) for None.
+        A conditional prior returns p(z|y) with batch `(B,)` for labels `(B,)`, and p(z) for None. A distribution of a
+        new type is sampled at other temperatures than 1 if it registers itself with `tempered`.
         """
         raise NotImplementedError
 

@@ -10,6 +10,7 @@ from torch.distributions import Distribution, Independent, Normal, constraints, 
 from ..posteriors import GaussianHead
 from .standard import StandardNormal
 from .standardised import Standardised
+from .temperature import tempered
 
 __all__ = ["SecondStage", "TwoStage"]
 
@@ -52,24 +53,32 @@ class SecondStage(Distribution):
 
     Args:
         stage: its networks.
+        temperature: factor of the noise of u, and of that of z given u, in samples.
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012
     support = constraints.real_vector
 
-    def __init__(self, stage: TwoStage) -> None:
+    def __init__(self, stage: TwoStage, temperature: float = 1.0) -> None:
         self.stage = stage
+        self.temperature = temperature
         self.latent = stage.standard.distribution()
         super().__init__(torch.Size(), self.latent.event_shape, validate_args=False)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         with torch.no_grad():
-            return self.stage.decode(self.latent.sample(torch.Size(sample_shape))).sample()
+            u = tempered(self.latent, self.temperature).sample(torch.Size(sample_shape))
+            return tempered(self.stage.decode(u), self.temperature).sample()
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Returns the second model's bound of log p(z), `(…)`, with one sample of u."""
         posterior = self.stage.encode(z)
         return self.stage.decode(posterior.rsample()).log_prob(z) - kl_divergence(posterior, self.latent)
+
+
+@tempered.register
+def _(prior: SecondStage, temperature: float) -> SecondStage:
+    return SecondStage(prior.stage, temperature * prior.temperature)
 
 
 def _layers(sizes: Sequence[int]) -> nn.Sequential:
