@@ -180,7 +180,7 @@ def test_a_search_goes_on(tmp_path: Path) -> None:
     done = run_command("vae_lightning.cli", *SEARCH, "hydra.sweeper.n_trials=3", "resume=true", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "3 of 3 runs finished" in done.stdout
-    assert "search     the best first" in done.stdout
+    assert "The best first, by the elbo of validation images." in done.stdout
     after = trials(tmp_path)
     assert [state for state, *_ in after] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert after[2][1] == states[1][1]

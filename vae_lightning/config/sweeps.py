@@ -63,6 +63,8 @@ class Folders(Callback):
                 value, count = Counter(override.sweep_string_iterator()).most_common(1)[0]
                 if count > 1:
                     _refuse(f"{override.input_line}: {value} appears {count} times; every value must be different")
+        if SWEEPER in str(config.hydra.sweeper._target_) and not config.resume:
+            _refuse_search_without_validation(config)
         Folders.sweep = folder
         # Not every sweeper saves the swept options, which the names of runs depend on.
         with suppress(OSError):  # Hydra will hit and report the same error
@@ -70,6 +72,16 @@ class Folders(Callback):
             OmegaConf.save(config, folder / "multirun.yaml")
         if SWEEPER in str(config.hydra.sweeper._target_):
             go_on(config.hydra.sweeper)
+
+
+def _refuse_search_without_validation(config: DictConfig) -> None:
+    """A search would choose by the test images, whose metrics are then no longer those of images not seen before."""
+    searched = {override.lstrip("+") for override in sweep_overrides(config.hydra)}
+    if config.data.get("validation_size") == 0 and not searched & {"data", "data.validation_size"}:
+        _refuse(
+            "data.validation_size=0: a search would choose the model by the test images; hold out images to choose by, "
+            "such as data.validation_size=1000"
+        )
 
 
 def _refuse(message: str) -> None:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
@@ -112,11 +113,15 @@ def _runs(folders: Sequence[str]) -> list[Run]:
 
 
 def _print(evaluations: "Sequence[Evaluation]") -> None:
-    from ..report.table import evaluation_table
+    import pandas as pd
+
+    from ..report.table import evaluation_table, notes_on
 
     names = run_names([evaluation.run for evaluation in evaluations])
     table = evaluation_table({names[evaluation.run]: evaluation.metrics for evaluation in evaluations})
     print(table.to_string(index=False))
+    for note in notes_on(pd.DataFrame([evaluation.metrics for evaluation in evaluations])):
+        print(f"\n{fill(note, 105)}")
     print("\nAll metrics are in")
     for evaluation in evaluations:
         print(f"  {os.path.relpath(evaluation.file)}")

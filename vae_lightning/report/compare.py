@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ..runs import Run, best_first, differing_options, is_search, plain_cell, sweep_runs, swept_keys
+from ..runs import Run, best_first, differing_options, is_search, plain_cell, scored_by, sweep_runs, swept_keys
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +39,7 @@ class Comparison:
         keys: of the options that differ between the runs.
         claims: the chapter's claims, tested, where the runs can test them.
         sweep: the sweep's folder; None if runs from anywhere were compared.
+        notes: what one must know to read the table.
     """
 
     table: "pd.DataFrame" = field(repr=False)
@@ -48,12 +49,14 @@ class Comparison:
     keys: tuple[str, ...]
     claims: "tuple[Claim, ...]" = ()
     sweep: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def _repr_html_(self) -> str:
         from .table import mean_table, run_table
 
         tables = [run_table(self.table, self.keys), mean_table(self.table, self.keys)]
         parts = [found.to_html(index=False, border=0) for found in tables if found is not None and len(found)]
+        parts += [f"<p>{escape(note)}</p>" for note in self.notes]
         parts += [f"<p>{escape(run.name)}: {escape(run.failure)}</p>" for run in self.unfinished]
         page = escape(os.path.relpath(self.folder / "index.html"), quote=True)
         return "\n".join([*parts, f'<p><a href="{page}">{page}</a></p>'])
@@ -128,7 +131,7 @@ def _write(runs: Sequence[Run], keys: Sequence[str], folder: Path, sweep: Path |
     # Imported here, so that the command line answers at once if there is nothing to compare.
     from .claims import chapter_claims
     from .page import write_page
-    from .table import metrics_table
+    from .table import metrics_table, notes_on
 
     folder.mkdir(parents=True, exist_ok=True)
     finished = [run for run in runs if run.finished]
@@ -142,6 +145,18 @@ def _write(runs: Sequence[Run], keys: Sequence[str], folder: Path, sweep: Path |
 
         claims = chapter_claims(finished, keys)
         comparison_picture(finished, keys, folder / "comparison.png")
-    write_page(runs, keys, table, claims, folder / "index.html")
+    notes = [*_notes_on_search(finished, sweep), *notes_on(table)]
+    write_page(runs, keys, table, claims, notes, folder / "index.html")
     unfinished = tuple(run for run in runs if not run.finished)
-    return Comparison(table, folder, tuple(runs), unfinished, tuple(keys), tuple(claims), sweep)
+    return Comparison(table, folder, tuple(runs), unfinished, tuple(keys), tuple(claims), sweep, tuple(notes))
+
+
+def _notes_on_search(finished: Sequence[Run], sweep: Path | None) -> list[str]:
+    if not sweep or not is_search(sweep):
+        return []
+    if all(scored_by(run.metrics) == "val" for run in finished):
+        return ["The best first, by the elbo of validation images."]
+    return [
+        "The best first, by the elbo of the test images: it was chosen by them, so its value is too good. Hold out "
+        "images to choose by, with data.validation_size."
+    ]

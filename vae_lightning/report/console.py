@@ -1,9 +1,9 @@
 """A comparison as text, for the command line."""
 
 import os
-from textwrap import wrap
+from textwrap import fill, wrap
 
-from ..runs import is_search, run_names
+from ..runs import run_names
 from .compare import Comparison
 
 __all__ = ["print_comparison"]
@@ -18,8 +18,6 @@ def print_comparison(comparison: Comparison) -> None:
     finished = len(comparison.runs) - len(comparison.unfinished)
     title = f"{os.path.relpath(comparison.sweep)}: " if comparison.sweep else ""
     print(f"comparison {title}{finished} of {len(comparison.runs)} runs finished\n")
-    if comparison.sweep and is_search(comparison.sweep):
-        print("search     the best first, by the elbo of validation images if there are any\n")
     if finished:
         runs = run_table(comparison.table, comparison.keys)
         print(runs.head(PRINTED).to_string(index=False))
@@ -30,6 +28,8 @@ def print_comparison(comparison: Comparison) -> None:
             print("\nmean ± standard deviation over seeds\n")
             print(means.to_string(index=False))
         print()
+        for note in comparison.notes:
+            print(fill(note, 105), end="\n\n")
         _print_claims(comparison)
     folder = comparison.folder
     if (folder / "comparison.png").is_file():

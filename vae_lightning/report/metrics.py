@@ -31,6 +31,11 @@ class Metric(NamedTuple):
 
 
 _NEIGHBOURS = "share of test images whose class the ten nearest training images tell"
+_LINEAR = "Test accuracy of a logistic regression, its penalty cross-validated,"
+_HALFWAY = (
+    "distance of the picture half way between two codes from the nearest real image, in the classifier's features"
+)
+_CODES, _LATTICE = "of test images", "on the chapter's lattice, four cells apart"
 _PICTURE = "0 to 1: whether neighbours in the plotted plane are neighbours"
 
 METRICS = {
@@ -42,7 +47,7 @@ METRICS = {
         2,
         1,
         "nats",
-        "Importance-weighted bound: a tighter bound of log p(x) than the elbo, with many samples.",
+        "Importance-weighted bound: a tighter bound of log p(x) than the elbo, with many samples (bound_samples).",
     ),
     "test/distortion": Metric("distortion", 2, -1, "nats", "−E log p(x|z): what reconstruction costs."),
     "test/rate": Metric("rate", 2, 0, "nats", "KL(q(z|x) ‖ p(z)): what the code costs."),
@@ -56,6 +61,17 @@ METRICS = {
     "test/mse": Metric("mse", 4, -1, "", "Mean squared error of the pixels, reconstructed from the posterior mean."),
     "test/iw_bound_stderr": Metric(
         "± iw bound", 2, 0, "nats", "Standard error of the importance-weighted bound over images."
+    ),
+    "test/iw_bound_rise": Metric(
+        "rise of iw bound",
+        2,
+        -1,
+        "nats",
+        "By how much it rose when its samples were last doubled: about what is missing.",
+    ),
+    "test/iw_bound_rise_stderr": Metric("± rise", 2, 0, "nats", "Standard error of that rise over images."),
+    "test/effective_sample_share": Metric(
+        "effective", 3, 1, "", "Effective sample size of the importance-weighted bound, as a share of its samples."
     ),
     "test/active_units": Metric(
         "active", 0, 0, "units", "Latent dimensions whose posterior mean varies by more than 0.01."
@@ -75,11 +91,11 @@ METRICS = {
         "knn in plane", 3, 1, "", f"From the plane of the two leading components: {_NEIGHBOURS}."
     ),
     "test/knn_accuracy_pixels": Metric(
-        "knn, pixels", 3, 0, "", f"From pixels, the same for all models: {_NEIGHBOURS}."
+        "knn, pixels", 3, 0, "", f"From the same images' pixels, the same for all models: {_NEIGHBOURS}."
     ),
-    "test/probe_accuracy": Metric("linear probe", 3, 1, "", "Test accuracy of a logistic regression on the codes."),
+    "test/probe_accuracy": Metric("linear probe", 3, 1, "", f"{_LINEAR} on the codes."),
     "test/probe_accuracy_pixels": Metric(
-        "probe, pixels", 3, 0, "", "Test accuracy of a logistic regression on pixels, the same for all models."
+        "probe, pixels", 3, 0, "", f"{_LINEAR} on the same images' pixels, the same for all models."
     ),
     "test/chance_accuracy": Metric("chance", 3, 0, "", "Share of the most frequent class among the test images."),
     "test/classifier_accuracy": Metric(
@@ -92,17 +108,45 @@ METRICS = {
         "label told", 3, 1, "", "Test accuracy of the model's own classifier q(y|x), which few labels may have taught."
     ),
     "test/frechet_samples": Metric(
-        "Fréchet", 1, -1, "", "Fréchet distance of samples from real test images, in the classifier's features."
+        "Fréchet",
+        1,
+        -1,
+        "",
+        "Fréchet distance of samples from real test images, in the classifier's features: of their means from grey "
+        "images, of drawn pixels from binary ones.",
     ),
     "test/frechet_reconstructions": Metric("Fréchet, rec.", 1, -1, "", "The same of reconstructions."),
-    "test/frechet_floor": Metric("Fréchet, real", 1, 0, "", "The same of real training images: the least to hope for."),
+    "test/frechet_floor": Metric(
+        "Fréchet, real", 1, 0, "", "The same of training images new to the classifier, as test images are: the least."
+    ),
     "test/kernel_samples": Metric(
         "kernel", 2, -1, "", "Kernel distance of samples from real test images, same features."
     ),
     "test/kernel_reconstructions": Metric("kernel, rec.", 2, -1, "", "The same of reconstructions."),
-    "test/kernel_floor": Metric("kernel, real", 2, 0, "", "The same of real training images."),
+    "test/kernel_floor": Metric("kernel, real", 2, 0, "", "The same of training images new to the classifier."),
     "test/path_unevenness": Metric(
         "unevenness", 3, -1, "", "Longest of 15 decoded steps between two codes, as a share of the path; 0.067 is even."
+    ),
+    "test/path_unevenness_lattice": Metric("unevenness, lattice", 3, -1, "", f"The same {_LATTICE}."),
+    "test/halfway_distance": Metric(
+        "half way", 2, -1, "", f"Mean {_HALFWAY}; 1 is the distance of a real image. Codes {_CODES}."
+    ),
+    "test/halfway_distance_crossfade": Metric(
+        "half way, cross-fade",
+        2,
+        0,
+        "",
+        "The same of the mean of the pictures at both ends: what pixels alone achieve.",
+    ),
+    "test/halfway_distance_untrained": Metric(
+        "half way, untrained", 2, 0, "", "The same of the picture half way from a decoder that has not been trained."
+    ),
+    "test/halfway_distance_lattice": Metric("half way, lattice", 2, -1, "", f"As half way, between codes {_LATTICE}."),
+    "test/halfway_distance_crossfade_lattice": Metric(
+        "cross-fade, lattice", 2, 0, "", "The same of the mean of the pictures at both ends."
+    ),
+    "test/halfway_distance_untrained_lattice": Metric(
+        "untrained, lattice", 2, 0, "", "The same from a decoder that has not been trained."
     ),
     "test/trustworthiness": Metric("trustworthy", 3, 1, "", f"{_PICTURE} among the codes."),
     "test/continuity": Metric(

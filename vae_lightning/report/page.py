@@ -25,7 +25,7 @@ from ..runs import Run, run_labels, run_names, short_names, shown
 from .curves import learning_curves, terms
 from .files import Arrays, is_exact, read_explorer, read_picture
 from .metrics import describe
-from .table import SAME_FOR_ALL_SEEDS, repeated, spread
+from .table import SAME_FOR_ALL_SEEDS, mark, repeated, spread
 
 __all__ = ["write_page"]
 
@@ -43,7 +43,12 @@ GALLERIES = {
 
 
 def write_page(
-    runs: Sequence[Run], keys: Sequence[str], table: pd.DataFrame, claims: Sequence[Any], file: Path
+    runs: Sequence[Run],
+    keys: Sequence[str],
+    table: pd.DataFrame,
+    claims: Sequence[Any],
+    notes: Sequence[str],
+    file: Path,
 ) -> None:
     """Writes the page.
 
@@ -52,6 +57,7 @@ def write_page(
         keys: the options in which they differ.
         table: their `metrics_table`.
         claims: the `chapter_claims` of the finished ones.
+        notes: what one must know to read the table.
         file: to be written.
     """
     finished = [run for run in runs if run.finished]
@@ -80,6 +86,7 @@ def write_page(
         table=_table(table, keys),
         unfinished=[(names[run], run.failure) for run in runs if not run.finished],
         claims=claims,
+        notes=notes,
         galleries=_galleries(labels),
         recipes=[_recipe(run, labels[run]) for run in detailed],
         detailed=len(detailed),
@@ -156,7 +163,7 @@ def _table(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
     heads = [names[key] for key in group_keys] or ["run"]
     columns = _metric_columns(table)
     rows: list[dict[str, Any]] = [
-        {"labels": labels, "count": len(found), "cells": [_cell(name, found[name]) for name in columns]}
+        {"labels": labels, "count": len(found), "cells": [_cell(name, found) for name in columns]}
         for labels, found in groups
     ]
     for position, name in enumerate(columns):
@@ -170,12 +177,13 @@ def _table(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
     return {"heads": heads, "metrics": metrics, "rows": rows, "seeds": any(row["count"] > 1 for row in rows)}
 
 
-def _cell(name: str, values: pd.Series) -> dict[str, Any]:
-    metric, mean = describe(name), values.mean()
+def _cell(name: str, rows: pd.DataFrame) -> dict[str, Any]:
+    metric, values = describe(name), rows[name]
+    mean = values.mean()
     if not math.isfinite(mean):
         return {"text": "", "value": None, "best": False}
     text = metric.write(mean) if name in SAME_FOR_ALL_SEEDS else spread(values, metric)
-    return {"text": text.replace("-", "−"), "value": float(mean), "best": False}
+    return {"text": text.replace("-", "−") + mark(rows, name), "value": float(mean), "best": False}
 
 
 def _sentence(table: pd.DataFrame, keys: Sequence[str]) -> str:

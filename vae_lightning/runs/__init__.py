@@ -4,7 +4,7 @@ from .atomic import forget_paths, read_hydra, write_file, write_json
 from .names import plain_cell, run_labels, run_name, run_names, short_names, short_path, shown
 from .options import differing_options
 from .run import Run
-from .sweep import best_first, is_search, score, sweep_overrides, sweep_runs, swept_keys
+from .sweep import best_first, is_search, score, scored_by, sweep_overrides, sweep_runs, swept_keys
 
 __all__ = [
     "Run",
@@ -18,6 +18,7 @@ __all__ = [
     "run_name",
     "run_names",
     "score",
+    "scored_by",
     "short_names",
     "short_path",
     "shown",

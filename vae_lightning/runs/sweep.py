@@ -10,7 +10,7 @@ from .run import Run
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-__all__ = ["SWEEPER", "best_first", "is_search", "score", "sweep_overrides", "sweep_runs", "swept_keys"]
+__all__ = ["SWEEPER", "best_first", "is_search", "score", "scored_by", "sweep_overrides", "sweep_runs", "swept_keys"]
 
 SWEEPER = "OptunaSweeper"  # the class that runs searches
 
@@ -39,8 +39,13 @@ def score(metrics: Mapping[str, Any]) -> float:
 
     For a model without a bound, it is the negative loss.
     """
-    stage = "val" if "val/loss" in metrics else "test"
+    stage = scored_by(metrics)
     return float(metrics.get(f"{stage}/elbo", -metrics[f"{stage}/loss"]))
+
+
+def scored_by(metrics: Mapping[str, Any]) -> str:
+    """Returns `val` or `test`, the images by which a search ranks a run."""
+    return "val" if "val/loss" in metrics else "test"
 
 
 def best_first(runs: Sequence[Run]) -> list[Run]:
