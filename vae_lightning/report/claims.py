@@ -137,10 +137,10 @@ def _smoothness(runs: Sequence[Run]) -> Claim | None:
     if steps is None or halfway is None or crossfade is None or untrained is None:
         return None
     measurement = (
-        f"between cells four apart, the longest of 15 decoded steps is {_spread(100 * steps, 1)} % of the path (6.7 % if "
-        f"even); the picture half way is {_spread(halfway, 2)} times as far from the nearest real image as other real "
-        f"images are, a cross-fade of the pictures at both ends {_spread(crossfade, 2)} times, and the picture of a decoder "
-        f"before training {_spread(untrained, 2)} times"
+        f"between cells four apart, the longest of 15 decoded steps is {_spread(100 * steps, 1)} % of the path (6.7 % "
+        f"if even); the picture half way is {_spread(halfway, 2)} times as far from the nearest real image as other "
+        f"real images are, a cross-fade of the pictures at both ends {_spread(crossfade, 2)} times, and the picture of "
+        f"a decoder before training {_spread(untrained, 2)} times"
     )
     parts = [_above(-steps, -0.25), _above(crossfade - halfway, MARGIN), _above(untrained - halfway, MARGIN)]
     p = None if None in parts else max(part for part in parts if part is not None)

@@ -19,9 +19,9 @@ BOUND = "test/iw_bound"
 SETTLED = 0.1  # nats
 RISING = "↑"
 EXPLANATION = (
-    f"{RISING} This bound still rises with its samples, by more than {SETTLED} nats when they were last doubled. The more"
-    "  latent dimensions a model uses, the more is missing: vae-evaluate RUN --bound-samples 5000 brings it "
-    "closer to log p(x)."
+    f"{RISING} This bound still rises with its samples, by more than {SETTLED} nats when they were last doubled. The "
+    "more latent dimensions a model uses, the more is missing: vae-evaluate RUN --bound-samples 5000 brings it closer "
+    "to log p(x)."
 )
 IN_SHORT = (
     "test/elbo", "test/iw_bound", "test/iw_bound_stderr", "test/distortion", "test/rate", "test/mse",
