@@ -24,11 +24,17 @@ def runs(folder: Path, **groups: list[dict[str, float]]) -> list[Run]:
     return found
 
 
+LATTICE = {
+    "path_unevenness_lattice": 0.11, "halfway_distance_lattice": 1.1, "halfway_distance_crossfade_lattice": 1.25,
+    "halfway_distance_untrained_lattice": 1.7,
+}  # fmt: skip
+
+
 def test_claims_are_held_against_measurements(tmp_path: Path) -> None:
     common = {"knn_accuracy_pixels": 0.9, "chance_accuracy": 0.1, "frechet_floor": 1.0}
+    lattice = [{name: value * (1 + seed / 100) for name, value in LATTICE.items()} for seed in range(3)]
     small = [
-        common | {"frechet_samples": 50 + seed, "knn_accuracy": 0.6 + seed / 100, "path_unevenness": 0.1 + seed / 100}
-        for seed in range(3)
+        common | lattice[seed] | {"frechet_samples": 50 + seed, "knn_accuracy": 0.6 + seed / 100} for seed in range(3)
     ]
     large = [
         common | {"frechet_samples": 20 + seed, "knn_accuracy": 0.8, "knn_accuracy_plane": 0.3 + seed / 100}
@@ -43,7 +49,9 @@ def test_claims_are_held_against_measurements(tmp_path: Path) -> None:
     )
     assert "61.0 ± 1.0 %" in claims[1].measurement
     assert "classify 80.0 ± 0.0 % of the test images correctly from their codes, and 31.0" in claims[2].measurement
-    assert "11.0 ± 1.0 %" in claims[3].measurement
+    assert "is 11.1 ± 0.1 % of the path" in claims[3].measurement
+    assert "the picture half way is 1.11 ± 0.01 times as far" in claims[3].measurement
+    assert "a cross-fade of the pictures at both ends 1.26 ± 0.01 times" in claims[3].measurement
     assert "the accuracy from codes is above 50.0 %, halfway between chance and pixels" in claims[1].criterion
 
 
@@ -63,9 +71,9 @@ def test_claims_are_tested_together(values: list[float | None], holding: list[bo
 
 def test_claims_that_measurements_do_not_bear_out(tmp_path: Path) -> None:
     common = {"knn_accuracy_pixels": 0.9, "chance_accuracy": 0.1}
+    crossfade = LATTICE | {"halfway_distance_lattice": 1.25}
     small = [
-        common | {"frechet_samples": 30 + 10 * seed, "knn_accuracy": 0.3 + seed / 10, "path_unevenness": 0.4}
-        for seed in range(3)
+        common | crossfade | {"frechet_samples": 30 + 10 * seed, "knn_accuracy": 0.3 + seed / 10} for seed in range(3)
     ]
     large = [
         common | {"frechet_samples": 25 + 10 * seed, "knn_accuracy": 0.8, "knn_accuracy_plane": 0.8 + (seed - 1) / 100}
@@ -74,6 +82,34 @@ def test_claims_that_measurements_do_not_bear_out(tmp_path: Path) -> None:
     assert [claim.holds for claim in chapter_claims(runs(tmp_path, d2=small, d8=large), ["model.latent_dim"])] == [
         False
     ] * 4
+
+
+@pytest.mark.parametrize(
+    ("found", "holds"),
+    [
+        ({}, True),
+        # Between pixels everything is even, and nothing is nearer than a cross-fade is.
+        ({"path_unevenness_lattice": 1 / 15, "halfway_distance_lattice": 1.25}, False),
+        # So it is before training, far from everything.
+        (
+            {
+                "path_unevenness_lattice": 0.07,
+                "halfway_distance_lattice": 1.7,
+                "halfway_distance_crossfade_lattice": 1.7,
+            },
+            False,
+        ),
+        # A decoder that jumps from one real image to the next.
+        ({"path_unevenness_lattice": 1.0, "halfway_distance_lattice": 1.0}, False),
+    ],
+)
+def test_smooth_transitions_are_more_than_even_ones(tmp_path: Path, found: dict[str, float], holds: bool) -> None:
+    noise = [-0.001, 0.0, 0.001]
+    seeds = [{name: value + shift for name, value in (LATTICE | found).items()} for shift in noise]
+    for shift, metrics in zip(noise, seeds, strict=True):
+        metrics["halfway_distance_crossfade_lattice"] += shift
+    (claim,) = chapter_claims(runs(tmp_path, d2=seeds), ["model.latent_dim", "seed"])
+    assert claim.holds is holds
 
 
 def test_claims_need_seeds_and_nothing_else_that_differs(tmp_path: Path) -> None:

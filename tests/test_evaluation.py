@@ -5,6 +5,8 @@ import pytest
 import torch
 from scipy import linalg
 from sklearn.datasets import make_swiss_roll
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.distributions import (
     Categorical,
@@ -18,7 +20,7 @@ from torch.distributions import (
 
 from vae_lightning.data.batch import Batch
 from vae_lightning.evaluation import probes, quality
-from vae_lightning.evaluation.bounds import importance_weighted_bound, squared_error
+from vae_lightning.evaluation.bounds import bound_with, effective_share, importance_weighted_bound, squared_error
 from vae_lightning.evaluation.codes import Aggregate, active_units, encode_all
 from vae_lightning.evaluation.geometry import path_unevenness
 from vae_lightning.latent_spaces import Euclidean, box_lattice, normal_lattice, square_lattice
@@ -183,6 +185,27 @@ def test_labels_reach_the_bound_and_the_rates() -> None:
     torch.testing.assert_close(codes.rates.sum(), expected)
 
 
+def test_bounds_of_the_same_weights_rise_when_their_samples_are_doubled() -> None:
+    weights = torch.randn(80, 7, generator=torch.Generator().manual_seed(0)).double()
+    bounds = torch.stack([bound_with(weights, samples) for samples in (1, 2, 4, 8, 16, 80)])
+    torch.testing.assert_close(bounds[0], weights.mean(0))
+    torch.testing.assert_close(bounds[-1], weights.exp().mean(0).log())
+    groups = [weights[start : start + 16].exp().mean(0).log() for start in range(0, 80, 16)]
+    torch.testing.assert_close(bounds[4], torch.stack(groups).mean(0))
+    assert (bounds.diff(dim=0) >= 0).all()  # of every image, not only in expectation
+    torch.testing.assert_close(bound_with(weights, 30), bound_with(weights[:60], 30))
+
+
+def test_the_effective_share_of_normal_log_weights() -> None:
+    """That of w = e^(σu) is (E w)² / E w² = e^(−σ²)."""
+    noise = torch.randn(400_000, 1, generator=torch.Generator().manual_seed(0)).double()
+    for deviation in (0.0, 0.3, 1.0):
+        expected = float(np.exp(-(deviation**2)))
+        assert effective_share(deviation * noise - 500).item() == pytest.approx(expected, rel=0.02)
+    one = torch.tensor([[0.0], [-900.0], [-900.0], [-900.0]])
+    assert effective_share(one).item() == 0.25
+
+
 def test_squared_error_is_a_mean_over_pixels() -> None:
     one, other = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
     other[1, 0, 0, 0] = 2.0
@@ -271,3 +294,18 @@ def test_class_accuracies() -> None:
     halves = (angle.cos() > 0).long()
     assert probes.class_accuracies((rings[:1000], halves[:1000]), (rings[1000:], halves[1000:]))[1] > 0.97
     assert probes.class_accuracies((rings[:9], labels[:9] * 0), (rings[9:12], labels[9:12] * 0)) == (1, 1)
+
+
+def test_the_penalty_of_the_linear_probe_is_chosen_on_training_points() -> None:
+    """Two hundred points, each of whose hundred coordinates tells a little of the class: a large penalty averages."""
+    generator = torch.Generator().manual_seed(0)
+    points, labels = torch.randn(2200, 100, generator=generator), torch.arange(2200) % 2
+    points += 0.25 * labels[:, None]
+    train, test = (points[:200], labels[:200]), (points[200:], labels[200:])
+    scaler = StandardScaler().fit(train[0])
+    usual = LogisticRegression().fit(scaler.transform(train[0]), train[1]).score(scaler.transform(test[0]), test[1])
+    assert probes.class_accuracies(train, test)[1] > usual + 0.03
+    few = points[:5], torch.tensor([0, 0, 0, 0, 1])  # a class that cannot be in every fold
+    assert 0 <= probes.class_accuracies(few, test)[1] <= 1
+    rare = points[:60], torch.tensor([0, 1] * 29 + [2, 2])
+    assert 0 <= probes.class_accuracies(rare, test)[1] <= 1

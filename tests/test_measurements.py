@@ -64,7 +64,10 @@ def test_every_figure_is_described_and_in_its_range(tmp_path: Path, latent_dim: 
     assert all(0 <= metrics[name] <= 1 for name in shares)
     assert 0 <= metrics["test/active_units"] <= latent_dim
     assert metrics["test/iw_bound"] > metrics["test/elbo"] - 4 * metrics["test/iw_bound_stderr"]
+    assert metrics["test/iw_bound_rise"] > 0
+    assert 1 / 3 <= metrics["test/effective_sample_share"] <= 1
     assert metrics["test/distortion_above_floor"] < metrics["test/distortion"]
+    assert ("test/halfway_distance_lattice" in metrics) == (latent_dim == 2)
     assert ("test/trustworthiness_tsne" in metrics) == (latent_dim > 2)
     if latent_dim == 2:
         assert metrics["test/trustworthiness"] == metrics["test/continuity"] == 1
@@ -96,6 +99,13 @@ def test_the_bound_is_that_of_all_test_images(tmp_path: Path) -> None:
     assert metrics["test/iw_bound_stderr"] == pytest.approx(bound.std().item() / 40**0.5, rel=0.05)
 
 
+def test_no_metric_depends_on_which_others_are_measured() -> None:
+    model, data = built("model.latent_dim=3")
+    many, few = measured(model, data, bound_samples=7), measured(model, data, bound_samples=0, plane_points=0)
+    assert {name: many[name] for name in few} == few
+    assert {"frechet_samples", "kernel_floor", "halfway_distance_untrained"} < set(few)
+
+
 def test_bits_per_dimension_where_grey_levels_have_probabilities(tmp_path: Path) -> None:
     _, metrics, _ = trained(tmp_path, "model/likelihood=discretized_logistic")
     assert metrics["test/bits_per_dim"] == pytest.approx(-metrics["test/elbo"] / (784 * np.log(2)))
@@ -105,7 +115,8 @@ def test_bits_per_dimension_where_grey_levels_have_probabilities(tmp_path: Path)
 BY_CLASS = {
     "knn_accuracy", "probe_accuracy", "knn_accuracy_plane", "classifier_accuracy", "chance_accuracy",
     "knn_accuracy_pixels", "probe_accuracy_pixels", "frechet_samples", "kernel_samples", "frechet_reconstructions",
-    "kernel_reconstructions", "frechet_floor", "kernel_floor",
+    "kernel_reconstructions", "frechet_floor", "kernel_floor", "halfway_distance", "halfway_distance_crossfade",
+    "halfway_distance_untrained",
 }  # fmt: skip
 
 
@@ -188,7 +199,7 @@ def test_a_classifier_at_chance_compares_nothing(caplog: pytest.LogCaptureFixtur
     with caplog.at_level("INFO"):
         metrics = measured(model, data, cache=str(tmp_path))
     assert metrics["classifier_accuracy"] == pytest.approx(1 / 3, abs=0.02)
-    assert not [name for name in metrics if "frechet" in name or "kernel" in name]
+    assert not [name for name in metrics if "frechet" in name or "kernel" in name or "halfway" in name]
     line, same = lines_with("left out", caplog)
     assert same == "measured   all test images have the same code: the faithfulness of plots is left out"
     assert line.startswith("measured   Fréchet and kernel distances are left out: the classifier")

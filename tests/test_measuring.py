@@ -1,0 +1,277 @@
+"""Measurements of small models whose metrics are known: what is compared with what."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, compose_config
+from hydra.utils import instantiate
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from vae_lightning.data.batch import Batch
+from vae_lightning.data.datamodule import ImageDataModule
+from vae_lightning.evaluation import quality
+from vae_lightning.evaluation.reference import Reference, reference
+from vae_lightning.latent_spaces import Euclidean
+from vae_lightning.measuring import Sizes, Subject, averages, distances, paths
+
+SIDE = 16
+
+
+class Pixels(nn.Module):
+    """Stands for a classifier: its features are the pixels."""
+
+    def features(self, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+
+class Silent:
+    @contextmanager
+    def step(self, name: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
+        yield lambda share: None
+
+
+class OwnImages:
+    """A data module with given images."""
+
+    name = "own"
+    class_names = ("one", "other")
+
+    def __init__(self, test: Tensor, train: Tensor) -> None:
+        self.images = {"test": test, "train": train}
+
+    def examples(self, name: str, count: int) -> Batch:
+        images = self.images[name][:count]
+        return Batch(images, torch.arange(len(images)) % 2)
+
+
+def subject(model: Any, data: OwnImages, **sizes: int) -> Subject:
+    found = Subject(
+        model, data, lambda: iter([data.examples("test", 10_000)]), 1, Sizes(**sizes), Silent(), None  # type: ignore[arg-type]
+    )  # fmt: skip
+    metrics = {"classifier_accuracy": 1.0, "chance_accuracy": 0.5}
+    found.reference = Reference(Pixels(), metrics, len(data.images["test"]), data.images["train"])  # type: ignore[arg-type,misc]
+    return found
+
+
+class Model(nn.Module):
+    """A deterministic autoencoder, a line or plane of codes in [−8, 8]."""
+
+    device = torch.device("cpu")
+    conditional = False
+    has_bound = True
+    latent_dim = 2
+    latent_space = Euclidean(2)
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Distribution:
+        columns = images.sum((1, 2))
+        place = (columns * torch.arange(SIDE)).sum(1) / columns.sum(1)
+        code = torch.stack([(place - 0.5 * (SIDE - 1)) * 16 / SIDE, torch.zeros(len(images))], 1)
+        return Independent(Normal(code, 0.1), 1)
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Distribution:
+        return Independent(Normal(self.decoder(z), 0.1), 3)
+
+    def prior_distribution(self, labels: Tensor | None = None) -> Distribution:
+        return Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+
+
+class Bar(nn.Module):
+    """A bright vertical bar at the place that the code's first coordinate says, drawn by a layer that has learnt to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = nn.Linear(SIDE, SIDE, bias=False)
+        nn.init.eye_(self.row.weight)
+
+    def forward(self, z: Tensor) -> Tensor:
+        distance = torch.arange(SIDE) - (z[..., :1] * SIDE / 16 + 0.5 * (SIDE - 1))
+        row = self.row((-0.5 * distance.square()).exp())
+        return row[..., None, None, :].expand(*row.shape[:-1], 1, SIDE, SIDE)
+
+
+class CrossFade(Bar):
+    """Blends a bar at the left with one at the right."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        share = (z[..., :1] / 16 + 0.5).clamp(0, 1)[..., None, None]
+        left, right = (super(CrossFade, self).forward(torch.tensor([[end, 0.0]])) for end in (-8.0, 8.0))
+        return torch.lerp(left, right, share)
+
+
+def bars(count: int, seed: int) -> Tensor:
+    places = torch.rand(count, generator=torch.Generator().manual_seed(seed)) * 17 - 8.5
+    with torch.no_grad():
+        return Bar()(torch.stack([places, torch.zeros(count)], 1))
+
+
+@pytest.mark.parametrize("kind", ["", "_lattice"])
+def test_half_way_a_good_space_has_images_of_the_data_and_a_cross_fade_has_not(kind: str) -> None:
+    data = OwnImages(bars(60, 0), bars(500, 1))
+    with torch.no_grad():
+        torch.manual_seed(0)
+        good = paths.measure(subject(Model(Bar()), data))
+        faded = paths.measure(subject(Model(CrossFade()), data))
+    names = [f"halfway_distance{control}{kind}" for control in ("", "_crossfade", "_untrained")]
+    halfway, crossfade, untrained = (good[name] for name in names)
+    assert halfway < 2  # about as near as another real image
+    assert crossfade > 5 * halfway
+    assert untrained > 2 * halfway
+    assert faded[names[0]] == pytest.approx(faded[names[1]], rel=0.01)
+    assert faded[names[0]] > 5 * halfway
+    # Evenness tells nothing of this, as it would of a jump.
+    assert faded[f"path_unevenness{kind}"] < 0.25
+
+
+def test_the_trained_decoder_is_there_again_after_the_untrained_one() -> None:
+    model = Model(Bar())
+    decoder = model.decoder
+    before = [parameter.clone() for parameter in model.parameters()]
+    paths.measure(subject(model, OwnImages(bars(9, 0), bars(9, 1))))
+    assert model.decoder is decoder
+    assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_like_is_compared_with_like(binary: bool) -> None:
+    """A model that knows the grey values is as near as other images of the data are, whether drawn or not."""
+    grey = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0)).repeat(1200, 1, 1, 1)
+    grey += 0.2 * torch.rand(grey.shape, generator=torch.Generator().manual_seed(1)) - 0.1
+    grey = grey.clamp(0, 1)
+    shown = grey.bernoulli(generator=torch.Generator().manual_seed(2)) if binary else grey
+    data = OwnImages(shown[:600], shown[600:])
+    model = SimpleNamespace(
+        device=torch.device("cpu"),
+        sample=lambda count, labels: grey[torch.randperm(1200)[:count]],
+        reconstruct=lambda images, labels: grey[:600],
+    )
+    torch.manual_seed(0)
+    found = distances.measure(subject(model, data, quality_images=600))
+    assert found["frechet_samples"] < 2 * found["frechet_floor"]
+    assert found["frechet_reconstructions"] < 2 * found["frechet_floor"]
+
+
+def test_the_floor_is_of_as_many_images() -> None:
+    images = torch.rand(400, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    data = OwnImages(images[:300], images[300:])
+    model = SimpleNamespace(
+        device=torch.device("cpu"),
+        sample=lambda count, labels: images[:count],
+        reconstruct=lambda images, labels: images,
+    )
+    torch.manual_seed(0)
+    found = distances.measure(subject(model, data))
+    torch.manual_seed(0)
+    some = images[:300].flatten(1)
+    halves = [quality.distances(some[torch.randperm(300)[:100]], images[300:].flatten(1)).frechet for _ in range(5)]
+    assert min(halves) * 0.8 < found["frechet_floor"] < max(halves) * 1.2
+    assert found["frechet_floor"] > 1.5 * quality.distances(some, images[300:].flatten(1)).frechet * 0.9
+
+
+class Gaussian(Model):
+    """p(x|z) = N(z, 1), p(z) = N(0, I) in each of d dimensions, and a posterior that is too wide: log p(x) is known."""
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__(nn.Identity())
+        self.latent_dim = dimensions
+        self.encoded = 0
+
+    def encode(self, images: Tensor, labels: Tensor | None = None) -> Distribution:
+        self.encoded += 1
+        return Independent(Normal(images.flatten(1) / 2, 1.2 * 0.5**0.5), 1)
+
+    def decode(self, z: Tensor, labels: Tensor | None = None) -> Distribution:
+        return Independent(Normal(z[..., None, None, :], 1.0), 3)
+
+    def prior_distribution(self, labels: Tensor | None = None) -> Distribution:
+        return Independent(Normal(torch.zeros(self.latent_dim), torch.ones(self.latent_dim)), 1)
+
+
+def measured_bound(dimensions: int, samples: int) -> tuple[dict[str, float], Subject, float]:
+    torch.manual_seed(0)
+    images = 2**0.5 * torch.randn(300, 1, 1, dimensions)
+    found = subject(Gaussian(dimensions), OwnImages(images, images), bound_samples=samples)
+    metrics = averages.measure(found)
+    return metrics, found, Normal(0.0, 2**0.5).log_prob(images).flatten(1).sum(1).mean().item()
+
+
+def test_a_bound_that_has_settled_and_one_that_has_not() -> None:
+    settled, _, exact = measured_bound(2, 512)
+    assert settled["iw_bound"] == pytest.approx(exact, abs=0.02)
+    assert settled["iw_bound_rise"] < 0.01
+    assert settled["effective_sample_share"] > 0.7
+    rising, found, exact = measured_bound(200, 64)
+    missing = exact - rising["iw_bound"]
+    assert missing > 0.5
+    assert rising["iw_bound_rise"] > 0.1 > rising["iw_bound_rise_stderr"]
+    assert 1 / 64 < rising["effective_sample_share"] < 0.1
+    assert found.arrays["bound_samples"].tolist() == [1, 2, 5, 10, 20, 50, 64]
+    curve = found.arrays["bound"]
+    assert (curve.diff() > 0).all()
+    assert curve[-1].item() == rising["iw_bound"]
+    assert found.arrays["bound_stderr"][-1].item() == rising["iw_bound_stderr"]
+    gaps = found.arrays["bound_gap_stderr"]
+    assert (gaps[:-1] > 0).all()
+    assert gaps[-1] == 0
+
+
+def test_images_are_encoded_once_however_many_samples_a_bound_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(averages, "_announce", lambda subject, batch: None)  # it tries a piece
+    monkeypatch.setattr("vae_lightning.data.sizes.AT_ONCE", 4 * 2 * 300)
+    _, found, _ = measured_bound(2, 40)
+    assert found.model.encoded == 1  # type: ignore[attr-defined]
+
+
+def untrained(images: Tensor, labels: Tensor, classes: int) -> quality.Classifier:
+    return quality.Classifier(images.shape[1:], classes).eval()
+
+
+class TestReference:
+    @pytest.fixture
+    def data(self) -> ImageDataModule:
+        config = compose_config(*TINY, "data.source.train_size=300", "data.source.test_size=200")
+        data = instantiate(config.data, _convert_="all")
+        data.setup()
+        return data
+
+    def test_codes_and_pixels_are_probed_on_the_same_images(
+        self, data: ImageDataModule, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of data sorted by class, the first images would be of the first classes alone."""
+        monkeypatch.setattr(quality, "train_classifier", untrained)
+        for split in data.splits.values():
+            order = split.labels.argsort()
+            split.chosen = order
+        known = reference(data, torch.device("cpu"), 100, str(tmp_path))
+        (train, labels), (test, test_labels) = (data.examples(name, 100) for name in ("train", "test"))
+        judge = KNeighborsClassifier(10).fit(train.flatten(1).numpy(), labels.numpy())
+        expected = judge.score(test.flatten(1).numpy(), test_labels.numpy())
+        assert known.metrics["knn_accuracy_pixels"] == pytest.approx(expected)
+
+    def test_held_out_images_are_new_to_the_classifier(
+        self, data: ImageDataModule, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        learnt: list[Tensor] = []
+
+        def spy(images: Tensor, *rest: Any) -> quality.Classifier:
+            learnt.append(images)
+            return untrained(images, *rest)
+
+        monkeypatch.setattr(quality, "train_classifier", spy)
+        known = reference(data, torch.device("cpu"), 50, str(tmp_path))
+        (images,) = learnt
+        assert len(known.held_out) == 60
+        assert len(images) + len(known.held_out) == 300
+        assert torch.cdist(known.held_out.flatten(1), images.flatten(1)).min() > 0.1
+        again = reference(data, torch.device("cpu"), 50, str(tmp_path))
+        assert torch.equal(known.held_out, again.held_out)
+        assert len(learnt) == 1

@@ -1,0 +1,84 @@
+"""What a table must be read with: bounds that still rise, and searches that chose by the test images."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import TINY, run_command
+from written_runs import write_run
+
+from vae_lightning.report import compare, print_comparison
+from vae_lightning.report.table import RISING, evaluation_table, mean_table, notes_on, run_table
+
+SETTLED = {"test/iw_bound": -90.0, "test/iw_bound_rise": 0.02, "test/iw_bound_rise_stderr": 0.01}
+STILL = {"test/iw_bound": -95.0, "test/iw_bound_rise": 1.2, "test/iw_bound_rise_stderr": 0.05}
+NOISY = {"test/iw_bound": -97.0, "test/iw_bound_rise": 0.3, "test/iw_bound_rise_stderr": 0.4}
+EARLIER = {"test/iw_bound": -99.0}  # a run from before the rise was measured
+
+
+def test_a_bound_that_still_rises_is_marked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {3: SETTLED, 4: STILL, 5: NOISY, 6: EARLIER}
+    runs = [write_run(tmp_path / f"d{d}", metrics, model__latent_dim=d) for d, metrics in found.items()]
+    evaluation = runs[0].evaluation_file("more")
+    evaluation.parent.mkdir()
+    evaluation.write_text(json.dumps({"metrics": STILL, "steps": None}))
+    comparison = compare(runs, tmp_path / "report")
+    table = run_table(comparison.table, comparison.keys)
+    assert table["iw bound"].tolist() == ["-90.00", f"-95.00 {RISING}", "-97.00", "-99.00"]
+    assert table["more: iw bound"].tolist() == [f"-95.00 {RISING}", "", "", ""]
+    print_comparison(comparison)
+    (note,) = comparison.notes
+    assert note.startswith(f"{RISING} This bound still rises")
+    for text in (capsys.readouterr().out, comparison._repr_html_()):
+        assert f"-95.00 {RISING}" in text
+        assert f"{RISING} This bound still rises" in text
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert note in page
+    assert f">−95.00 {RISING}</td>" in page
+    assert ">−97.00</td>" in page
+    written = pd.read_csv(tmp_path / "report" / "metrics.csv")
+    assert written["test/iw_bound"].tolist() == [-90.0, -95.0, -97.0, -99.0]
+    assert compare(runs[2:], tmp_path / "other").notes == ()
+
+
+def test_so_is_a_mean_over_seeds_of_which_one_rises(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / str(seed), metrics, seed=seed) for seed, metrics in enumerate((SETTLED, STILL))]
+    comparison = compare(runs, tmp_path / "report")
+    means = mean_table(comparison.table, comparison.keys)
+    assert means is not None
+    assert means["iw bound"].tolist() == [f"-92.50 ± 3.54 {RISING}"]
+    assert f">−92.50 ± 3.54 {RISING}</td>" in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_so_is_one_of_vae_evaluate() -> None:
+    table = evaluation_table({"one": SETTLED, "other": STILL})
+    assert table["iw bound"].tolist() == ["-90.00", f"-95.00 {RISING}"]
+    assert len(notes_on(pd.DataFrame([SETTLED, STILL]))) == 1
+    assert notes_on(pd.DataFrame([SETTLED])) == []
+
+
+@pytest.mark.parametrize(("held_out", "said"), [(True, "elbo of validation images"), (False, "its value is too good")])
+def test_a_search_says_what_it_chose_by(tmp_path: Path, held_out: bool, said: str) -> None:
+    metrics = {"val/loss": 100.0, "val/elbo": -100.0} if held_out else {}
+    write_run(tmp_path / "sweep" / "d2", metrics)
+    sweeper = {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper", "params": {}}
+    content = {"hydra": {"sweeper": sweeper, "overrides": {"task": []}}}
+    (tmp_path / "sweep" / "multirun.yaml").write_text(yaml.safe_dump(content))
+    comparison = compare(tmp_path / "sweep")
+    assert len(comparison.notes) == 1
+    assert said in comparison.notes[0]
+    assert said in (tmp_path / "sweep" / "report" / "index.html").read_text()
+
+
+def test_a_search_that_would_choose_by_the_test_images_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    options = [*TINY, "experiment=search", "data.validation_size=0", "hydra.sweeper.n_trials=1"]
+    done = run_command("vae_lightning.cli", *options, "hydra.sweep.dir=search", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "data.validation_size=0: a search would choose the model by the test images; hold out images to choose by, "
+        "such as data.validation_size=1000\n"
+    )
+    assert not (tmp_path / "search").exists()
