@@ -20,6 +20,8 @@ BOUNDS, REGULARISERS, ADVERSARIES = "test_bounds_of_many_samples.py", "test_regu
 LIKELIHOODS, PROCESSES, COMBINATIONS = "test_likelihoods.py", "test_processes.py", "test_combinations.py"
 ENGINE, LIGHTNING = "test_engine.py", "test_lightning_parts.py"
 DISTRIBUTIONS, SPACES, FITTED = "test_distributions.py", "test_latent_spaces.py", "test_fit_prior.py"
+MEASURING, TEMPERATURE = "test_measuring.py", "test_temperature.py"
+NOTES, CLAIMS = "test_notes.py", "test_claims.py"
 LABELS, SEMI = "test_conditional.py", "test_semi_supervised.py"
 INTERRUPTED = "from_anywhere or with_anything"
 
@@ -117,7 +119,25 @@ MUTANTS = [
     ("rates.py", "return posterior.log_prob(z) - prior.log_prob(z)", "return prior.log_prob(z)", OBJECTIVES, ""),
     ("posteriors/gaussian.py", "(0.5 * log_variance).exp()", "log_variance.exp()", "test_architectures.py", ""),
     ("evaluation/bounds.py", "+ prior.log_prob(z) - posterior", "- prior.log_prob(z) - posterior", OBJECTIVES, ""),
-    ("evaluation/bounds.py", "total - math.log(samples)", "total", OBJECTIVES, ""),
+    ("evaluation/bounds.py", "mean(0) - math.log(samples)", "mean(0)", OBJECTIVES, ""),
+    ("evaluation/bounds.py", "(groups, samples))", "(samples, groups))", EVALUATION, "doubled"),
+    ("evaluation/bounds.py", "of_squares).exp() / len(log_weights)", "of_squares).exp()", EVALUATION, "share"),
+    ("evaluation/probes.py", "PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)", "PENALTIES = (1.0,)", EVALUATION,
+     "penalty"),
+    ("evaluation/reference.py", "(images[learnt], labels[learnt])", "(images, labels)", MEASURING, "held_out"),
+    ("evaluation/reference.py", "data.examples(name, probe_images)", "data.examples(name, IMAGES)", MEASURING, "same"),
+    ("measuring/averages.py", "curve[-1] - bounds.bound_with(", "curve[0] - bounds.bound_with(", MEASURING, "settled"),
+    ("measuring/distances.py", "of_test[some], unseen", "of_test, unseen", MEASURING, "as_many"),
+    ("measuring/paths.py", "decoded(3)[:, 1], \"_crossfade\"", "decoded(3)[:, 0], \"_crossfade\"", MEASURING,
+     "half_way"),
+    ("measuring/subject.py", "means.bernoulli() if self.binary else means", "means", MEASURING, "like"),
+    ("priors/temperature.py", "Normal(prior.loc, temperature", "Normal(temperature * prior.loc, temperature",
+     TEMPERATURE, "components"),
+    ("priors/temperature.py", "scale_tril=temperature * prior", "scale_tril=prior", TEMPERATURE, "components"),
+    ("report/table.py", "rising.any()", "rising.all()", NOTES, "seeds"),
+    ("report/table.py", "& (rows[rise] > rows[error])", "", NOTES, "marked"),
+    ("report/claims.py", "_above(crossfade - halfway, MARGIN)", "_above(crossfade, MARGIN)", CLAIMS, "smooth"),
+    ("report/claims.py", "_above(-steps, -0.25), ", "", CLAIMS, "smooth"),
     ("evaluation/bounds.py", "yield min(largest, total - start)", "yield largest", OBJECTIVES, ""),
     ("evaluation/bounds.py", "flatten(1).mean(1)", "flatten(1).sum(1)", EVALUATION, ""),
     ("evaluation/codes.py", "torch.stack(totals).sum(0) / images", "torch.stack(totals).mean(0)", EVALUATION, ""),

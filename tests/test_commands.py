@@ -40,6 +40,11 @@ def test_a_sweep_leaves_everything_where_it_should_be(swept: Swept) -> None:
         assert "epoch 6/6  batch   3/3   loss" in (run / "train.log").read_text()
         assert len(list((run / "figures" / "grids").glob("*.png"))) == 6
         assert (run / "figures" / "samples_over_training.png").is_file()
+        assert (run / "figures" / "bound.png").is_file()
+        with np.load(run / "figures" / "figures.npz") as arrays:
+            assert arrays["bound_samples"].tolist() == [1, 2, 3]
+            bound = json.loads((run / "metrics.json").read_text())["test/iw_bound"]
+            assert arrays["bound"][-1] == pytest.approx(bound)
 
 
 def test_metrics_are_flat_and_complete(swept: Swept) -> None:

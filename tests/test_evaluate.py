@@ -131,6 +131,10 @@ def test_more_samples_tighten_the_bound(run: Path) -> None:
     exact = importance_weighted_bound(loaded.model, loaded.test_images(1000), 400)
     assert bound == pytest.approx(exact.mean().item(), abs=0.6)
     assert error == pytest.approx(exact.std().item() / len(exact) ** 0.5, rel=0.05)
+    assert found.arrays["bound_samples"] == [1, 2, 5, 10, 20, 50, 100, 200, 400]
+    assert found.arrays["bound"] == sorted(found.arrays["bound"])
+    assert found.arrays["bound"][-1] == pytest.approx(bound)
+    assert json.loads(found.file.read_text())["arrays"] == found.arrays
     assert found.file.name == "bound_samples-400_probe_images-0_quality_images-0_plane_points-0.json"
 
 

@@ -171,10 +171,10 @@ def test_the_floor_is_of_as_many_images() -> None:
     torch.manual_seed(0)
     found = distances.measure(subject(model, data))
     torch.manual_seed(0)
-    some = images[:300].flatten(1)
-    halves = [quality.distances(some[torch.randperm(300)[:100]], images[300:].flatten(1)).frechet for _ in range(5)]
-    assert min(halves) * 0.8 < found["frechet_floor"] < max(halves) * 1.2
-    assert found["frechet_floor"] > 1.5 * quality.distances(some, images[300:].flatten(1)).frechet * 0.9
+    test, other = images[:300].flatten(1), images[300:].flatten(1)
+    expected = [quality.distances(test[torch.randperm(300)[:100]], other).frechet for _ in range(5)]
+    assert min(expected) * 0.9 < found["frechet_floor"] < max(expected) * 1.1
+    assert quality.distances(test, other).frechet < 0.8 * min(expected)  # it falls with the number of images
 
 
 class Gaussian(Model):

@@ -30,8 +30,8 @@ class Measurements(Callback):
     Args:
         bound_samples: samples per image for the importance-weighted bound; 0 skips it.
         probe_images: maximum number of training and of test images for probing codes for classes; 0 skips it.
-        quality_images: maximum number of images for Fréchet and kernel distances; 0 skips these and the unevenness of
-            paths between images.
+        quality_images: maximum number of images for Fréchet and kernel distances; 0 skips these and what lies between
+            codes.
         plane_points: maximum number of codes for measuring the faithfulness of their two-dimensional plot; 0 skips it.
         tsne: whether a t-SNE plot is measured as well, if codes cannot be plotted by their own coordinates.
         cache: folder of the classifiers used for distances, one per data set; null is `$VAE_CACHE_DIR`, else
