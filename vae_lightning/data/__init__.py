@@ -1,4 +1,4 @@
-"""Images: where they come from (`sources`, `glyphs`) and how batches of them reach the model (`datamodule`).
+"""Images: where they come from (`sources`, `glyphs`, `sprites`) and how batches of them reach the model (`datamodule`).
 
 The contract of a **source**, the `source` node of a data configuration; `sources.Source` is its type:
 
@@ -20,6 +20,8 @@ The contract of a **source**, the `source` node of a data configuration; `source
     the names of the classes, in the order of their labels; `()` without labels.
 `factor_names` (optional)
     the names of the factors; by default their numbers.
+`categorical_factors` (optional)
+    the names of those whose values have no order; all others are taken for numbers.
 `image_shape` (optional)
     `(C, H, W)`, if known before anything is read; a different `data.image_shape` is then an error before the model is
     built.

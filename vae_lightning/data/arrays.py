@@ -44,6 +44,8 @@ class Arrays:
         images: name of the array of images in the file; by default one of the usual names.
         labels: name of the array of labels; by default the usual one beside the images.
         factors: name of the array of factors; by default "factors" or dSprites' "latents_values", if there is one.
+        factor_names: names of the factors, in their order; by default their numbers, from 1.
+        categorical_factors: names of the factors whose values have no order.
         channels_last: whether the channels are the last axis; by default told from the shape.
         class_names: in the order of the labels; by default their numbers.
         test_share: share of the images that is held out for testing, if there are no test images.
@@ -60,6 +62,8 @@ class Arrays:
         images: str | None = None,
         labels: str | None = None,
         factors: str | None = None,
+        factor_names: Sequence[str] | None = None,
+        categorical_factors: Sequence[str] | None = None,
         channels_last: bool | None = None,
         class_names: Sequence[str] | None = None,
         test_share: float = 0.1,
@@ -72,6 +76,8 @@ class Arrays:
         self.images = images
         self.labels = labels
         self.factors = factors
+        self.factor_names = tuple(map(str, factor_names or ()))
+        self.categorical_factors = tuple(map(str, categorical_factors or ()))
         self.channels_last = channels_last
         self.class_names = tuple(class_names or ())
         self.test_share = test_share
@@ -115,7 +121,21 @@ class Arrays:
         for name in ("labels", "factors"):
             if (getattr(train, name) is None) != (getattr(test, name) is None):
                 raise DataError(f"{self.path}: only the training or only the test images have {name}")
+        self._check_names(0 if train.factors is None else train.factors.shape[1])
         return train, test
+
+    def _check_names(self, count: int) -> None:
+        if self.factor_names and len(self.factor_names) != count:
+            raise DataError(
+                f"data.source.factor_names: must be one for each of the {count} factors in {self.path}, "
+                f"got {', '.join(self.factor_names)}"
+            )
+        known = self.factor_names or [str(number) for number in range(1, count + 1)]
+        if strange := [name for name in self.categorical_factors if name not in known]:
+            raise DataError(
+                f"data.source.categorical_factors: must be names of factors in {self.path}, which has "
+                f"{', '.join(known) or 'none'}; got {', '.join(strange)}"
+            )
 
     def _names(self, path: Path, arrays: Mapping[str, Any]) -> tuple[str, str, str]:
         """The names of the images, and of their labels and factors, which need not be there."""

@@ -248,6 +248,11 @@ class ImageDataModule(LightningDataModule):
         return named or tuple(str(number) for number in range(1, factors.shape[1] + 1))
 
     @property
+    def categorical_factors(self) -> tuple[str, ...]:
+        """Names of the factors of variation whose values have no order; the others are numbers."""
+        return tuple(getattr(self.source, "categorical_factors", ()))
+
+    @property
     def training_batches(self) -> int:
         """Number of batches in an epoch."""
         return -(-len(self.splits["train"]) // self.batch_size)

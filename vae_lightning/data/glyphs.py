@@ -3,6 +3,7 @@
 Each class has one or more written forms, given as strokes. A sample jitters the strokes' control points, writes
 smooth curves through them, slants, turns, scales, shifts and bends the whole, and lays down ink along it with a
 brush whose width follows the pressure: heavy where a stroke begins, thin where it is quick, tapering at its end.
+What is drawn of a sample as a whole (not the jitter of its points) is known as its factors of variation.
 """
 
 import math
@@ -133,6 +134,11 @@ class Glyphs:
 
     Classes are equally frequent, to within one image. A class's forms are equally likely.
 
+    The factors of an image are, in this order: `form`, its number among the forms of all classes; `thickness`, the
+    brush's mean radius in 28ths of the image; `slant`, the shear, positive where the top leans to the left; `angle`, the
+    turn in radians, clockwise; `width` and `height`, factors by which it is stretched; `shift_x` and `shift_y`, the
+    distance of its middle from that of the writing square, in hundredths of the square, to the right and downwards.
+
     Args:
         train_size: number of training images.
         test_size: number of test images; other samples than the training images'.
@@ -144,6 +150,8 @@ class Glyphs:
     """
 
     class_names = tuple(FORMS)
+    factor_names = ("form", "thickness", "slant", "angle", "width", "height", "shift_x", "shift_y")
+    categorical_factors = ("form",)
 
     def __init__(self, train_size: int = 12_000, test_size: int = 2_000, image_size: int = 28, seed: int = 0) -> None:
         for option, value, least in [
@@ -171,24 +179,29 @@ def _write(count: int, size: int, seed: int) -> Split:
     labels = torch.arange(count) % len(FORMS)
     choice = torch.rand(count, generator=generator)
     images = torch.empty(count, size, size, dtype=torch.uint8)
+    factors = torch.empty(count, len(Glyphs.factor_names))
+    before = 0  # forms of the classes before
     for label, forms in enumerate(FORMS.values()):
         form_of = (choice * len(forms)).long()
         for number, form in enumerate(forms):
             members = ((labels == label) & (form_of == number)).nonzero().squeeze(1)
             for chunk in members.split(CHUNK) if len(members) else ():
-                images[chunk] = _draw(form, len(chunk), size, generator)
+                images[chunk], factors[chunk, 1:] = _draw(form, len(chunk), size, generator)
+                factors[chunk, 0] = before + number
+        before += len(forms)
     order = torch.randperm(count, generator=generator)
-    return Split(images[order].unsqueeze(1), labels[order])
+    return Split(images[order].unsqueeze(1), labels[order], factors[order])
 
 
-def _draw(form: Form, count: int, size: int, generator: torch.Generator) -> Tensor:
-    """`count` samples of a form: uint8 `(count, size, size)`."""
+def _draw(form: Form, count: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """`count` samples of a form: uint8 `(count, size, size)`; and their factors but the form `(count, 7)`."""
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator)
 
     scale = size * 0.86 / 100
-    thickness = size / 28 * (1.2 * (0.18 * normal(count, 1)).exp()).clamp(0.75, 1.75)  # brush radius in pixels
+    radius = (1.2 * (0.18 * normal(count, 1)).exp()).clamp(0.75, 1.75)  # of the brush, in 28ths of the image
+    thickness = size / 28 * radius  # in pixels
     curves, radii = [], []
     for stroke in form:
         template = torch.tensor(stroke, dtype=torch.float32)
@@ -197,9 +210,9 @@ def _draw(form: Form, count: int, size: int, generator: torch.Generator) -> Tens
         marks = max(4, round(length * scale / POINT_SPACING))
         curves.append(_spline_basis(len(stroke), marks) @ control)
         radii.append(thickness * _pressure(marks, length, normal(count, 3)))
-    points = _pose(torch.cat(curves, dim=1), normal) * scale + size / 2
+    posed, pose = _pose(torch.cat(curves, dim=1), normal)
     ink = (0.93 + 0.06 * normal(count, 1)).clamp(0.75, 1.0)
-    return _ink(points, torch.cat(radii, dim=1), ink, size)
+    return _ink(posed * scale + size / 2, torch.cat(radii, dim=1), ink, size), torch.cat([radius, pose], dim=1)
 
 
 def _spline_basis(controls: int, marks: int) -> Tensor:
@@ -225,8 +238,11 @@ def _pressure(marks: int, length: float, noise: Tensor) -> Tensor:
     return (0.95 + entry - taper + waves + slope * (0.5 - t)).clamp(min=0.35)
 
 
-def _pose(points: Tensor, normal: Callable[..., Tensor]) -> Tensor:
-    """Points `(count, marks, 2)` of the writing square, bent and set askew, about the origin."""
+def _pose(points: Tensor, normal: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+    """Points `(count, marks, 2)` of the writing square, bent and set askew, about the origin.
+
+    Also returns slant, angle, width, height and shift `(count, 6)`.
+    """
     count = len(points)
     centred = points - 50
     # A smooth elastic deformation: a few waves of random direction, each displacing x and y.
@@ -242,7 +258,9 @@ def _pose(points: Tensor, normal: Callable[..., Tensor]) -> Tensor:
     ).view(count, 2, 2)
     # Writers centre what they have written, more or less.
     middle = (centred.amin(1, keepdim=True) + centred.amax(1, keepdim=True)) / 2
-    return (centred - middle) @ pose.transpose(1, 2) + 2.0 * normal(count, 1, 2)
+    shift = 2.0 * normal(count, 1, 2)
+    factors = torch.cat([torch.stack([slant, angle, width, height], dim=1), shift.squeeze(1)], dim=1)
+    return (centred - middle) @ pose.transpose(1, 2) + shift, factors
 
 
 def _ink(points: Tensor, radii: Tensor, ink: Tensor, size: int) -> Tensor:
