@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 BINS = 20
-UNUSED = 0.05
+UNUSED, KNOWN = 0.05, 0.05
 GROUP = 64  # images that share a factor, or pairs of them
 GROUPS = 1000  # such groups to learn from, and as many to be judged by
 
@@ -97,20 +97,20 @@ def mutual_information_gap(images: Factored) -> float:
 
 
 def modularity(images: Factored) -> float:
-    """Returns the mean over used dimensions of how far each knows of one factor alone; 0 if there are none.
+    """Returns the mean over dimensions of how far each knows of one factor alone; 0 if none knows of any.
 
     1 if every dimension knows of one factor at most; a factor may have several dimensions.
 
-    Source: Ridgeway and Mozer (2018), https://arxiv.org/abs/1802.05312. They do not say what an unused dimension
-    counts; in Locatello et al. (2019) it counts 0, here nothing.
+    Source: Ridgeway and Mozer (2018), https://arxiv.org/abs/1802.05312. They do not say what counts of dimensions that
+    are unused or know nothing (less than 0.05 of any factor): in Locatello et al. (2019) 0, here they do not count.
     """
     codes, factors = _arrays(images)
-    used = _used(codes)
-    if not used.any():
+    information, entropies = _information(codes, factors)
+    knowing = _used(codes) & ((information / entropies).max(1) > KNOWN)
+    if not knowing.any():
         return 0.0
-    squares = _information(codes[:, used], factors)[0] ** 2
-    most = squares.max(1)
-    others = np.divide(squares.sum(1) - most, most, out=np.full_like(most, len(factors) - 1), where=most > 0)
+    squares = information[knowing] ** 2
+    others = squares.sum(1) / squares.max(1) - 1
     return float((1 - others / (len(factors) - 1)).mean())
 
 
@@ -262,7 +262,7 @@ def _information(codes: Array, factors: Sequence[_Factor]) -> tuple[Array, Array
     information = [
         [
             _entropy(column) + whole - _entropy(column * (factor.classes.max() + 1) + factor.classes)
-            for factor, whole in zip(factors, entropies)
+            for factor, whole in zip(factors, entropies, strict=True)
         ]
         for column in discrete
     ]
