@@ -32,6 +32,8 @@ class Measurements(Callback):
         probe_images: maximum number of training and of test images for probing codes for classes; 0 skips it.
         quality_images: maximum number of images for Fréchet and kernel distances; 0 skips these and what lies between
             codes.
+        factor_images: maximum number of training and of test images for scores of disentanglement, where the data have
+            known factors of variation; 0 skips these.
         plane_points: maximum number of codes for measuring the faithfulness of their two-dimensional plot; 0 skips it.
         tsne: whether a t-SNE plot is measured as well, if codes cannot be plotted by their own coordinates.
         cache: folder of the classifiers used for distances, one per data set; null is `$VAE_CACHE_DIR`, else
@@ -51,11 +53,12 @@ class Measurements(Callback):
         bound_samples: int = 50,
         probe_images: int = 5000,
         quality_images: int = 2000,
+        factor_images: int = 2000,
         plane_points: int = 1000,
         tsne: bool = True,
         cache: str | None = None,
     ) -> None:
-        self._sizes = Sizes(bound_samples, probe_images, quality_images, plane_points, tsne)
+        self._sizes = Sizes(bound_samples, probe_images, quality_images, factor_images, plane_points, tsne)
         self.cache = cache
         self.arrays: dict[str, Tensor] = {}
 

@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> "list[Evaluation]":
 
     sizes = {
         option: getattr(options, option)
-        for option in ("bound_samples", "probe_images", "quality_images", "plane_points", "tsne")
+        for option in ("bound_samples", "probe_images", "quality_images", "factor_images", "plane_points", "tsne")
         if getattr(options, option) is not None
     }
     overrides = [text for text in options.runs if _is_override(text)]
@@ -141,6 +141,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     sizes.add_argument("--bound-samples", type=_whole, metavar="N", help="for each image, for the bound of log p(x)")
     sizes.add_argument("--probe-images", type=_whole, metavar="N", help="at most, for probing codes for classes")
     sizes.add_argument("--quality-images", type=_whole, metavar="N", help="at most, for Fréchet and kernel distances")
+    sizes.add_argument("--factor-images", type=_whole, metavar="N", help="at most, for scores of disentanglement")
     sizes.add_argument("--plane-points", type=_whole, metavar="N", help="codes, for the faithfulness of their plot")
     sizes.add_argument("--tsne", action=argparse.BooleanOptionalAction, help="whether a t-SNE plot is measured")
     parser.add_argument("--name", help="of the evaluation; default: made from what is asked for")

@@ -69,6 +69,7 @@ def evaluate(
     bound_samples: int | None = None,
     probe_images: int | None = None,
     quality_images: int | None = None,
+    factor_images: int | None = None,
     plane_points: int | None = None,
     tsne: bool | None = None,
     cache: str | None = None,
@@ -90,9 +91,10 @@ def evaluate(
             of those. What is particular to the model (`scale`, `binarize`, `eval_batch_size`) stays that of the run.
         overrides: options of these data, such as `data.source.path=PICTURES`.
         checkpoint: `best` or `last`; by default the one that was tested, which is the best if the run kept it.
-        bound_samples: see `vae_lightning.callbacks.Measurements`, as for the next four; by default that of the run.
+        bound_samples: see `vae_lightning.callbacks.Measurements`, as for the next five; by default that of the run.
         probe_images: see there.
         quality_images: see there.
+        factor_images: see there.
         plane_points: see there.
         tsne: see there.
         cache: folder of the data sets' classifiers; see there.
@@ -120,6 +122,7 @@ def evaluate(
             ("bound_samples", bound_samples),
             ("probe_images", probe_images),
             ("quality_images", quality_images),
+            ("factor_images", factor_images),
             ("plane_points", plane_points),
             ("tsne", tsne),
         ]

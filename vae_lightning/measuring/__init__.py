@@ -8,6 +8,8 @@
     how close samples and reconstructions come to real images.
 `paths`
     what lies between two codes.
+`factors`
+    how well single dimensions stand for single known factors of variation.
 `faithfulness`
     what a plot of codes keeps of their neighbourhoods.
 `subject`
@@ -20,9 +22,9 @@ few images, it tells the subject. The calculation belongs to `vae_lightning.eval
 data modules and sizes.
 """
 
-from . import averages, classes, distances, faithfulness, paths
+from . import averages, classes, distances, factors, faithfulness, paths
 from .subject import Metrics, Sizes, Subject
 
 __all__ = ["MEASUREMENTS", "Metrics", "Sizes", "Subject"]
 
-MEASUREMENTS = (averages, classes, distances, paths, faithfulness)
+MEASUREMENTS = (averages, classes, distances, factors, paths, faithfulness)

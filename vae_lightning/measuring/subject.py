@@ -34,6 +34,7 @@ class Sizes:
     bound_samples: int = 50
     probe_images: int = 5000
     quality_images: int = 2000
+    factor_images: int = 2000
     plane_points: int = 1000
     tsne: bool = True
 

@@ -124,6 +124,34 @@ METRICS = {
     ),
     "test/kernel_reconstructions": Metric("kernel, rec.", 2, -1, "", "The same of reconstructions."),
     "test/kernel_floor": Metric("kernel, real", 2, 0, "", "The same of training images new to the classifier."),
+    "test/mutual_information_gap": Metric(
+        "MIG",
+        3,
+        1,
+        "",
+        "Mutual information gap: how much more one dimension knows of each factor than any other does.",
+    ),
+    "test/separated_attribute_predictability": Metric(
+        "SAP", 3, 1, "", "By how much one dimension alone predicts each factor better than any other alone."
+    ),
+    "test/disentanglement": Metric(
+        "disentanglement", 3, 1, "", "1 if every dimension matters to one factor alone (the D of DCI)."
+    ),
+    "test/completeness": Metric(
+        "completeness", 3, 1, "", "1 if for every factor one dimension alone matters (the C of DCI)."
+    ),
+    "test/informativeness": Metric(
+        "informativeness", 3, 1, "", "What the code tells of the factors, 0 to 1, entangled or not (the I of DCI)."
+    ),
+    "test/modularity": Metric(
+        "modularity", 3, 1, "", "1 if every dimension knows of one factor alone; a factor may have several dimensions."
+    ),
+    "test/factor_vae_score": Metric(
+        "FactorVAE score", 3, 1, "", "How often the steadiest dimension tells which factor a group of images shares."
+    ),
+    "test/beta_vae_score": Metric(
+        "β-VAE score", 3, 1, "", "How often a linear classifier tells which factor pairs of images share."
+    ),
     "test/path_unevenness": Metric(
         "unevenness", 3, -1, "", "Longest of 15 decoded steps between two codes, as a share of the path; 0.067 is even."
     ),
