@@ -176,7 +176,7 @@ def test_factors_that_do_not_vary_are_ignored() -> None:
     assert varying(more) == [1, 2, 3, 4]
     padded = images._replace(factors=more, categorical=[True] + [False] * 4)
     assert disentanglement(padded, padded) == disentanglement(images, images)
-    with pytest.raises(ValueError, match="factors: at least two must vary, got 1"):
+    with pytest.raises(ValueError, match="factors: at least 2 must vary, got 1"):
         modularity(padded._replace(factors=more[:, :2]))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import plots
 from ..evaluation.codes import Codes, decode_all, encode_all
+from ..evaluation.disentanglement import Factored, known_shares, varying
 from ..progress import Progress
 from ..vae import VAE
 from .drawing import drawing, grey_values, model_of, on_device, run_of, save_figure, tested_batches
@@ -20,6 +21,8 @@ from .measurements import Measurements
 __all__ = ["FinalFigures"]
 
 MOST_CLASSES = 20  # with a row of their own
+FACTOR_IMAGES = 2000  # that tell which factors a dimension knows
+LEAST_KNOWN = 0.05  # of a factor, for a dimension to be named after it
 
 
 class FinalFigures(Callback):
@@ -95,7 +98,7 @@ class FinalFigures(Callback):
         limit = self.scatter_limit if model.latent_space.axes == 2 and model.latent_space.unbounded else None
         scatter = plots.latent_scatter(points, codes.labels, data.class_names, title, chart.names, limit)
         yield "latent means", scatter
-        yield from self._decoded(model, codes, subject, images.shape[1:])
+        yield from self._decoded(model, codes, subject, images.shape[1:], _factors_known(data, codes.points))
 
         pictures = {"originals": originals, "reconstructions": reconstructed, "samples": samples}
         arrays: dict[str, Any] = {name: grey_values(images).cpu().numpy() for name, images in pictures.items()}
@@ -132,7 +135,7 @@ class FinalFigures(Callback):
         return plots.traversals(torch.stack(rows), [class_names[label] for label in shown], (), title)
 
     def _decoded(
-        self, model: VAE, codes: Codes, subject: str, image_shape: Sequence[int]
+        self, model: VAE, codes: Codes, subject: str, image_shape: Sequence[int], factors: Sequence[str]
     ) -> Iterator[tuple[str, Figure]]:
         """Yields lattices of a space of two dimensions, or traversals of one with more, and variations of samples."""
         space = model.latent_space
@@ -155,6 +158,11 @@ class FinalFigures(Callback):
             decoded = decode_all(model, traversed, image_shape, labels)
             rows = [f"$z_{{{j + 1}}}$" + (f", {codes.rates[j]:.1f} nats" if known else "") for j in used.tolist()]
             title = f"The most used dimensions, traversed from the first test image: {subject}"
+            if factors:
+                rows = [
+                    f"{row}\n{factors[j]}" if factors[j] else row for row, j in zip(rows, used.tolist(), strict=True)
+                ]
+                title += "\nand the factor of which each knows most, with the share that it knows"
             yield "traversals", plots.traversals(decoded, rows, values.tolist(), title)
         if variations := model.prior.variations(self.traversed):
             decoded = decode_all(model, torch.stack([*variations.values()]), image_shape)
@@ -166,3 +174,17 @@ def _measured(trainer: Trainer) -> dict[str, Tensor]:
     """The arrays of what was measured in this test."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return next((callback.arrays for callback in callbacks if isinstance(callback, Measurements)), {})
+
+
+def _factors_known(data: Any, points: Tensor) -> list[str]:
+    """The factor of which each dimension of the test images' codes knows most, as text; empty if none are known."""
+    points = points[:FACTOR_IMAGES].flatten(1)
+    names = getattr(data, "factor_names", ())
+    factors = data.factors("test", torch.arange(len(points))) if names else None
+    if factors is None or not varying(factors):
+        return []
+    shares = known_shares(Factored(points, factors, [name in data.categorical_factors for name in names])).max(1)
+    return [
+        f"{names[k]} {share:.0%}" if share > LEAST_KNOWN else ""
+        for share, k in zip(shares.values.tolist(), shares.indices.tolist(), strict=True)
+    ]

@@ -29,11 +29,12 @@ HEART_MIDDLE = HEART_SIDE * math.sqrt(0.5) * (7 / 6 + 3 * math.pi / 8) / (1 + ma
 class Sprites:
     """A white square, ellipse or heart on black, of equal areas, wholly within the picture; equal for the same seed.
 
-    Shapes are equally frequent, to within one image, and are the classes. The factors of an image are, in this order:
-    `shape`, its class; `scale`, evenly drawn from 0.5 to 1, the square's side being 0.32 of the picture at 1;
-    `orientation`, from 0 to 2π, clockwise; and `x` and `y`, from 0 to 1, of its middle, to the right and downwards, as
-    far as the largest shape stays within the picture. As in dSprites, a square looks the same after a quarter of a
-    turn and an ellipse after half a turn, so the orientation cannot always be told from the picture.
+    The factors of an image are independent of each other and evenly drawn. They are, in this order: `shape`, 0 for a
+    square, 1 for an ellipse and 2 for a heart, equally often, to within one image; `scale`, from 0.5 to 1, the square's
+    side being 0.32 of the picture at 1; `orientation`, from 0 to 2π, clockwise; and `x` and `y`, from 0 to 1, of its
+    middle, to the right and downwards, as far as the largest shape stays within the picture. As in dSprites, a square
+    looks the same after a quarter of a turn and an ellipse after half a turn, so the orientation cannot always be told
+    from the picture. There are no labels: the shape is a factor among others.
 
     Args:
         train_size: number of training images.
@@ -45,7 +46,7 @@ class Sprites:
         ValueError: for a size below 1 (below 8 for `image_size`).
     """
 
-    class_names = ("square", "ellipse", "heart")
+    class_names = ()
     factor_names = ("shape", "scale", "orientation", "x", "y")
     categorical_factors = ("shape",)
 
@@ -72,10 +73,10 @@ class Sprites:
 @lru_cache(maxsize=2)  # the jobs of a sweep share a process
 def _drawn(count: int, size: int, seed: int) -> Split:
     generator = torch.Generator().manual_seed(seed)
-    labels = (torch.arange(count) % len(Sprites.class_names))[torch.randperm(count, generator=generator)]
+    shape = (torch.arange(count) % 3)[torch.randperm(count, generator=generator)]
     scale, orientation, x, y = torch.rand(4, count, generator=generator)
-    factors = torch.stack([labels.float(), 0.5 + scale / 2, math.tau * orientation, x, y], dim=1)
-    return Split(draw(factors, size), labels, factors)
+    factors = torch.stack([shape, 0.5 + scale / 2, math.tau * orientation, x, y], dim=1)
+    return Split(draw(factors, size), factors=factors)
 
 
 def draw(factors: Tensor, size: int) -> Tensor:
@@ -87,8 +88,8 @@ def draw(factors: Tensor, size: int) -> Tensor:
     """
     reach = math.floor(REACH * size) + 1  # pixels around the one with a sprite's middle that it can touch
     pictures = torch.zeros(len(factors), 1, size + 4, size + 4, dtype=torch.uint8)  # with a margin for the reach
-    for label, distance in enumerate((_square, _ellipse, _heart)):
-        members = (factors[:, 0] == label).nonzero().squeeze(1)
+    for shape, distance in enumerate((_square, _ellipse, _heart)):
+        members = (factors[:, 0] == shape).nonzero().squeeze(1)
         for chosen in members.split(max(1, PIXELS_AT_ONCE // (2 * reach + 1) ** 2)) if len(members) else ():
             _, scale, orientation, *middle = factors[chosen].T.unsqueeze(2)
             unit = AREA_SIDE * size * scale  # pixels that are 1 for a shape of area 1

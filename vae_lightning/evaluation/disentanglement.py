@@ -36,6 +36,7 @@ __all__ = [
     "dci",
     "disentanglement",
     "factor_vae_score",
+    "known_shares",
     "modularity",
     "mutual_information_gap",
     "separated_attribute_predictability",
@@ -80,6 +81,18 @@ def disentanglement(train: Factored, test: Factored) -> dict[str, float]:
         "factor_vae_score": factor_vae_score(train, test),
         "beta_vae_score": beta_vae_score(train, test),
     }
+
+
+def known_shares(images: Factored) -> Tensor:
+    """Returns how much each dimension alone knows of each factor, `(D, K)`.
+
+    Their mutual information as a share of the factor's entropy, from 0 to 1; 0 for factors that do not vary.
+    """
+    codes, factors = _arrays(images, least=1)
+    information, entropies = _information(codes, factors)
+    shares = images.codes.new_zeros(codes.shape[1], images.factors.shape[1])
+    shares[:, varying(images.factors)] = shares.new_tensor((information / entropies).clip(0, 1))
+    return shares
 
 
 def mutual_information_gap(images: Factored) -> float:
@@ -159,7 +172,7 @@ def dci(train: Factored, test: Factored) -> DCI:
     importance, told = np.zeros((codes.shape[1], len(factors))), []
     for k, (known, truth) in enumerate(zip(factors, test_factors, strict=True)):
         kind = ExtraTreesClassifier if known.categorical else ExtraTreesRegressor
-        forest = kind(n_estimators=20, min_samples_leaf=5, random_state=0).fit(codes, known.values)
+        forest = kind(n_estimators=20, max_features=None, min_samples_leaf=5, random_state=0).fit(codes, known.values)
         importance[:, k] = forest.feature_importances_
         told.append(_told(truth, forest.predict(test_codes)))
     return DCI(_focus(importance), _focus(importance.T), float(np.mean(told)))
@@ -226,11 +239,11 @@ class _Factor(NamedTuple):
     categorical: bool
 
 
-def _arrays(*parts: Factored) -> Any:
+def _arrays(*parts: Factored, least: int = 2) -> Any:
     """The codes `(N, D)` of each part and its factors that vary in all of them."""
     chosen = sorted(set.intersection(*(set(varying(part.factors)) for part in parts)))
-    if len(chosen) < 2:
-        raise ValueError(f"factors: at least two must vary, got {len(chosen)}")
+    if len(chosen) < least:
+        raise ValueError(f"factors: at least {least} must vary, got {len(chosen)}")
     found = []
     for codes, factors, categorical in parts:
         columns = [_factor(factors[:, k].double().numpy(), bool(categorical[k])) for k in chosen]
