@@ -44,6 +44,7 @@ TINY = [
     "callbacks.losses.every_n_batches=1",
     "callbacks.grids.every_n_batches=1",
     "callbacks.measurements.bound_samples=3",
+    "callbacks.measurements.factor_images=0",
     "callbacks.measurements.plane_points=30",
     "callbacks.measurements.tsne=false",
     "callbacks.explorer.cells=9",

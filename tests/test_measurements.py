@@ -76,7 +76,7 @@ def test_every_figure_is_described_and_in_its_range(tmp_path: Path, latent_dim: 
 def test_each_can_be_left_out(tmp_path: Path) -> None:
     sizes = [
         f"callbacks.measurements.{name}=0"
-        for name in ("bound_samples", "probe_images", "quality_images", "plane_points")
+        for name in ("bound_samples", "probe_images", "quality_images", "factor_images", "plane_points")
     ]
     _, metrics, _ = trained(tmp_path, *sizes)
     left = {name.removeprefix("test/") for name in metrics}
@@ -129,7 +129,7 @@ def measured(model: VAE, data: LightningDataModule, **options: Any) -> dict[str,
         "enable_model_summary": False,
         "enable_checkpointing": False,
     }
-    callback = Measurements(**{"bound_samples": 3, "plane_points": 30} | options)
+    callback = Measurements(**{"bound_samples": 3, "factor_images": 0, "plane_points": 30} | options)
     trainer = Trainer(accelerator="cpu", callbacks=[callback], **quiet)
     (metrics,) = trainer.test(model, datamodule=data, verbose=False)
     return {name.removeprefix("test/"): value for name, value in metrics.items()}
@@ -175,6 +175,57 @@ def poor(data: ImageDataModule, images: Callable[[Tensor], Tensor], labels: Call
         return Split(images(found.images), labels(found.labels))
 
     data.source = SimpleNamespace(class_names=(), prepare=source.prepare, load=load)
+
+
+BY_FACTOR = {
+    "mutual_information_gap", "separated_attribute_predictability", "disentanglement", "completeness",
+    "informativeness", "modularity", "factor_vae_score", "beta_vae_score",
+}  # fmt: skip
+
+
+def test_codes_are_held_against_known_factors_where_there_are_any(caplog: pytest.LogCaptureFixture) -> None:
+    sizes = {"bound_samples": 0, "probe_images": 0, "quality_images": 0, "plane_points": 0}
+    model, data = built("data.source.test_size=120", "data.source.train_size=200")
+    with caplog.at_level("INFO"):
+        metrics = measured(model, data, **sizes, factor_images=100)
+    assert set(metrics) >= BY_FACTOR
+    assert all(0 <= metrics[name] <= 1 for name in BY_FACTOR)
+    expected = "few images scores of disentanglement from 100 test images (rough below 1000)"
+    assert lines_with("disentanglement", caplog) == [expected]
+    assert not BY_FACTOR & set(measured(model, data, **sizes, factor_images=0))
+
+    # A code that is three factors of an image, each by itself.
+    train, test = (data.splits[name] for name in ("train", "test"))
+    known = {
+        image.numpy().tobytes(): f for part in (train, test) for image, f in zip(part.images, part.factors, strict=True)
+    }
+
+    class Knowing(FullCovariance):
+        def forward(self, x: Tensor) -> Distribution:
+            rows = [known[(255 * image).round().byte().numpy().tobytes()] for image in x]
+            return Independent(Normal(torch.stack(rows)[:, 1:3], 0.1), 1)
+
+    model.encoder = Knowing(model.encoder)
+    better = measured(model, data, **sizes, factor_images=200)
+    assert better["separated_attribute_predictability"] > 0.2 > metrics["separated_attribute_predictability"]
+    assert better["disentanglement"] > 2 * metrics["disentanglement"]
+
+
+@pytest.mark.parametrize("columns", [0, 1])
+def test_factors_that_are_not_there_are_not_measured(columns: int, caplog: pytest.LogCaptureFixture) -> None:
+    model, data = built()
+    source = data.source
+
+    def load(root: Path, train: bool) -> Split:
+        found = source.load(root, train)
+        return found._replace(factors=found.factors[:, :1] if columns else None)
+
+    data.source = SimpleNamespace(class_names=source.class_names, prepare=source.prepare, load=load)
+    sizes = {"bound_samples": 0, "probe_images": 0, "quality_images": 0, "plane_points": 0}
+    with caplog.at_level("INFO"):
+        assert not BY_FACTOR & set(measured(model, data, **sizes, factor_images=100))
+    line = "measured   fewer than two factors of glyphs vary: scores of disentanglement are left out"
+    assert lines_with("disentanglement", caplog) == [line] * columns
 
 
 def lines_with(word: str, caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -76,7 +76,7 @@ def disentanglement(train: Factored, test: Factored) -> dict[str, float]:
     return {
         "mutual_information_gap": mutual_information_gap(test),
         "separated_attribute_predictability": separated_attribute_predictability(train, test),
-        **dci(train, test)._asdict(),
+        **dict(zip(DCI._fields, dci(train, test), strict=True)),
         "modularity": modularity(test),
         "factor_vae_score": factor_vae_score(train, test),
         "beta_vae_score": beta_vae_score(train, test),
