@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "building": {"callbacks", "config", "data", "engine", "errors", "loggers", "runs", "vae"},
     "training": {"building", "callbacks", "config", "engine", "errors", "loggers", "runs", "vae"},
-    "evaluating": {"callbacks", "config", "data", "engine", "errors", "report", "runs", "training"},
+    "evaluating": {"callbacks", "config", "data", "engine", "errors", "evaluation", "report", "runs", "training"},
     "cli": {"config", "engine", "errors", "report", "runs", "training"},
     "__init__": {"config", "evaluating", "report", "runs", "training"},
 }

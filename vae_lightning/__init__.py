@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config.compose import compose
     from .evaluating.measuring import Evaluation, evaluate
+    from .evaluating.ranking import disentanglement_ranking
     from .report.compare import Comparison, compare
     from .runs.loading import LoadedRun, LoadError, load_run
     from .training import train
 
-__all__ = ["Comparison", "Evaluation", "LoadError", "LoadedRun", "compare", "compose", "evaluate", "load_run", "train"]
+__all__ = [
+    "Comparison", "Evaluation", "LoadError", "LoadedRun", "compare", "compose", "disentanglement_ranking", "evaluate",
+    "load_run", "train",
+]  # fmt: skip
 __version__ = "0.2.0"
 
 _HOMES = {
@@ -29,6 +33,7 @@ _HOMES = {
     "compare": "report.compare",
     "Evaluation": "evaluating.measuring",
     "evaluate": "evaluating.measuring",
+    "disentanglement_ranking": "evaluating.ranking",
     "LoadError": "runs.loading",
     "LoadedRun": "runs.loading",
     "load_run": "runs.loading",

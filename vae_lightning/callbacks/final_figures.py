@@ -22,7 +22,7 @@ __all__ = ["FinalFigures"]
 
 MOST_CLASSES = 20  # with a row of their own
 FACTOR_IMAGES = 2000  # that tell which factors a dimension knows
-LEAST_KNOWN = 0.05  # of a factor, for a dimension to be named after it
+LEAST_KNOWN = 0.1  # of a factor, for a dimension to be named after it
 
 
 class FinalFigures(Callback):

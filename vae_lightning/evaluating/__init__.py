@@ -4,6 +4,8 @@
     the command line `vae-evaluate RUN…`: its options, messages and table.
 `measuring`
     the function `evaluate`, for use from Python, too.
+`ranking`
+    the function `disentanglement_ranking`, which compares runs that differ in the seed alone.
 `settings`
     what is measured: the callbacks and the data of a run, or other data.
 """
