@@ -10,6 +10,7 @@ from conftest import UNMEASURED, run_command
 from written_images import CLASSES, COLOUR, GENERATOR, PIXELS, everything
 
 from vae_lightning.data.arrays import Arrays
+from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.data.sources import DataError
 from vae_lightning.runs.loading import load_run
 
@@ -110,3 +111,14 @@ def test_factors_stay_with_their_images(tmp_path: Path, monkeypatch: pytest.Monk
         found = data.factors(split, numbers)
         assert found is not None
         assert (found[:, 1] == 100 - data.numbered(split, numbers).images.mean((1, 2, 3)).mul(255).round()).all()
+
+
+def test_factors_may_be_named_and_some_be_categories(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=np.zeros((9, 8, 8), np.uint8), factors=np.arange(18).reshape(9, 2))
+    source = Arrays(str(tmp_path / "a.npz"), factor_names=["hue", "size"], categorical_factors=["hue"])
+    data = ImageDataModule("a", source)
+    data.setup()
+    assert (data.factor_names, data.categorical_factors) == (("hue", "size"), ("hue",))
+    numbered = ImageDataModule("a", Arrays(str(tmp_path / "a.npz"), categorical_factors=["2"]))
+    numbered.setup()
+    assert (numbered.factor_names, numbered.categorical_factors) == (("1", "2"), ("2",))

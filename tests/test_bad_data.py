@@ -121,6 +121,16 @@ BAD: dict[str, tuple[Change, list[str], str]] = {
     "infinite factors": (save("a.npz", images=PIXELS, factors=np.full((10, 2), np.inf)), ARRAYS, "must be finite"),
     "factors in words": (save("a.npz", images=PIXELS, factors=np.full((10, 2), "a")), ARRAYS, "must be numbers"),
     "unknown factors": (save("a.npz", images=PIXELS), [*ARRAYS, "data.source.factors=x"], "of the factors, got x"),
+    "too few names of factors": (
+        save("a.npz", images=PIXELS, factors=np.ones((10, 2))),
+        [*ARRAYS, "data.source.factor_names=[size]"],
+        "data.source.factor_names: must be one for each of the 2 factors in data/a.npz, got size",
+    ),
+    "a category that is no factor": (
+        save("a.npz", images=PIXELS, factors=np.ones((10, 2))),
+        [*ARRAYS, "data.source.categorical_factors=[hue]"],
+        "must be names of factors in data/a.npz, which has 1, 2; got hue",
+    ),
     "unknown names": (save("a.npz", one=PIXELS, two=PIXELS), ARRAYS, "the name of the images, got null; the file has"),
     "another name": (save("a.npz", images=PIXELS), [*ARRAYS, "data.source.images=x"], "got x; the file has images"),
     "no such data set": (GOOD, ["data=torchvision", "data.source.dataset=CIFAR11"], "data.source.dataset: must be"),
