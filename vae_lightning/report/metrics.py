@@ -213,7 +213,7 @@ METRICS = {
 # The console's columns, in this order; the CSV file and the page have everything.
 CONSOLE = (
     "test/elbo", "test/iw_bound", "test/distortion", "test/rate", "val/elbo", "test/active_units", "test/knn_accuracy",
-    "test/frechet_samples", "seconds_training", "parameters", "epochs",
+    "test/mutual_information_gap", "test/frechet_samples", "seconds_training", "parameters", "epochs",
 )  # fmt: skip
 
 
