@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from vae_lightning.architectures.conv import ConvDecoder, SpreadPixel
+from vae_lightning.architectures.mlp import MLPDecoder, MLPEncoder
 from vae_lightning.config import CONFIGURATION
 from vae_lightning.data.batch import Batch
 from vae_lightning.posteriors import GaussianHead
@@ -145,3 +146,57 @@ def test_the_posterior_has_the_variance_that_its_head_gives() -> None:
     posterior = head(features)
     assert torch.allclose(posterior.mean, head.mean(features))
     assert torch.allclose(posterior.variance.log(), head.log_variance(features))
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gated"])
+def test_mlp_computes_what_its_activation_says(activation: str) -> None:
+    torch.manual_seed(0)
+    decoder = MLPDecoder((1, 2, 3), 4, hidden=[5, 7], activation=activation).double()
+    z = torch.randn(8, 4, dtype=torch.float64)
+    x = z
+    for layer in (layer for layer in decoder.trunk if isinstance(layer, nn.Linear)):
+        y = x @ layer.weight.T + layer.bias
+        x = {
+            "relu": lambda y: y.clamp(min=0),
+            "tanh": lambda y: (y.exp() - (-y).exp()) / (y.exp() + (-y).exp()),
+            "gated": lambda y: y.chunk(2, -1)[0] / (1 + (-y.chunk(2, -1)[1]).exp()),
+        }[activation](y)
+    assert x.shape == (8, 7)
+    torch.testing.assert_close(decoder(z).flatten(1), x @ decoder.pixels.weight.T + decoder.pixels.bias)
+
+
+@pytest.mark.parametrize(("initialisation", "variance"), [("glorot", 2 / (400 + 300)), ("he", 2 / 400)])
+def test_mlp_is_initialised_as_told(initialisation: str, variance: float) -> None:
+    torch.manual_seed(0)
+    encoder = MLPEncoder((1, 20, 20), 2, hidden=[300], initialisation=initialisation)
+    layer = encoder.trunk[0]
+    assert layer.weight.var().item() == pytest.approx(variance, rel=0.02)
+    assert not layer.bias.any()
+    assert encoder.head.mean.bias.abs().min() > 0  # the head has its own
+    decoder = MLPDecoder((1, 20, 15), 2, hidden=[400], initialisation=initialisation)
+    assert decoder.pixels.weight.var().item() == pytest.approx(variance, rel=0.02)
+    assert not decoder.pixels.bias.any()
+
+
+def test_mlp_without_hidden_layers_is_linear() -> None:
+    torch.manual_seed(0)
+    model = build("linear", (1, 6, 4)).double()
+    x, y = torch.rand(2, 3, 1, 6, 4, dtype=torch.float64)
+    middle = model.encode((x + y) / 2).mean
+    torch.testing.assert_close(middle, (model.encode(x).mean + model.encode(y).mean) / 2)
+    assert model.decoder(middle).shape == x.shape
+    assert [name for name, _ in model.named_parameters() if "trunk" in name] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": "sine"}, "activation: must be one of relu, tanh, gated, got sine"),
+        ({"initialisation": "zero"}, "initialisation: must be one of pytorch, glorot, he, got zero"),
+        ({"hidden": 5}, "hidden: must be a list of sizes, got 5"),
+    ],
+)
+def test_mlp_says_what_it_has(options: dict, message: str) -> None:
+    for part in (MLPEncoder, MLPDecoder):
+        with pytest.raises(ValueError, match=message):
+            part((1, 2, 3), 4, **options)
