@@ -39,7 +39,7 @@ def test_it_is_trained_measured_drawn_and_reported(sweep: Path) -> None:
         run = Run(sweep / f"latent_dim-{dimension}")
         drawn = {path.name for path in run.figures.glob("*.png")}
         assert drawn == own | {
-            "latent_means.png", "reconstructions.png", "samples.png", "samples_by_class.png",
+            "bound.png", "latent_means.png", "reconstructions.png", "samples.png", "samples_by_class.png",
             "samples_over_training.png",
         }  # fmt: skip
         with np.load(run.curves_file) as curves:

@@ -252,6 +252,8 @@ def bound(samples: Tensor, values: Tensor, gap_errors: Tensor, title: str) -> Fi
     axes = figure.add_subplot()
     axes.errorbar(samples, values, gap_errors, marker="o", markersize=3, capsize=2)
     axes.set_xscale("log")
+    axes.set_xticks(samples.tolist(), [f"{count:,}" for count in samples.tolist()], fontsize=7)
+    axes.minorticks_off()
     axes.set(xlabel="samples for each image", ylabel="bound of log p(x), nats", title=title)
     return figure
 
