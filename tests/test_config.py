@@ -236,8 +236,8 @@ MISTAKES = [
         "schedule: is a group; choose with schedule=CHOICE, and set the options of the choice in mo",
     ),
     (["callbacks=[default,bst]"], "callbacks=bst: no such choice. Did you mean callbacks=best?"),
-    (["model=con"], "model=con: no such choice. Did you mean model=conv?\nmodel can be conv, mlp"),
-    (["experiment=foo"], "experiment=foo: no such choice.\nexperiment can be as_printed, latent_"),
+    (["model=con"], "model=con: no such choice. Did you mean model=conv?\nmodel can be conv, linear, mlp"),
+    (["experiment=foo"], "experiment=foo: no such choice.\nexperiment can be as_printed, "),
     (["model/objective=elb"], "Did you mean model/objective=elbo?"),
 ]
 
