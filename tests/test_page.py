@@ -284,6 +284,27 @@ def test_odd_runs_are_shown(browser, tmp_path: Path) -> None:
         assert page.locator("#slider-list input").count() == 2
 
 
+@in_browser
+def test_kinds_of_models_are_apart_in_the_table(browser, tmp_path: Path) -> None:
+    """The best of each is marked, and sorting leaves them apart."""
+    (tmp_path / "report").mkdir()
+    for dimension, kind in [(2, "prior"), (3, ""), (4, "prior"), (5, "")]:
+        write_run(tmp_path / f"d-{dimension}", model__latent_dim=dimension, kind=kind)
+    assert compare(tmp_path).table["kind"].tolist() == ["prior", "", "prior", ""]
+    with opened(browser, tmp_path) as page:
+        assert page.locator("#metrics tr.kind").all_inner_texts() == ["prior", "other"]
+
+        def rows() -> list[list[str]]:
+            return [body.locator("td.key").all_inner_texts() for body in page.locator("#metrics tbody").all()]
+
+        assert rows() == [["2", "4"], ["3", "5"]]
+        assert page.locator("#metrics td.best").first.inner_text() == "−102.00"
+        assert page.locator("#metrics td.best").count() == 2
+        page.locator("#metrics th button", has_text="elbo").first.click()
+        assert rows() == [["4", "2"], ["5", "3"]]
+        assert page.locator("#metrics tr.kind").all_inner_texts() == ["prior", "other"]
+
+
 def copy(sweep: Path, folder: Path) -> Path:
     return Path(shutil.copytree(sweep, folder / "copy", ignore=shutil.ignore_patterns("report")))
 

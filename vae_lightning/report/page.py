@@ -157,15 +157,28 @@ def _metric_columns(table: pd.DataFrame) -> list[str]:
 
 
 def _table(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
-    """Columns and rows of cells: text, the value to sort by, and whether it is the best of its column."""
+    """Columns, and rows of cells by kind of model: text, the value to sort by, and whether it is the best of its kind.
+
+    If the runs are of one kind, its name is empty.
+    """
     group_keys, groups = _aggregated(table, keys)
     names = short_names(group_keys)
-    heads = [names[key] for key in group_keys] or ["run"]
     columns = _metric_columns(table)
-    rows: list[dict[str, Any]] = [
-        {"labels": labels, "count": len(found), "cells": [_cell(name, found) for name in columns]}
-        for labels, found in groups
-    ]
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for labels, found in groups:
+        row = {"labels": labels, "count": len(found), "cells": [_cell(name, found) for name in columns]}
+        kinds.setdefault(found["kind"].iloc[0] if "kind" in found else "", []).append(row)
+    for rows in kinds.values():
+        _mark_best(columns, rows)
+    return {
+        "heads": [names[key] for key in group_keys] or ["run"],
+        "metrics": [describe(name) for name in columns],
+        "kinds": kinds,
+        "seeds": any(row["count"] > 1 for rows in kinds.values() for row in rows),
+    }
+
+
+def _mark_best(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     for position, name in enumerate(columns):
         better, values = describe(name).better, [row["cells"][position]["value"] for row in rows]
         known = [value for value in values if value is not None]
@@ -173,8 +186,6 @@ def _table(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
             best = max(known) if better > 0 else min(known)
             for row in rows:
                 row["cells"][position]["best"] = row["cells"][position]["value"] == best
-    metrics = [describe(name) for name in columns]
-    return {"heads": heads, "metrics": metrics, "rows": rows, "seeds": any(row["count"] > 1 for row in rows)}
 
 
 def _cell(name: str, rows: pd.DataFrame) -> dict[str, Any]:

@@ -32,12 +32,15 @@ IN_SHORT = (
 def metrics_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     """Returns a row for each run: `run`, `status`, a column for each key that differs, and one for each metric.
 
-    Metrics of the runs' evaluations are named `evaluations/<evaluation>/<metric>`.
+    If the runs are of several kinds, there is a column `kind`. Metrics of the runs' evaluations are named
+    `evaluations/<evaluation>/<metric>`.
     """
     options = {key: _column([run.option(key) for run in runs]) for key in keys}
+    kinds = [run.option("kind") or "" for run in runs]
     rows = []
     for position, (run, name) in enumerate(run_names(runs).items()):
         row: dict[str, Any] = {"run": name, "status": "finished" if run.finished else run.failure}
+        row |= {"kind": kinds[position]} if len(set(kinds)) > 1 else {}
         row |= {key: values[position] for key, values in options.items()}
         rows.append(row | (run.metrics if run.finished else {}) | _evaluated(run))
     return pd.DataFrame(rows)

@@ -41,15 +41,16 @@
         const falling = head.getAttribute("aria-sort") === "ascending";
         heads.forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", falling ? "descending" : "ascending");
-        const rows = [...table.tBodies[0].rows];
         const value = (row) => row.cells[column].dataset.value;
-        rows.sort((a, b) => {
+        const compare = (a, b) => {
           const [x, y] = [value(a), value(b)];
           if (x === "" || y === "") return (x === "") - (y === "");
           const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
           return falling ? -order : order;
-        });
-        table.tBodies[0].append(...rows);
+        };
+        for (const kind of table.tBodies) {
+          kind.append(...[...kind.rows].filter((row) => row.className !== "kind").sort(compare));
+        }
       });
     });
   }
