@@ -13,6 +13,7 @@ from vae_lightning.evaluation.disentanglement import (
     dci,
     disentanglement,
     factor_vae_score,
+    known_shares,
     modularity,
     mutual_information_gap,
     separated_attribute_predictability,
@@ -102,6 +103,18 @@ def test_the_rest_is_in_order() -> None:
         best, middle, worst = (values[score] for values in found.values())
         assert best > middle + 0.1 > worst + 0.2, score
     assert found["rotated"]["informativeness"] > 0.9  # entangled, but all there
+
+
+def test_dimensions_that_posterior_noise_would_drown_know_nothing() -> None:
+    def leaking(factors: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.cat([factors, 1e-3 * factors], 1)
+
+    images = made(leaking, 2000)
+    for score in (mutual_information_gap, modularity):
+        assert score(images) == pytest.approx(1, abs=0.02)
+    assert factor_vae_score(images, made(leaking, 2000, 1)) == 1
+    expected = torch.cat([torch.eye(4), torch.zeros(4, 4)])
+    torch.testing.assert_close(known_shares(images), expected, atol=0.03, rtol=0)
 
 
 def flipped(bits: Tensor, probability: float, generator: torch.Generator) -> Tensor:

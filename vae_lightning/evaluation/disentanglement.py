@@ -12,7 +12,8 @@ Each of the papers leaves something open, and published implementations differ i
   needs to be drawn anew, so the scores apply to any data whose factors are known.
 - A predictor learns from training images and is judged by test images. What it tells counts from 0, no better than
   without the code, to 1: R² for a number; for a category, balanced accuracy, rescaled such that chance is 0.
-- A dimension is unused if its standard deviation is less than 0.05 of the largest one's.
+- A dimension is unused if its standard deviation is less than 0.05 of the largest one's. Such a dimension has no
+  information about a factor, whatever its tiny values tell: in samples of the posterior they drown in noise.
 - Factors that do not vary are ignored; at least two must vary.
 """
 
@@ -119,7 +120,7 @@ def modularity(images: Factored) -> float:
     """
     codes, factors = _arrays(images)
     information, entropies = _information(codes, factors)
-    knowing = _used(codes) & ((information / entropies).max(1) > KNOWN)
+    knowing = (information / entropies).max(1) > KNOWN
     if not knowing.any():
         return 0.0
     squares = information[knowing] ** 2
@@ -270,7 +271,7 @@ def _used(codes: Array) -> NDArray[np.bool_]:
 
 def _information(codes: Array, factors: Sequence[_Factor]) -> tuple[Array, Array]:
     """The mutual information of dimensions and factors `(D, K)`, and the entropies of factors `(K,)`, in nats."""
-    discrete = [_discrete(column) for column in codes.T]
+    discrete = [_discrete(column) for column in (codes * _used(codes)).T]
     entropies = np.array([_entropy(factor.classes) for factor in factors])
     information = [
         [
