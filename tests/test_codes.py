@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from vae_lightning.data.batch import Batch
-from vae_lightning.evaluation.codes import Usage
+from vae_lightning.metrics.codes import Usage
 from vae_lightning.objectives import VQ
 from vae_lightning.posteriors import (
     CodeSequence,

@@ -19,9 +19,9 @@ from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.data.sizes import at_most, at_once, shrunk
 from vae_lightning.data.sources import Split
-from vae_lightning.evaluation.bounds import importance_weighted_bound
-from vae_lightning.evaluation.codes import decode_all
-from vae_lightning.evaluation.probes import pixels
+from vae_lightning.metrics.bounds import importance_weighted_bound
+from vae_lightning.metrics.codes import decode_all
+from vae_lightning.metrics.probes import pixels
 from vae_lightning.runs import Run
 
 COLOURS = {"blue": (40, 60, 220), "green": (30, 200, 60), "red": (220, 40, 30)}

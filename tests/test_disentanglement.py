@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vae_lightning.evaluation.disentanglement import (
+from vae_lightning.metrics.disentanglement import (
     Factored,
     beta_vae_score,
     dci,
@@ -19,7 +19,7 @@ from vae_lightning.evaluation.disentanglement import (
     separated_attribute_predictability,
     varying,
 )
-from vae_lightning.evaluation.ranking import unsupervised_disentanglement_ranking
+from vae_lightning.metrics.ranking import unsupervised_disentanglement_ranking
 
 Code = Callable[[Tensor, torch.Generator], Tensor]  # of factors (N, K)
 

@@ -17,7 +17,7 @@ from vae_lightning import LoadError, compare, evaluate, load_run, progress
 from vae_lightning.data.sources import DataError
 from vae_lightning.errors import UsageError
 from vae_lightning.evaluating import main
-from vae_lightning.evaluation.bounds import importance_weighted_bound
+from vae_lightning.metrics.bounds import importance_weighted_bound
 from vae_lightning.runs import Run
 
 Command = Callable[..., CompletedProcess[str]]

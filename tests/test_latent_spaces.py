@@ -1,4 +1,4 @@
-"""The unit sphere as a latent space: great circles, charts and lattices. R^d is in test_evaluation.py."""
+"""The unit sphere as a latent space: great circles, charts and lattices. R^d is in test_metrics.py."""
 
 import math
 

@@ -16,7 +16,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from vae_lightning.data.batch import Batch
-from vae_lightning.evaluation.bounds import log_weights
+from vae_lightning.metrics.bounds import log_weights
 from vae_lightning.vae import VAE
 
 SHAPE, LATENT_DIM = (1, 4, 5), 3

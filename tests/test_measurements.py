@@ -28,7 +28,7 @@ from vae_lightning.callbacks.measurements import Measurements
 from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.data.sources import Split
-from vae_lightning.evaluation.bounds import importance_weighted_bound
+from vae_lightning.metrics.bounds import importance_weighted_bound
 from vae_lightning.priors import StandardNormal
 from vae_lightning.report.metrics import METRICS
 from vae_lightning.vae import VAE

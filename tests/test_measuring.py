@@ -15,10 +15,10 @@ from torch.distributions import Distribution, Independent, Normal
 
 from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
-from vae_lightning.evaluation import quality
-from vae_lightning.evaluation.reference import Reference, reference
 from vae_lightning.latent_spaces import Euclidean
 from vae_lightning.measuring import Sizes, Subject, averages, distances, paths
+from vae_lightning.metrics import quality
+from vae_lightning.metrics.reference import Reference, reference
 
 SIDE = 16
 

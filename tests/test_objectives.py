@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Laplace, Normal, StudentT, kl_divergence
 
 from vae_lightning.data.batch import Batch
-from vae_lightning.evaluation.bounds import importance_weighted_bound
+from vae_lightning.metrics.bounds import importance_weighted_bound
 from vae_lightning.objectives import (
     CIWAE,
     DIPI,

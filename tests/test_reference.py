@@ -9,7 +9,7 @@ from conftest import TINY, compose_config
 from vae_lightning.building import build
 from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.data.images import StoredImages
-from vae_lightning.evaluation.reference import Reference, reference
+from vae_lightning.metrics.reference import Reference, reference
 
 
 class TestReference:

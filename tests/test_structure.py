@@ -29,8 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"engine", "errors"},
     "objectives": {"data", "engine", "posteriors", "rates"},
     "vae": {"conditioning", "data", "engine", "likelihoods", "objectives", "posteriors", "priors"},
-    "evaluation": {"data", "objectives", "posteriors", "rates"},
-    "measuring": {"data", "evaluation", "posteriors", "progress", "vae"},
+    "metrics": {"data", "objectives", "posteriors", "rates"},
+    "measuring": {"data", "metrics", "posteriors", "progress", "vae"},
     "runs": {"errors"},
     "config": {"errors", "runs"},
     "report": {"plots", "runs"},
@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
         "data",
         "engine",
         "errors",
-        "evaluation",
+        "metrics",
         "latent_spaces",
         "objectives",
         "plots",
@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
         "data",
         "engine",
         "errors",
-        "evaluation",
+        "metrics",
         "latent_spaces",
         "loggers",
         "measuring",
@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "building": {"callbacks", "config", "data", "engine", "errors", "loggers", "runs", "vae"},
     "training": {"building", "callbacks", "config", "engine", "errors", "loggers", "runs", "vae"},
-    "evaluating": {"callbacks", "config", "data", "engine", "errors", "evaluation", "report", "runs", "training"},
+    "evaluating": {"callbacks", "config", "data", "engine", "errors", "metrics", "report", "runs", "training"},
     "cli": {"config", "engine", "errors", "report", "runs", "training"},
     "__init__": {"config", "evaluating", "report", "runs", "training"},
 }
@@ -133,7 +133,7 @@ def test_private_attributes_of_lightning_are_used_in_one_file(module: str) -> No
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_no_type_of_distribution_is_asked_for_where_any_will_do(module: str) -> None:
-    if module.split("/")[0] in ("callbacks", "evaluation", "measuring", "report", "generate"):
+    if module.split("/")[0] in ("callbacks", "metrics", "measuring", "report", "generate"):
         named = re.findall(r"^from torch\.distributions import (.*)$", MODULES[module].read_text(), re.MULTILINE)
         assert set(named) <= {"Distribution"}
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config.compose import compose
-    from .evaluating.measuring import Evaluation, evaluate
+    from .evaluating.evaluate import Evaluation, evaluate
     from .evaluating.ranking import disentanglement_ranking
     from .report.compare import Comparison, compare
     from .runs.loading import LoadedRun, LoadError, load_run
@@ -31,8 +31,8 @@ _HOMES = {
     "compose": "config.compose",
     "Comparison": "report.compare",
     "compare": "report.compare",
-    "Evaluation": "evaluating.measuring",
-    "evaluate": "evaluating.measuring",
+    "Evaluation": "evaluating.evaluate",
+    "evaluate": "evaluating.evaluate",
     "disentanglement_ranking": "evaluating.ranking",
     "LoadError": "runs.loading",
     "LoadedRun": "runs.loading",

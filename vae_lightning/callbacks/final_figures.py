@@ -11,8 +11,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from .. import plots
-from ..evaluation.codes import Codes, decode_all, encode_all
-from ..evaluation.disentanglement import Factored, known_shares, varying
+from ..metrics.codes import Codes, decode_all, encode_all
+from ..metrics.disentanglement import Factored, known_shares, varying
 from ..progress import Progress
 from ..vae import VAE
 from .drawing import drawing, grey_values, model_of, on_device, run_of, save_figure, tested_batches

@@ -10,8 +10,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ..data.sizes import shrunk
-from ..evaluation.codes import decode_all, encode_all
 from ..latent_spaces import box_lattice
+from ..metrics.codes import decode_all, encode_all
 from ..plots import evenly_spaced
 from ..progress import Progress
 from ..vae import VAE

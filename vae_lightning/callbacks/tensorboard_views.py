@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..data.sizes import shrunk
-from ..evaluation.codes import encode_all
+from ..metrics.codes import encode_all
 from .drawing import drawing, model_of, on_device, tensorboards
 
 __all__ = ["TensorBoardViews"]

@@ -2,7 +2,7 @@
 
 `command`
     the command line `vae-evaluate RUN…`: its options, messages and table.
-`measuring`
+`evaluate`
     the function `evaluate`, for use from Python, too.
 `ranking`
     the function `disentanglement_ranking`, which compares runs that differ in the seed alone.

@@ -16,7 +16,7 @@ from ..errors import UsageError
 from ..runs import Run, run_names, sweep_runs
 
 if TYPE_CHECKING:
-    from .measuring import Evaluation
+    from .evaluate import Evaluation
 
 __all__ = ["main"]
 
@@ -66,7 +66,7 @@ def _run(options: argparse.Namespace) -> "list[Evaluation]":
 
     from ..errors import DataError
     from ..runs.loading import LoadError
-    from .measuring import evaluate
+    from .evaluate import evaluate
 
     try:
         return [

@@ -8,8 +8,8 @@ import torch
 from ..data.batch import Batch
 from ..engine.devices import named_device
 from ..errors import UsageError
-from ..evaluation.codes import encode_all
-from ..evaluation.ranking import unsupervised_disentanglement_ranking
+from ..metrics.codes import encode_all
+from ..metrics.ranking import unsupervised_disentanglement_ranking
 from ..runs import run_names
 from ..runs.loading import LoadedRun, load_run
 
@@ -21,7 +21,7 @@ def disentanglement_ranking(
 ) -> dict[str, float]:
     """Returns the unsupervised disentanglement ranking of runs that differ in the seed alone: higher is better.
 
-    See `vae_lightning.evaluation.ranking`; no known factors are needed. Rank each setting of a sweep by itself, and
+    See `vae_lightning.metrics.ranking`; no known factors are needed. Rank each setting of a sweep by itself, and
     compare the settings by the median over their seeds.
 
     Args:

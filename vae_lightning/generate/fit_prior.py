@@ -12,8 +12,8 @@ from torch import Tensor
 from ..data.batch import Batch
 from ..data.sizes import at_once
 from ..errors import UsageError
-from ..evaluation import quality
-from ..evaluation.reference import reference
+from ..metrics import quality
+from ..metrics.reference import reference
 from ..objectives import ELBO
 from ..posteriors import codebook_of
 from ..priors import AutoregressiveCodes, FlowPrior, GaussianMixture, Prior, TwoStage, fit

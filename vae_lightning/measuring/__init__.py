@@ -18,7 +18,7 @@
 A new measurement is a module here with a function `measure(subject) -> Metrics`, in the list `MEASUREMENTS`; its
 metrics are described in `vae_lightning.report.metrics`. It is called in evaluation mode without gradients and may draw
 random numbers. Where its size is 0 or the data cannot tell, it returns no metrics, and a line says why; where there are
-few images, it tells the subject. The calculation belongs to `vae_lightning.evaluation`, whose functions know nothing of
+few images, it tells the subject. The calculation belongs to `vae_lightning.metrics`, whose functions know nothing of
 data modules and sizes.
 """
 

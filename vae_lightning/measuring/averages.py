@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.sizes import at_once
-from ..evaluation import bounds, codes
+from ..metrics import bounds, codes
 from ..posteriors import point
 from ..progress import PATIENCE, duration, estimate
 from .subject import Metrics, Subject
@@ -84,7 +84,7 @@ class Average:
 class Bound:
     """The importance-weighted bound over its number of samples, and what tells whether it has settled.
 
-    All bounds are of the same weights; see `vae_lightning.evaluation.bounds.bound_with`.
+    All bounds are of the same weights; see `vae_lightning.metrics.bounds.bound_with`.
 
     Args:
         samples: for each image; without any, there are no metrics.

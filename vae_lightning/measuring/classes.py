@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..evaluation import probes
+from ..metrics import probes
 from .subject import Metrics, Subject
 
 __all__ = ["measure"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..evaluation import quality
+from ..metrics import quality
 from .subject import Metrics, Subject, parts
 
 __all__ = ["measure"]

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from ..data.batch import Batch
-from ..evaluation.disentanglement import Factored, disentanglement, varying
+from ..metrics.disentanglement import Factored, disentanglement, varying
 from .subject import Metrics, Subject
 
 __all__ = ["measure"]

@@ -2,7 +2,7 @@
 
 import logging
 
-from ..evaluation import probes
+from ..metrics import probes
 from .subject import Metrics, Subject
 
 __all__ = ["measure"]

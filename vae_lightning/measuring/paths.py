@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..evaluation import codes, geometry, quality
+from ..metrics import codes, geometry, quality
 from ..posteriors import point
 from ..vae import VAE
 from .subject import Metrics, Subject

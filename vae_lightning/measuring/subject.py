@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.sizes import at_once
-from ..evaluation.reference import Reference, reference
+from ..metrics.reference import Reference, reference
 from ..posteriors import point
 from ..progress import Progress
 from ..vae import VAE

@@ -19,11 +19,11 @@ from torch.distributions import (
 )
 
 from vae_lightning.data.batch import Batch
-from vae_lightning.evaluation import probes, quality
-from vae_lightning.evaluation.bounds import bound_with, effective_share, importance_weighted_bound, squared_error
-from vae_lightning.evaluation.codes import Aggregate, active_units, encode_all
-from vae_lightning.evaluation.geometry import path_unevenness
 from vae_lightning.latent_spaces import Euclidean, box_lattice, normal_lattice, square_lattice
+from vae_lightning.metrics import probes, quality
+from vae_lightning.metrics.bounds import bound_with, effective_share, importance_weighted_bound, squared_error
+from vae_lightning.metrics.codes import Aggregate, active_units, encode_all
+from vae_lightning.metrics.geometry import path_unevenness
 from vae_lightning.priors import StandardNormal
 
 

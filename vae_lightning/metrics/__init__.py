@@ -5,7 +5,11 @@
 `codes`
     how the latent space is used.
 `geometry`
-    lattices of codes, and the evenness of paths of images.
+    the evenness of paths of images.
+`disentanglement`
+    how dimensions relate to known factors of variation.
+`ranking`
+    how alike runs are that differ in the seed, which needs no known factors.
 `probes`
     how well codes separate the classes, and how faithful a plot of codes is.
 `quality`
