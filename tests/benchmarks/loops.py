@@ -211,11 +211,11 @@ def _bare_loop(folder: Path, latent_dim: int) -> tuple[Callable[[Any], object], 
     torch.manual_seed(0)
     device = _device()
     model: VAE = instantiate(config.model, _convert_="all").to(device, memory_format=torch.channels_last)
-    model.make_optimizer = fused(model.make_optimizer)
+    model.make_optimizer = fused(model.make_optimizer, device)
     (optimizer,) = model.configure_optimizers()
-    images, labels = Files(str(folder)).load(folder, train=True)
-    sampler = EpochShuffle(len(images), seed=0)
-    loader = ResidentLoader(StoredImages(images.to(device), labels.to(device)), Batches(128, sampler))
+    split = Files(str(folder)).load(folder, train=True)
+    sampler = EpochShuffle(len(split.images), seed=0)
+    loader = ResidentLoader(StoredImages(split.images.to(device), split.labels.to(device)), Batches(128, sampler))
 
     def batches() -> Iterator[Batch]:
         while True:
