@@ -16,6 +16,7 @@ __all__ = ["MSSSIM", "multiscale_ssim"]
 
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, the finest first
 WINDOW = 11  # pixels, for the Gaussian window with a deviation of 1.5
+MARGIN = WINDOW // 2  # pixels at the border, around which the window does not fit
 FLOOR = 1e-6  # contrast terms below it, such as negative ones, have no power and no gradient
 
 
@@ -60,8 +61,9 @@ def multiscale_ssim(one: Tensor, other: Tensor) -> Tensor:
     """Returns the multi-scale structural similarity of images `(B, C, H, W)` with values in [0, 1], `(B,)`.
 
     As many scales as the window fits, at most five: two for 28 × 28 pixels, three for 64 × 64. Their exponents are the
-    first of the source's, divided by their sum. Only the combination of scales is ours: that of `torchmetrics` has
-    gradients of NaN where contrast is negative, and reads back from the device.
+    first of the source's, divided by their sum. Means go over the windows inside the image, as in the authors' code.
+    Only the combination of scales is ours: that of `torchmetrics` has gradients of NaN where contrast is negative, and
+    reads back from the device.
 
     Raises:
         ValueError: for images smaller than the window of 11 × 11 pixels.
@@ -76,10 +78,17 @@ def multiscale_ssim(one: Tensor, other: Tensor) -> Tensor:
     total = one.new_zeros(len(one))
     with precise:
         for scale in range(scales):
-            whole, contrast = structural_similarity_index_measure(
-                one, other, data_range=1.0, reduction="none", return_contrast_sensitivity=True
+            last = scale == scales - 1
+            _, found = structural_similarity_index_measure(
+                one,
+                other,
+                data_range=1.0,
+                reduction="none",
+                return_full_image=last,
+                return_contrast_sensitivity=not last,
             )
-            found = whole if scale == scales - 1 else contrast
+            if last:  # torchmetrics crops contrasts to the windows inside the image, but not this
+                found = found[..., MARGIN:-MARGIN, MARGIN:-MARGIN].mean((1, 2, 3))
             total = total + EXPONENTS[scale] / sum(EXPONENTS[:scales]) * found.clamp(min=FLOOR).log()
             one, other = functional.avg_pool2d(one, 2), functional.avg_pool2d(other, 2)
     return total.exp()
