@@ -211,7 +211,7 @@ def _multiquadratic(a: ndarray, b: ndarray) -> float:
     return sum(width / (width + ((a - b) ** 2).sum()) for width in widths)
 
 
-def _mmd(one: ndarray, other: ndarray, kernel) -> float:  # noqa: ANN001
+def _mmd(one: ndarray, other: ndarray, kernel) -> float:
     """Gretton et al. (2012), lemma 6."""
     pairs = list(product(range(BATCH), repeat=2))
     within = sum(kernel(x[i], x[j]) for x in (one, other) for i, j in pairs if i != j) / (BATCH * (BATCH - 1))

@@ -37,7 +37,6 @@ from vae_lightning.objectives import (
     RAEL2,
     TC,
     VAEGAN,
-    VQ,
     WAEMMD,
     Adversarial,
     Beta,
@@ -66,7 +65,7 @@ CONVENTIONS: dict[str, tuple[float, float, str]] = {
 # Where pythae departs from the source.
 REASONS = {
     "beta_tc_vae/total correlation, stratified": "1/N, the weight of an image's own posterior, goes to the first image "
-    "of the batch instead, as in the authors' code",
+    "of the batch, as in the authors' code: on average that is the weighted estimate, which it is to improve on",
     "factor_vae/encoder step": "the trainer adds the gradient of the discriminator's loss to the encoder's",
     "iwae/loss": "Σ w̃ log w, no bound: too good by log K less the entropy of w̃; the gradient is right",
     "ciwae/loss": "as iwae",
@@ -82,7 +81,7 @@ REASONS = {
     "rae_l2/loss": "the decoder's weights are not regularised, whatever reg_weight is; the rest is right",
     "rae_gp/penalty": "slopes of the pixels with respect to the image, through the encoder, instead of the code",
     "vq_vae/growth of unused codes": "counts start at 0, so the first step throws unused codes far off",
-    "svae/rate of 256 dimensions": "the Bessel function underflows in 32 bits",
+    "svae/rate of 256 dimensions": "the Bessel function underflows in 32 bits, near κ = 2 from 75 dimensions on",
     "svae/mean cosine": "the gradient lacks the part of the rejection step",
     "ms_ssim/similarity": "the last scale counts once for each other scale; (1 + x)/2 in place of x; one value a batch",
 }
@@ -103,7 +102,7 @@ class Given(Independent):
 
 
 class Means(Likelihood):
-    """Normal pixels around the sigmoid, with one variance, as a density or without its constant."""
+    """Normal pixels around the sigmoid of the raw parameters, with one variance."""
 
     def __init__(self, variance: float) -> None:
         super().__init__()
