@@ -285,6 +285,17 @@ def test_odd_runs_are_shown(browser, tmp_path: Path) -> None:
 
 
 @in_browser
+def test_numbers_on_an_axis_differ(browser, tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    for dimension in (2, 3):
+        write_curves(write_run(tmp_path / f"d-{dimension}", model__latent_dim=dimension), loss=[1.62, 1.42, 1.6])
+    compare(tmp_path)
+    with opened(browser, tmp_path) as page:
+        numbers = page.locator("#curves .chart").first.locator("text[text-anchor=end]").all_text_contents()[:-1]
+        assert numbers == ["1.45", "1.5", "1.55", "1.6"]
+
+
+@in_browser
 def test_kinds_of_models_are_apart_in_the_table(browser, tmp_path: Path) -> None:
     """The best of each is marked, and sorting leaves them apart."""
     (tmp_path / "report").mkdir()

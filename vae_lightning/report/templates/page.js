@@ -12,9 +12,9 @@
     return node;
   }
 
-  const short = (value) => {
+  const short = (value, digits = 0) => {
     const size = Math.abs(value);
-    const text = value.toFixed(size >= 100 ? 0 : size >= 1 ? 1 : 3);
+    const text = value.toFixed(Math.max(digits, size >= 100 ? 0 : size >= 1 ? 1 : 3));
     return (text.includes(".") ? text.replace(/0+$/, "").replace(/\.$/, "") : text).replace("-", "−");
   };
 
@@ -128,9 +128,11 @@
     const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title });
     const clip = `clip-${document.querySelectorAll("svg").length}`;
     svg.append(make("clipPath", { id: clip }, make("rect", { x: LEFT, y: 0, width: WIDTH - LEFT, height: HEIGHT - BOTTOM })));
-    for (const tick of ticks(low, high, 5)) {
+    const rows = ticks(low, high, 5);
+    const digits = rows.length > 1 ? Math.min(9, Math.max(0, Math.ceil(-Math.log10((rows[1] - rows[0]) / 1.001)))) : 0;
+    for (const tick of rows) {
       svg.append(make("line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: py(tick), y2: py(tick) }));
-      svg.append(make("text", { x: LEFT - 6, y: py(tick) + 4, "text-anchor": "end" }, short(tick)));
+      svg.append(make("text", { x: LEFT - 6, y: py(tick) + 4, "text-anchor": "end" }, short(tick, digits)));
     }
     const columns = log2 ? [...new Set(series.flatMap((s) => s.x))] : ticks(left, right, 5, whole ? 1 : 0);
     for (const tick of columns) {
