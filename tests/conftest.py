@@ -29,6 +29,8 @@ from vae_lightning.config import compose
 from vae_lightning.generate import main as generate_command
 from vae_lightning.vae import VAE
 
+collect_ignore = ["benchmarks/against_pythae.py"]  # runs in an environment of its own
+
 # A model and a data set that are as small as they can be while every part of the code still has work to do.
 TINY = [
     "data=glyphs",
