@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily
 
-from ..posteriors import latent_space_of
+from ..latent_spaces import CodeVectors
+from ..posteriors import is_deterministic, latent_space_of
 from .prior import Prior
 
 __all__ = ["VampPrior"]
@@ -37,7 +38,15 @@ class VampPrior(Prior):
         self._encoder: tuple[nn.Module, ...] = ()
 
     def attach(self, encoder: nn.Module) -> None:
-        """Sets the encoder. It remains the model's: the tuple keeps it out of this module's parameters."""
+        """Sets the encoder. It remains the model's: the tuple keeps it out of this module's parameters.
+
+        Raises:
+            ValueError: for codes without a density, through which no gradient reaches the pseudo-inputs.
+        """
+        if is_deterministic(encoder) or latent_space_of(encoder) is CodeVectors:
+            raise ValueError(
+                "prior: vamp needs a posterior with a density, such as diagonal, to train its pseudo-inputs"
+            )
         self._encoder = (encoder,)
         self.latent_space = latent_space_of(encoder)
 
