@@ -193,19 +193,26 @@ def generate(
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`vae-generate` in a folder of its own: its `main()`, in this process, which has PyTorch already."""
 
-    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = ["vae-generate", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", command)
-        capfd.readouterr()
-        try:
-            generate_command()
-            code = 0
-        except SystemExit as done:
-            code = int(done.code or 0)
-        return subprocess.CompletedProcess(command, code, *capfd.readouterr())
-
     monkeypatch.chdir(tmp_path)
-    return run
+    return lambda *arguments: call(generate_command, "vae-generate", *arguments, capture=capfd, patch=monkeypatch)
+
+
+def call(
+    main: Callable[[], object],
+    *command: object,
+    capture: pytest.CaptureFixture[str],
+    patch: pytest.MonkeyPatch,
+) -> subprocess.CompletedProcess[str]:
+    """What the `main()` of a command does in this process."""
+    words = list(map(str, command))
+    patch.setattr(sys, "argv", words)
+    capture.readouterr()
+    try:
+        main()
+        code = 0
+    except SystemExit as done:
+        code = int(done.code or 0)
+    return subprocess.CompletedProcess(words, code, *capture.readouterr())
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_the_preset_for_slurm_is_one(tmp_path: Path) -> None:
 
 def test_a_launcher_that_is_not_installed(tmp_path: Path) -> None:
     if importlib.util.find_spec("hydra_plugins.hydra_ray_launcher"):
-        pytest.skip("it is")
+        pytest.skip("the launcher for ray is installed")
     done = run_command("vae_lightning.cli", "-m", "hydra/launcher=ray_cluster", "seed=0,1", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "hydra/launcher=ray: is not installed; pip install vae-lightning[ray]\n"

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY, UNDRAWN, run_command
+from conftest import TINY, UNDRAWN, call, run_command
 
 from vae_lightning import LoadError, compare, evaluate, load_run, progress
 from vae_lightning.data.sources import DataError
@@ -65,19 +65,8 @@ def run(sweep: Path, tmp_path: Path) -> Path:
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """`vae-evaluate` in a folder of its own, in this process."""
 
-    def call(*arguments: object) -> CompletedProcess[str]:
-        words = ["vae-evaluate", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", words)
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as done:
-            code = int(done.code or 0)
-        return CompletedProcess(words, code, *capsys.readouterr())
-
     monkeypatch.chdir(tmp_path)
-    return call
+    return lambda *arguments: call(main, "vae-evaluate", *arguments, capture=capsys, patch=monkeypatch)
 
 
 def metrics_of(run: Path) -> dict[str, float]:

@@ -29,7 +29,6 @@ __all__ = [
     "grey_values",
     "log_picture",
     "model_of",
-    "on_device",
     "run_of",
     "save_figure",
     "tensorboards",
@@ -66,11 +65,6 @@ def log_picture(trainer: Trainer, name: str, picture: Tensor) -> None:
     for logger in trainer.loggers:
         with forgiven(logger, name):
             add_picture(logger, name, picture, trainer.global_step)
-
-
-def on_device(model: LightningModule, images: Tensor, labels: Tensor | None) -> Batch:
-    """Returns images and labels as a batch on the model's device."""
-    return Batch(images.to(model.device), None if labels is None else labels.to(model.device))
 
 
 def grey_values(images: Tensor) -> Tensor:

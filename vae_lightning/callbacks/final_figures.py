@@ -15,7 +15,7 @@ from ..metrics.codes import Codes, decode_all, encode_all
 from ..metrics.disentanglement import Factored, known_shares, varying
 from ..progress import Progress
 from ..vae import VAE
-from .drawing import drawing, grey_values, model_of, on_device, run_of, save_figure, tested_batches
+from .drawing import drawing, grey_values, model_of, run_of, save_figure, tested_batches
 from .measurements import Measurements
 
 __all__ = ["FinalFigures"]
@@ -152,9 +152,9 @@ class FinalFigures(Callback):
             used = codes.rates.argsort(descending=True) if known else torch.arange(model.latent_dim)
             used = used[: self.traversed]
             values = torch.linspace(-3, 3, 11)
-            traversed = space.traverse(codes.points[0], used, values)
-            traversed, labels = on_device(model, traversed, None if codes.labels is None else codes.labels[:1])
-            labels = None if labels is None else labels.expand(len(used) * len(values))
+            traversed = space.traverse(codes.points[0], used, values).to(model.device)
+            count = len(used) * len(values)
+            labels = None if codes.labels is None else codes.labels[:1].to(model.device).expand(count)
             decoded = decode_all(model, traversed, image_shape, labels)
             rows = [f"$z_{{{j + 1}}}$" + (f", {codes.rates[j]:.1f} nats" if known else "") for j in used.tolist()]
             title = f"The most used dimensions, traversed from the first test image: {subject}"

@@ -9,13 +9,14 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ..data.batch import Batch
 from ..data.sizes import shrunk
 from ..latent_spaces import box_lattice
 from ..metrics.codes import decode_all, encode_all
 from ..plots import evenly_spaced
 from ..progress import Progress
 from ..vae import VAE
-from .drawing import drawing, grey_values, model_of, on_device, run_of
+from .drawing import drawing, grey_values, model_of, run_of
 
 __all__ = ["LatentExplorer"]
 
@@ -73,7 +74,7 @@ class LatentExplorer(Callback):
         most = max(4, int(self.megabytes * 2**20) // _shown(torch.zeros(1, *shape)).numel())  # pictures of each kind
         images, labels = data.examples("test", min(self.points, most))
         with Progress(trainer, "decoded").step("images for the latent explorer"), drawing(model):
-            codes = encode_all(model, [on_device(model, images, labels)])
+            codes = encode_all(model, [Batch(images, labels).on(model.device)])
             chart = model.latent_space.chart(codes.points)
             low, high = chart.coordinates.amin(0), chart.coordinates.amax(0)
             margin = 0.08 * (high - low) + 1e-3

@@ -4,9 +4,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..data.batch import Batch
 from ..data.sizes import shrunk
 from ..metrics.codes import encode_all
-from .drawing import drawing, model_of, on_device, tensorboards
+from .drawing import drawing, model_of, tensorboards
 
 __all__ = ["TensorBoardViews"]
 
@@ -43,7 +44,7 @@ class TensorBoardViews(Callback):
         model, data = model_of(pl_module), trainer.datamodule  # type: ignore[attr-defined]
         images, labels = data.examples("test", self.points)
         with drawing(model):
-            codes = encode_all(model, [on_device(model, images, labels)]).points
+            codes = encode_all(model, [Batch(images, labels).on(model.device)]).points
         if model.latent_space.axes == 1:  # the projector needs at least two columns
             codes = model.latent_space.chart(codes).coordinates
         names = dict(enumerate(data.class_names))

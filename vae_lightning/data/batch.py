@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 __all__ = ["Batch"]
@@ -17,3 +18,7 @@ class Batch(NamedTuple):
 
     images: Tensor
     labels: Tensor | None = None
+
+    def on(self, device: torch.device) -> "Batch":
+        """Returns the batch on a device."""
+        return Batch(self.images.to(device), None if self.labels is None else self.labels.to(device))

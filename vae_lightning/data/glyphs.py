@@ -9,11 +9,11 @@ What is drawn of a sample as a whole (not the jitter of its points) is known as 
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .drawn import Drawn
 from .sources import Split
 
 __all__ = ["Glyphs"]
@@ -129,7 +129,7 @@ POINT_SPACING = 0.4  # pixels between brush marks along a stroke, close enough t
 CHUNK = 500  # samples drawn at a time, to bound memory
 
 
-class Glyphs:
+class Glyphs(Drawn):
     """Ten hiragana (o ki su tsu na ha ma ya re wo), grey on black like Kuzushiji-MNIST, the same for the same seed.
 
     Classes are equally frequent, to within one image. A class's forms are equally likely.
@@ -154,23 +154,7 @@ class Glyphs:
     categorical_factors = ("form",)
 
     def __init__(self, train_size: int = 12_000, test_size: int = 2_000, image_size: int = 28, seed: int = 0) -> None:
-        for option, value, least in [
-            ("train_size", train_size, 1),
-            ("test_size", test_size, 1),
-            ("image_size", image_size, 8),
-        ]:
-            if value < least:
-                raise ValueError(f"{option}: must be a whole number of at least {least}, got {value}")
-        self.sizes = {True: train_size, False: test_size}
-        self.image_size = image_size
-        self.image_shape = (1, image_size, image_size)
-        self.seed = seed
-
-    def prepare(self, root: Path) -> None:
-        """Nothing to do: the images are drawn when they are loaded."""
-
-    def load(self, root: Path, train: bool) -> Split:
-        return _write(self.sizes[train], self.image_size, 2 * self.seed + train)
+        super().__init__(_write, train_size, test_size, image_size, seed)
 
 
 @lru_cache(maxsize=2)  # the jobs of a sweep share a process

@@ -7,11 +7,11 @@ random from whole ranges, at any resolution, and a pixel on an edge is as bright
 
 import math
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .drawn import Drawn
 from .sources import Split
 
 __all__ = ["Sprites", "draw"]
@@ -26,7 +26,7 @@ HEART_SIDE = math.sqrt(1 / (1 + math.pi / 4))  # of the square that bears the tw
 HEART_MIDDLE = HEART_SIDE * math.sqrt(0.5) * (7 / 6 + 3 * math.pi / 8) / (1 + math.pi / 4)  # above its tip
 
 
-class Sprites:
+class Sprites(Drawn):
     """A white square, ellipse or heart on black, of equal areas, wholly within the picture; equal for the same seed.
 
     The factors of an image are independent of each other and evenly drawn. They are, in this order: `shape`, 0 for a
@@ -51,23 +51,7 @@ class Sprites:
     categorical_factors = ("shape",)
 
     def __init__(self, train_size: int = 20_000, test_size: int = 5_000, image_size: int = 32, seed: int = 0) -> None:
-        for option, value, least in [
-            ("train_size", train_size, 1),
-            ("test_size", test_size, 1),
-            ("image_size", image_size, 8),
-        ]:
-            if value < least:
-                raise ValueError(f"{option}: must be a whole number of at least {least}, got {value}")
-        self.sizes = {True: train_size, False: test_size}
-        self.image_size = image_size
-        self.image_shape = (1, image_size, image_size)
-        self.seed = seed
-
-    def prepare(self, root: Path) -> None:
-        """Nothing to do: the images are drawn when they are loaded."""
-
-    def load(self, root: Path, train: bool) -> Split:
-        return _drawn(self.sizes[train], self.image_size, 2 * self.seed + train)
+        super().__init__(_drawn, train_size, test_size, image_size, seed)
 
 
 @lru_cache(maxsize=2)  # the jobs of a sweep share a process

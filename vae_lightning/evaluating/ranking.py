@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from ..data.batch import Batch
 from ..engine.devices import named_device
 from ..errors import UsageError
 from ..metrics.codes import encode_all
@@ -48,14 +47,10 @@ def disentanglement_ranking(
     for run in loaded:
         model = run.model.to(named_device(device))
         parts = (loaded[0].data.numbered("test", part) for part in numbers.split(1000))
-        found = encode_all(model, (_on(model.device, part) for part in parts))
+        found = encode_all(model, (part.on(model.device) for part in parts))
         codes.append(found.points)
         # Where only the total rate is known, all dimensions count.
         rates.append(found.rates if len(found.rates) == found.points.shape[1] else torch.ones(found.points.shape[1]))
     names = run_names([run.run for run in loaded])
     scores = unsupervised_disentanglement_ranking(codes, rates)
     return {names[run.run]: score for run, score in zip(loaded, scores, strict=True)}
-
-
-def _on(device: torch.device, batch: Batch) -> Batch:
-    return Batch(batch.images.to(device), None if batch.labels is None else batch.labels.to(device))

@@ -39,7 +39,7 @@ def measure(subject: Subject) -> Metrics:
 
 def _measured(subject: Subject) -> Metrics:
     model, features = subject.model, subject.reference.classifier.features
-    real = subject.on_device(subject.examples("test", subject.sizes.quality_images))
+    real = subject.examples("test", subject.sizes.quality_images).on(model.device)
     of_test, unseen = subject.features
     if min(len(of_test), len(unseen)) < 2:
         return {}

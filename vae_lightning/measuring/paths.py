@@ -44,7 +44,7 @@ def measure(subject: Subject) -> Metrics:
     if not subject.sizes.quality_images:
         return {}
     with subject.progress.step("paths between images"):
-        images, labels = subject.on_device(subject.examples("test", min(IMAGES, subject.sizes.quality_images)))
+        images, labels = subject.examples("test", min(IMAGES, subject.sizes.quality_images)).on(subject.model.device)
         if len(images) < 2:
             return {}
         # The images are in the order of the data, which may be that of classes.

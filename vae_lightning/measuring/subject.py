@@ -86,14 +86,9 @@ class Subject:
         """Returns at most `count` images of the split `train` or `test`, the same in every run, on the CPU."""
         return Batch(*self.data.examples(name, count))
 
-    def on_device(self, batch: Batch) -> Batch:
-        """Returns images and labels on the model's device."""
-        images, labels = batch
-        return Batch(images.to(self.model.device), None if labels is None else labels.to(self.model.device))
-
     def codes(self, batch: Batch) -> Tensor:
         """Returns the codes `(N, latent_dim)` of images, on the CPU."""
-        return torch.cat([point(self.model.encode(*self.on_device(part))).cpu() for part in parts(batch)])
+        return torch.cat([point(self.model.encode(*part.on(self.model.device))).cpu() for part in parts(batch)])
 
     def note_if_few(self, what: str, images: int, enough: int) -> None:
         """Notes that metrics are rough if they come from fewer than so many test images."""
