@@ -67,7 +67,8 @@ def test_every_verb_does_what_it_says(sweep: Path, generate: Command, tmp_path: 
     samples = np.load(tmp_path / "many.npz")["images"]
     assert samples.shape == (1200, 1, 28, 28)
     assert (samples == samples[0]).all()
-    make("reconstruct", run, "--test", "13")
+    assert make("reconstruct", run, "--test", "1", "-o", "one.png") == "one.png: 1 image, reconstructions below\n"
+    assert make("reconstruct", run, "--test", "13") == "reconstruct.png: 13 images, reconstructions below\n"
     assert Image.open(tmp_path / "reconstruct.png").size == (10 * 29 + 1, 4 * 29 + 1)
     make("encode", run, "--test", "7", "-o", "codes.csv")
     rows = list(csv.DictReader((tmp_path / "codes.csv").open()))

@@ -112,12 +112,12 @@ def write_reconstructions(run: LoadedRun, options: argparse.Namespace, output: P
     originals, reconstructions = pixels(images), reconstruct(run.model, images, labels)
     if output.suffix == ".npz":
         np.savez_compressed(output, images=originals.numpy(), reconstructions=reconstructions.numpy())
-        return {output: f"{len(images)} images and their reconstructions"}
+        return {output: f"{_counted(images)} with reconstructions"}
     columns = min(COLUMNS, len(images))
     rows = zip(originals.split(columns), reconstructions.split(columns), strict=True)
     pairs = torch.cat([_padded(row, columns) for pair in rows for row in pair])
     write_images(pairs, output, columns)
-    return {output: f"{len(images)} images above their reconstructions"}
+    return {output: f"{_counted(images)}, reconstructions below"}
 
 
 def write_codes(run: LoadedRun, options: argparse.Namespace, output: Path) -> dict[Path, str]:
@@ -145,7 +145,7 @@ def write_codes(run: LoadedRun, options: argparse.Namespace, output: Path) -> di
             values = torch.stack([*factors.values()], 1).tolist() if factors else [[]] * len(names)
             for name, label, row, code, deviation in zip(names, classes, values, points, spreads, strict=True):
                 writer.writerow([plain_cell(name), plain_cell(label), *row, *code, *deviation])
-    return {output: f"codes of {len(images)} images"}
+    return {output: f"codes of {_counted(images)}"}
 
 
 def _sizes(model: "VAE", total: int) -> Iterator[int]:
@@ -155,6 +155,10 @@ def _sizes(model: "VAE", total: int) -> Iterator[int]:
     most = at_once(model.decode(torch.zeros(1, model.latent_dim, device=model.device)).mean.shape[1:])
     sizes = [min(most, total - start) for start in range(0, total, most)]
     yield from tqdm(sizes, unit="part", disable=None if len(sizes) > 1 else True)
+
+
+def _counted(images: Tensor) -> str:
+    return "1 image" if len(images) == 1 else f"{len(images)} images"
 
 
 def _parts(model: "VAE", inputs: Tensor, labels: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
