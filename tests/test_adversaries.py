@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import TINY, compose_config
 from hydra.utils import instantiate
+from shared import TINY, compose_config
 from small_models import D, SmallModel, seeded, small_images, small_model
 from torch import Tensor
 from torch.distributions import MultivariateNormal

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import compose_config
 from hydra.utils import instantiate
+from shared import compose_config
 from torch import nn
 
 from vae_lightning.architectures.conv import ConvDecoder, SpreadPixel

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import UNMEASURED, run_command
+from shared import UNMEASURED, run_command
 from written_images import CLASSES, COLOUR, GENERATOR, PIXELS, everything
 
 from vae_lightning.data.arrays import Arrays

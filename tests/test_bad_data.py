@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from shared import compose_config
 from written_images import CLASSES, PIXELS, RED, everything, saved, write_images
 
+from vae_lightning import train
+from vae_lightning.config.messages import explain_failure
 from vae_lightning.data.folder import Folder
 from vae_lightning.data.sources import DataError
+from vae_lightning.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("cache")
 PNG = saved(Image.new("RGB", (4, 4), RED), "PNG")
@@ -139,21 +143,25 @@ BAD: dict[str, tuple[Change, list[str], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], case: str
-) -> None:
-    from test_bad_inputs import run
-
-    change, options, message = BAD[case]
+def test_bad_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    change, (data, *options), message = BAD[case]
     change(tmp_path)
     monkeypatch.chdir(tmp_path)
-    quick = ["model=mlp", "callbacks=none", "logger=none", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
-    code = run("vae-train", *options, *quick)
-    said = capfd.readouterr()
-    assert code in (1, 2), said
-    assert message in said.err, said
-    assert "Traceback" not in said.out + said.err
-    assert len(said.err.splitlines()) <= 4
+    quick = ["model=mlp", "callbacks=none", "logger=none"]
+    with pytest.raises((UsageError, DataError)) as caught:
+        train(compose_config(data, *quick, "trainer.max_epochs=1", "trainer.accelerator=cpu", *options))
+    said = explain_failure(caught.value, "run", 64)
+    assert message in said
+    assert len(said.splitlines()) <= 4
+
+
+def test_a_command_tells_it_in_a_line(tmp_path: Path, vae_train: Callable[..., Any]) -> None:
+    BAD["no image"][0](tmp_path)
+    done = vae_train(*FOLDER, "callbacks=none", "logger=none")
+    assert done.returncode == 2
+    assert done.stderr.startswith("data.source.path=data: no images in it; known are PNG, JPEG")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_broken_files_are_named_and_may_be_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import TINY, compose_config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from shared import TINY, compose_config
 
 from vae_lightning import cli, generate
 from vae_lightning.building import build
@@ -369,6 +369,23 @@ def test_the_table_is_long_enough() -> None:
 ALIKE = {
     *("binary metrics", "metrics that are texts", "nested metrics", "a list as configuration", "arrays cut off"),
     *("another file as that list", "arrays that climb", "a grid with another name", "a script as error"),
+    *(
+        "metrics that are none",
+        "damaged notes of Hydra",
+        "a picture that is none",
+        "another class",
+        "nan as learning rate",
+    ),
+    *(
+        "misspelt choice",
+        "a text as seed",
+        "huge seed",
+        "a list where a number is",
+        "a file as folder",
+        "HTML as images",
+    ),
+    *("unbalanced brackets", "images of two dimensions", "no optimizer", "a class that is none", "no devices"),
+    *("empty images", "empty checkpoint", "HTML as checkpoint", "a list as checkpoint", "empty configuration"),
 }
 
 

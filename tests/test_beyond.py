@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY, UNDRAWN, run_command
+from shared import TINY, UNDRAWN, run_command
 
 from vae_lightning.runs import best_first, run_name, sweep_runs, swept_keys
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, UNMEASURED, compose_config
+from shared import TINY, UNMEASURED, compose_config
 from test_lightning_parts import PLAIN, run, same
 
 from vae_lightning.building import build

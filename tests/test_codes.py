@@ -5,8 +5,8 @@ from itertools import product
 
 import pytest
 import torch
-from conftest import TINY, compose_config
 from hydra.utils import instantiate
+from shared import TINY, compose_config
 from torch import Tensor
 from torch.distributions import Independent, Normal
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, UNMEASURED, compose_config, run_command
 from hydra.utils import instantiate
 from PIL import Image
+from shared import TINY, UNMEASURED, compose_config, run_command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vae_lightning.data.batch import Batch

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PARTNERS, TINY, compose_config
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer
+from shared import PARTNERS, TINY, compose_config
 
 from vae_lightning.building import build
 from vae_lightning.config import CONFIGURATION

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, compose_config, run_command
 from hydra.utils import instantiate
+from shared import TINY, compose_config, run_command
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.utils.data import TensorDataset

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import PARTNERS, TINY, UNMEASURED, compose_config
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 from pytorch_lightning import Trainer
+from shared import PARTNERS, TINY, UNMEASURED, compose_config
 
 from vae_lightning.config import CONFIGURATION, compose, make
 from vae_lightning.config.messages import explain, explain_failure
@@ -118,7 +118,7 @@ def test_an_experiment_says_how_to_run_it_and_what_to_expect(path: Path) -> None
 )
 def test_ranges(override: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check(compose(override))
+        check(compose_config(override))
     assert message in explain(caught.value)
 
 
@@ -137,7 +137,7 @@ def test_ranges(override: str, message: str) -> None:
 )
 def test_calls(override: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check_calls(compose(override))
+        check_calls(compose_config(override))
     assert message in str(caught.value)
 
 
@@ -150,7 +150,7 @@ def test_calls(override: str, message: str) -> None:
     ],
 )
 def test_lightning_options(override: str) -> None:
-    config = compose(override, "trainer.accelerator=cpu")
+    config = compose_config("trainer.accelerator=cpu", override)
     config.run_dir = "x"
     check(config)
     check_calls(config)
@@ -287,7 +287,7 @@ except Exception as error:
 )
 def test_calls_without_what_they_need(override: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        check_calls(compose(override))
+        check_calls(compose_config(override))
     assert message in str(caught.value)
 
 

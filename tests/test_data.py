@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from conftest import TINY, compose_config
 from hydra.utils import instantiate
 from pytorch_lightning import LightningModule, Trainer
+from shared import TINY, compose_config
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 

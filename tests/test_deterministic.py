@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY, compose_config, run_command
 from hydra.utils import instantiate
+from shared import TINY, compose_config, run_command
 
 from vae_lightning import generate, load_run
 from vae_lightning.data.batch import Batch

@@ -1,7 +1,5 @@
 """Downloads from a real HTTP server on loopback."""
 
-import subprocess
-import sys
 import textwrap
 import threading
 from collections import Counter
@@ -10,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from shared import start_command
 from test_sources import write_mnist
 
 from vae_lightning.data.sources import DataError, TorchvisionMNIST
@@ -105,6 +104,11 @@ def test_two_processes_download_once(tmp_path: Path, source: TorchvisionMNIST, m
         source.prepare(Path({str(tmp_path)!r}))
         print(len(source.load(Path({str(tmp_path)!r}), train=True).images))
     """)
-    processes = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate(timeout=120)[0].strip() for process in processes] == ["12", "12"]
+    (tmp_path / "download.py").write_text(program)
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for folder in folders:
+        folder.mkdir()
+    started = [start_command("download", cwd=tmp_path, said=folder) for folder in folders]
+    assert [process.wait(120) for process in started] == [0, 0]
+    assert [(folder / "stdout").read_text().strip() for folder in folders] == ["12", "12"]
     assert sorted(mirror.requests.values()) == [1, 1, 1, 1]

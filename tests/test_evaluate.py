@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY, UNDRAWN, call, run_command
+from shared import TINY, UNDRAWN, call, run_command
 
 from vae_lightning import LoadError, compare, evaluate, load_run, progress
 from vae_lightning.data.sources import DataError

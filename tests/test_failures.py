@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, UNMEASURED, Swept, run_command
+from shared import TINY, UNMEASURED, Swept, run_command
 
 from vae_lightning.config.messages import explain_failure
 from vae_lightning.runs import Run

@@ -10,8 +10,8 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, UNDRAWN, UNMEASURED, run_command
 from PIL import Image
+from shared import TINY, UNDRAWN, UNMEASURED, run_command
 from sklearn.mixture import GaussianMixture as Known
 from test_trust import Payload
 from torch import Tensor

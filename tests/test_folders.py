@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, UNDRAWN, run_command
 from PIL import Image
+from shared import TINY, UNDRAWN, run_command
 from written_images import BLUE, GREEN, RED, everything, saved, write_images
 
 from vae_lightning.data.datamodule import ImageDataModule

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TINY, UNMEASURED, compose_config, run_command
 from PIL import Image
+from shared import TINY, UNMEASURED, compose_config, run_command
 
 from vae_lightning import LoadError, load_run, train
 from vae_lightning.runs import Run

@@ -10,9 +10,9 @@ from subprocess import CompletedProcess
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, UNDRAWN, run_command
 from omegaconf import OmegaConf
 from PIL import Image
+from shared import TINY, UNDRAWN, run_command
 from torch.distributions import Normal
 
 from vae_lightning import load_run

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from conftest import TINY, compose_config
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from shared import TINY, compose_config
 from torch.distributions import MultivariateNormal, Normal
 
 from vae_lightning.config.messages import explain

@@ -10,8 +10,8 @@ import pytest
 import scipy.io
 import torch
 import torchvision
-from conftest import compose_config
 from PIL import Image
+from shared import compose_config
 from written_images import BLUE, CLASSES, GENERATOR, PIXELS, RED, everything, write_images
 
 from vae_lightning.building import build

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, compose_config
+from shared import TINY, compose_config
 
 from vae_lightning import load_run, train
 from vae_lightning.building import build

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import compose_config, run_command
 from hydra.utils import instantiate
 from scipy.stats import multivariate_normal
+from shared import compose_config, run_command
 from torch import Tensor
 
 from vae_lightning.data.batch import Batch

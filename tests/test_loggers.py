@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import TINY, UNMEASURED, compose_config, run_command
 from pytorch_lightning.loggers import Logger
+from shared import TINY, UNMEASURED, compose_config, run_command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vae_lightning import train

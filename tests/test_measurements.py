@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, compose_config
 from hydra.utils import instantiate
 from pytorch_lightning import LightningDataModule, Trainer, seed_everything
+from shared import TINY, compose_config
 from torch import Tensor, nn
 from torch.distributions import (
     AffineTransform,

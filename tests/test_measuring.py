@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, compose_config
 from hydra.utils import instantiate
+from shared import TINY, compose_config
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import TINY, run_command
+from shared import TINY, run_command
 from written_runs import write_run
 
 from vae_lightning.report import compare, print_comparison

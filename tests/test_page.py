@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Swept, run_command
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from shared import TINY, Swept, run_command
 from written_runs import write_curves, write_figures, write_grid, write_run
 
 from vae_lightning.report import compare

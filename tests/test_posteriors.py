@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, compose_config
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from shared import TINY, compose_config
 
 from vae_lightning.building import build
 from vae_lightning.config import CONFIGURATION

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import Swept
+from shared import Swept
 
 from vae_lightning import disentanglement_ranking, load_run
 from vae_lightning.errors import UsageError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_command
+from shared import run_command
 from torch.distributions import Laplace
 
 import vae_lightning

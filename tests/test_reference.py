@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, compose_config
+from shared import TINY, compose_config
 
 from vae_lightning.building import build
 from vae_lightning.data.datamodule import ImageDataModule

@@ -5,9 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from conftest import compose_config
 from hydra.utils import instantiate
 from numpy.lib.stride_tricks import sliding_window_view
+from shared import compose_config
 from small_models import D, SmallModel, seeded, small_images, small_model
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal, TransformedDistribution

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, UNMEASURED, compose_config, run_command
 from pytorch_lightning import Callback, seed_everything
+from shared import TINY, UNMEASURED, compose_config, run_command, start_command
 
 from vae_lightning.building import build
 from vae_lightning.callbacks import Checkpoints
@@ -198,33 +198,21 @@ def test_a_checkpoint_is_replaced_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert [path.name for path in file.parent.iterdir()] == ["last.ckpt"]
 
 
-def command(folder: Path, *options: str) -> subprocess.Popen[str]:
-    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-m", "vae_lightning.cli", *TINY, "trainer.max_epochs=300", "logger=none", *options]
-    arguments += ["callbacks.grids.every_n_batches=50"]
-    return subprocess.Popen(
-        arguments, cwd=folder, env=settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
-def wait_for(process: subprocess.Popen[str], text: str) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if text in line:
-            return
-    raise AssertionError(f"{text} was never printed")
-
-
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
 def test_a_signal_saves_everything_and_says_how_to_resume(tmp_path: Path, number: int, code: int) -> None:
     """One signal ends the sweep, not only its job."""
-    process = command(tmp_path, "--multirun", "model.latent_dim=2,3", "hydra.sweep.dir=sweep")
-    wait_for(process, "epoch 2/300")
+    options = [*TINY, "--multirun", "trainer.max_epochs=300", "logger=none", "callbacks.grids.every_n_batches=50"]
+    options += ["model.latent_dim=2,3", "hydra.sweep.dir=sweep"]
+    process = start_command("vae_lightning.cli", *options, cwd=tmp_path, said=tmp_path)
+    until = time.monotonic() + 60
+    while "epoch 2/300" not in (tmp_path / "stdout").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.02)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code
+    assert process.wait(60) == code
+    errors = (tmp_path / "stderr").read_text()
     assert "interrupted latent_dim-2: its state has been saved" in errors
     assert "hydra.sweep.dir=sweep resume=true" in errors
     assert "Traceback" not in errors

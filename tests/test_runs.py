@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import TINY, compose_config
 from omegaconf import OmegaConf
+from shared import TINY, compose_config
 from written_runs import configuration, write_checkpoint, write_run
 
 from vae_lightning import LoadError, load_run

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import compose_config
 from pytorch_lightning import Trainer
+from shared import compose_config
 from test_lightning_parts import PLAIN, SEVERAL, run, same
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR

@@ -146,6 +146,7 @@ def test_glyphs_keep_clear_of_the_edge_at_any_size(size: int) -> None:
     assert edge.mean() < 0.06
 
 
+@pytest.mark.slow
 def test_all_glyphs_are_drawn_in_time() -> None:
     started = time.process_time()
     Glyphs(seed=7).load(Path(), True)

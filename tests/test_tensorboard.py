@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from conftest import TINY, run_command
+from shared import TINY, run_command
 
 from vae_lightning.callbacks.tensorboard_views import SPRITE, _sprites
 from vae_lightning.data.sizes import shrunk

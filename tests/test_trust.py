@@ -10,8 +10,8 @@ from subprocess import CompletedProcess
 
 import pytest
 import torch
-from conftest import Swept, run_command
 from omegaconf import OmegaConf
+from shared import Swept, run_command
 
 from vae_lightning import LoadError, load_run
 

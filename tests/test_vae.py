@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import pytest
 import torch
-from conftest import TINY, compose_config
 from hydra.utils import instantiate
 from PIL import Image
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import Callback
+from shared import TINY, compose_config
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
