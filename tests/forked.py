@@ -31,6 +31,7 @@ def start() -> None:
     os.environ[SOCKET] = str(Path(tempfile.mkdtemp(), "socket"))
     settings = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     server = subprocess.Popen([sys.executable, __file__, os.environ[SOCKET]], env=settings, stdin=subprocess.DEVNULL)
+    atexit.register(server.wait)
     atexit.register(server.kill)
 
 

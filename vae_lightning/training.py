@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -24,7 +22,7 @@ from .building import Built, build
 from .callbacks import Checkpoints
 from .callbacks.divergence import refuse_divergence, refuse_values
 from .config import check
-from .config.messages import explain
+from .config.messages import usage_errors
 from .engine.lightning_internals import is_trial
 from .engine.processes import Processes
 from .engine.signals import Interrupted, Interruption
@@ -66,9 +64,8 @@ def train(config: DictConfig, folder: str | Path | None = None, progress: bool |
     shown = progress if progress is not None else sys.stdout.isatty() or "ipykernel" in sys.modules
     with printing():
         try:
-            model = execute(config, run, progress=shown).model
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UsageError(explain(error, ())) from error
+            with usage_errors():
+                model = execute(config, run, progress=shown).model
         except Interrupted as stop:
             raise KeyboardInterrupt(f"{short_path(run.folder)}: interrupted; its state has been saved") from stop
     trust = _modules(config)

@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
 
@@ -23,7 +24,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from ..errors import DataError, UsageError
 from .signatures import parameters
 
-__all__ = ["exit_code", "explain", "explain_failure", "only_below_error", "unknown_option"]
+__all__ = ["exit_code", "explain", "explain_failure", "only_below_error", "unknown_option", "usage_errors"]
 
 
 # Hydra choices that need an optional dependency, and its extra in pyproject.toml.
@@ -48,6 +49,15 @@ SUGGESTIONS = 3
 def exit_code(error: BaseException) -> int:
     """Returns 2 for a wrong command or configuration, 1 for any other failure."""
     return 2 if isinstance(error, UsageError | HydraException | OmegaConfBaseException) else 1
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """A context in which an error of Hydra or OmegaConf becomes a `UsageError` with its message."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(explain(error, ())) from error
 
 
 def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str:
