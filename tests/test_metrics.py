@@ -99,7 +99,9 @@ def test_the_aggregate_of_posteriors_with_dependent_dimensions() -> None:
 
 
 def test_active_units_vary_with_the_image() -> None:
-    assert active_units(torch.diag(torch.tensor([1.0, 0.0101, 0.5, 0.0099, 0.0]))) == 3
+    means = torch.diag(torch.tensor([1.0, 0.0101, 0.5, 0.0099, 0.0]))
+    assert active_units(means, torch.eye(5)) == 3
+    assert active_units(means, 0.5 * torch.eye(5)) == 4
 
 
 def test_moments_of_priors() -> None:
