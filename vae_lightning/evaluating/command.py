@@ -120,7 +120,11 @@ def _print(evaluations: "Sequence[Evaluation]") -> None:
     names = run_names([evaluation.run for evaluation in evaluations])
     table = evaluation_table({names[evaluation.run]: evaluation.metrics for evaluation in evaluations})
     print(table.to_string(index=False))
-    for note in notes_on(pd.DataFrame([evaluation.metrics for evaluation in evaluations])):
+    rows = [
+        {"run": names[evaluation.run], "latent_dim": evaluation.run.metrics["latent_dim"], **evaluation.metrics}
+        for evaluation in evaluations
+    ]
+    for note in notes_on(pd.DataFrame(rows)):
         print(f"\n{fill(note, 105)}")
     print("\nAll metrics are in")
     for evaluation in evaluations:

@@ -1,4 +1,4 @@
-"""How well codes separate classes, how far these are clusters, and how faithful a picture is; for thousands of points."""
+"""How well codes separate classes, how far these are clusters, and how faithful a picture of some thousand codes is."""
 
 import warnings
 from typing import NamedTuple
