@@ -116,9 +116,9 @@ def test_bits_per_dimension_where_grey_levels_have_probabilities(tmp_path: Path)
 BY_CLASS = {
     "knn_accuracy", "probe_accuracy", "knn_accuracy_plane", "classifier_accuracy", "chance_accuracy",
     "knn_accuracy_pixels", "probe_accuracy_pixels", "normalised_mutual_information", "silhouette",
-    "normalised_mutual_information_pixels", "silhouette_pixels", "frechet_samples", "kernel_samples", "frechet_reconstructions",
-    "kernel_reconstructions", "frechet_floor", "kernel_floor", "halfway_distance", "halfway_distance_crossfade",
-    "halfway_distance_untrained",
+    "normalised_mutual_information_pixels", "silhouette_pixels", "frechet_samples", "kernel_samples",
+    "frechet_reconstructions", "kernel_reconstructions", "frechet_floor", "kernel_floor", "halfway_distance",
+    "halfway_distance_crossfade", "halfway_distance_untrained",
 }  # fmt: skip
 
 
@@ -391,10 +391,9 @@ def test_the_rate_of_directions_has_no_gaussian() -> None:
     model, data = built("model/posterior=von_mises_fisher", "model/prior=uniform_sphere", "model.latent_dim=16")
     metrics = measured(model, data, **NOTHING)
     assert set(metrics) & OF_THE_RATE == OF_THE_RATE - BY_DIMENSION
-    assert metrics["marginal_kl_lower"] + metrics["mutual_information_upper"] == pytest.approx(
-        metrics["rate"], abs=1e-4
-    )
-    assert metrics["mutual_information_upper"] > -0.01
+    parts = metrics["marginal_kl_lower"], metrics["mutual_information_upper"]
+    assert sum(parts) == pytest.approx(metrics["rate"], abs=1e-4)
+    assert min(parts) > -0.01
 
 
 def test_labels_reach_a_conditional_model(caplog: pytest.LogCaptureFixture) -> None:

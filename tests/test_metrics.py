@@ -343,6 +343,7 @@ def test_classes_are_clusters_or_not() -> None:
 
 def test_the_silhouette_is_that_of_the_classes() -> None:
     points, labels = blobs()
+    labels = (labels + (torch.arange(100) % 7 == 0)) % 3  # which are not quite the clusters
     distances, expected = torch.cdist(points, points), []
     for i, label in enumerate(labels):
         means = [distances[i, labels == other].sum() / (labels == other).sum() for other in range(3)]

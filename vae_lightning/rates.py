@@ -79,7 +79,9 @@ def log_prob_of_each(posterior: Distribution, z: Tensor) -> Tensor | None:
 
     None if there is no such density, or it takes more than one pass through a network for each pair.
     """
-    return posterior.log_prob(z.unsqueeze(1)) if has_density(posterior) else None
+    if not has_density(posterior):
+        return None
+    return posterior.log_prob(z.unsqueeze(1).expand(-1, *posterior.batch_shape, -1))
 
 
 @singledispatch

@@ -13,6 +13,7 @@ https://arxiv.org/abs/1811.04251): where codes tell every image from every other
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -58,34 +59,23 @@ def rate_parts(
     """
     posteriors = [posterior for half in halves for posterior in half]
     samples = [[posterior.sample() for posterior in half] for half in halves]
-    codes = torch.cat([z for half in samples for z in half])
+    drawn = [z for half in samples for z in half]
+    codes = torch.cat(drawn)
     if len(codes) < 2 or log_prob_of_each(posteriors[0], codes[:1]) is None:
         return {}
-    of_prior = prior.log_prob(codes).double().cpu()
-    drawn = (z for half in samples for z in half)
     total = _mean(torch.cat([rate(posterior, prior, z) for posterior, z in zip(posteriors, drawn, strict=True)]))
-
-    by_dimension = _independent(prior, codes) and marginal_log_prob(posteriors[0], codes[:1]) is not None
+    of_prior = prior.log_prob(codes).cpu().double()
     chosen = torch.randperm(len(codes), device="cpu")[: max(1, MOST // codes.numel())]
-    own, among, without, product = [], [], [], []
-    for numbers in chosen.to(codes.device).split(max(1, AT_ONCE // codes.numel())):
-        z = codes[numbers]
-        joint = torch.cat([log_prob_of_each(posterior, z) for posterior in posteriors], 1)  # type: ignore[misc]
-        own.append(joint.gather(1, numbers.unsqueeze(1)).squeeze(1))
-        among.append(joint.logsumexp(1) - math.log(len(codes)))
-        without.append(_of_others(joint, numbers))
-        if by_dimension:
-            single = torch.cat([marginal_log_prob(posterior, z.unsqueeze(1)) for posterior in posteriors], 1)  # type: ignore[misc]
-            product.append(_of_others(single, numbers).sum(-1))
-
-    known = torch.cat(own)
-    bounds = [total, _mean(known - torch.cat(without))]
+    known, among, without, product = _mixtures(posteriors, codes, chosen.to(codes.device))
+    bounds = [total, _mean(known - without)]
     if euclidean:
         bounds.append(total - _mean(_under_gaussians(halves, samples) - of_prior))
-    dimensionwise = _mean(torch.cat(product).double().cpu() - of_prior[chosen]) if by_dimension else math.nan
-    bounds.append(total - dimensionwise)
+    dimensionwise = math.nan
+    if product is not None and _independent(prior, codes):
+        dimensionwise = _mean(product - of_prior[chosen])
+        bounds.append(total - dimensionwise)
     upper = min((bound for bound in bounds if not math.isnan(bound)), default=math.nan)
-    lower = min(upper, _mean(known - torch.cat(among)))
+    lower = min(upper, _mean(known - among))
     found = {
         "mutual_information_lower": lower,
         "mutual_information_upper": upper,
@@ -98,8 +88,40 @@ def rate_parts(
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
+class _Mixtures(NamedTuple):
+    """Log-densities of S codes, `(S,)`, in double precision, on the CPU.
+
+    Attributes:
+        own: under the image's own posterior.
+        among: under the mean of all posteriors.
+        without: under that of all others.
+        product: under the product of the marginals of all others; None if they are unknown.
+    """
+
+    own: Tensor
+    among: Tensor
+    without: Tensor
+    product: Tensor | None
+
+
+def _mixtures(posteriors: Sequence[Distribution], codes: Tensor, chosen: Tensor) -> _Mixtures:
+    """Those of some of the codes `(N, D)` of N images, by number `(S,)`."""
+    own, among, without, product = [], [], [], []
+    for numbers in chosen.split(max(1, AT_ONCE // codes.numel())):
+        z = codes[numbers]
+        joint = torch.cat([found for q in posteriors if (found := log_prob_of_each(q, z)) is not None], 1)
+        own.append(joint.gather(1, numbers.unsqueeze(1)).squeeze(1))
+        among.append(joint.logsumexp(1) - math.log(len(codes)))
+        without.append(_of_others(joint, numbers))
+        marginals = [found for q in posteriors if (found := marginal_log_prob(q, z.unsqueeze(1))) is not None]
+        if marginals:
+            product.append(_of_others(torch.cat(marginals, 1), numbers).sum(-1))
+    parts = [torch.cat(part).cpu().double() for part in (own, among, without)]
+    return _Mixtures(*parts, torch.cat(product).cpu().double() if product else None)
+
+
 def _mean(values: Tensor) -> float:
-    return values.double().cpu().mean().item()
+    return values.cpu().double().mean().item()
 
 
 def _independent(prior: Distribution, codes: Tensor) -> bool:

@@ -84,7 +84,7 @@ METRICS = {
         "elbo, training", 2, 0, "nats", "The elbo of as many training images, in evaluation mode, one sample each."
     ),
     "test/generalisation_gap": Metric(
-        "train gap", 2, -1, "nats", "By how much the elbo of training images is above that of test images: overfitting."
+        "train gap", 2, 0, "nats", "By how much the elbo of training images is above that of test images: overfitting."
     ),
     "test/generalisation_gap_stderr": Metric("± train gap", 2, 0, "nats", "Standard error of that gap over images."),
     "test/mutual_information_lower": Metric(
@@ -100,7 +100,7 @@ METRICS = {
     ),
     "test/total_correlation_upper": Metric("TC ≤", 2, 0, "nats", "The same, at most."),
     "test/dimensionwise_kl": Metric(
-        "Σ KL(q(z_j) ‖ p(z_j))", 2, -1, "nats", "The other part: the mismatch of each dimension alone, added up."
+        "Σ KL(q(z_j) ‖ p(z_j))", 2, 0, "nats", "The other part: the mismatch of each dimension alone, added up."
     ),
     "test/code_perplexity": Metric(
         "perplexity", 1, 1, "codes", "exp of the entropy of the use of codes: as many would be evenly used."
