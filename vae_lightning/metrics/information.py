@@ -116,8 +116,8 @@ def _mixtures(posteriors: Sequence[Distribution], codes: Tensor, chosen: Tensor)
         marginals = [found for q in posteriors if (found := marginal_log_prob(q, z.unsqueeze(1))) is not None]
         if marginals:
             product.append(_of_others(torch.cat(marginals, 1), numbers).sum(-1))
-    parts = [torch.cat(part).cpu().double() for part in (own, among, without)]
-    return _Mixtures(*parts, torch.cat(product).cpu().double() if product else None)
+    lists = [torch.cat(part).cpu().double() if part else None for part in (own, among, without, product)]
+    return _Mixtures._make(lists)
 
 
 def _mean(values: Tensor) -> float:

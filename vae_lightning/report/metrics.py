@@ -81,7 +81,7 @@ METRICS = {
         "Latent dimensions whose posterior mean varies by more than 0.01 of the prior's variance.",
     ),
     "test/elbo_training": Metric(
-        "elbo, training", 2, 0, "nats", "The elbo of as many training images, in evaluation mode, one sample each."
+        "train elbo", 2, 0, "nats", "The elbo of as many training images, in evaluation mode, one sample each."
     ),
     "test/generalisation_gap": Metric(
         "train gap", 2, 0, "nats", "By how much the elbo of training images is above that of test images: overfitting."
