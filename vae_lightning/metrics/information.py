@@ -116,8 +116,11 @@ def _mixtures(posteriors: Sequence[Distribution], codes: Tensor, chosen: Tensor)
         marginals = [found for q in posteriors if (found := marginal_log_prob(q, z.unsqueeze(1))) is not None]
         if marginals:
             product.append(_of_others(torch.cat(marginals, 1), numbers).sum(-1))
-    lists = [torch.cat(part).cpu().double() if part else None for part in (own, among, without, product)]
-    return _Mixtures._make(lists)
+    return _Mixtures(_joined(own), _joined(among), _joined(without), _joined(product) if product else None)
+
+
+def _joined(values: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(values)).cpu().double()
 
 
 def _mean(values: Tensor) -> float:
@@ -144,7 +147,7 @@ def _under_gaussians(halves: Sequence[Sequence[Distribution]], samples: Sequence
         for posterior in others:
             aggregate.update(posterior)
         factor, failed = torch.linalg.cholesky_ex(aggregate.covariance)
-        z = torch.cat(list(half)).double().cpu()
+        z = _joined(half)
         gaussian = torch.distributions.MultivariateNormal(aggregate.mean, scale_tril=factor, validate_args=False)
         found.append(z.new_full(z.shape[:1], math.nan) if failed else gaussian.log_prob(z))
     return torch.cat(found)
