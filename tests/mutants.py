@@ -24,6 +24,7 @@ ENGINE, LIGHTNING = "test_engine.py", "test_lightning_parts.py"
 DISTRIBUTIONS, SPACES, FITTED = "test_distributions.py", "test_latent_spaces.py", "test_fit_prior.py"
 MEASURING, TEMPERATURE = "test_measuring.py", "test_temperature.py"
 NOTES, CLAIMS = "test_notes.py", "test_claims.py"
+INFORMATION, MEASUREMENTS = "test_information.py", "test_measurements.py"
 LABELS, SEMI = "test_conditional.py", "test_semi_supervised.py"
 INTERRUPTED = "from_anywhere or with_anything"
 
@@ -125,6 +126,32 @@ MUTANTS = [
     ("metrics/bounds.py", "mean(0) - math.log(samples)", "mean(0)", OBJECTIVES, ""),
     ("metrics/bounds.py", "(groups, samples))", "(samples, groups))", METRICS, "doubled"),
     ("metrics/bounds.py", "of_squares).exp() / len(log_weights)", "of_squares).exp()", METRICS, "share"),
+    ("metrics/information.py", "log_probs.scatter(1, position, -math.inf)", "log_probs", INFORMATION, ""),
+    ("metrics/information.py", "math.log(log_probs.shape[1] - 1)", "0", INFORMATION, ""),
+    ("metrics/information.py", "joint.logsumexp(1) - math.log(len(codes))", "joint.logsumexp(1)", INFORMATION, ""),
+    ("metrics/information.py", "reversed(halves)", "halves", INFORMATION, "judged"),
+    ("metrics/information.py", "bounds = [total, ", "bounds = [", INFORMATION, "at_most_the_rate"),
+    ("metrics/information.py", ", _mean(known - without)]", "]", INFORMATION, "repeated"),
+    ("metrics/information.py", "    if euclidean:", "    if False:", INFORMATION, "correlated"),
+    ("metrics/information.py", "    if euclidean:", "    if True:", MEASUREMENTS, "directions"),
+    ("metrics/information.py", "bounds.append(total - dimensionwise)", "pass", INFORMATION, "independent"),
+    ("metrics/information.py", "and _independent(prior, codes)", "", INFORMATION, "at_most_the_rate"),
+    ("metrics/information.py", "_mean(product - of_prior[chosen])", "_mean(product)", INFORMATION, "linear"),
+    ("metrics/information.py", "min(upper, _mean(known - among))", "upper", INFORMATION, "correlated"),
+    ("measuring/information.py", "euclidean=model.latent_space.unbounded", "euclidean=True",
+     MEASUREMENTS, "directions"),
+    ("measuring/information.py", "if prior.batch_shape:", "if False:", MEASUREMENTS, "conditional"),
+    ("measuring/averages.py", "train.mean - test.curve.mean[0]", "train.mean - test.curve.mean[-1]", MEASURING, "elbo"),
+    ("measuring/averages.py", "min(subject.sizes.training_images, test.curve.count)", "subject.sizes.training_images",
+     MEASURING, "elbo"),
+    ("measuring/averages.py", "train.error.square() + test.curve", "test.curve", MEASURING, "elbo"),
+    ("metrics/codes.py", "threshold * covariance_of_prior.diagonal()", "threshold", METRICS, "active"),
+    ("metrics/probes.py", "KMeans(count,", "KMeans(2,", METRICS, "clusters"),
+    ("metrics/probes.py", "(found[some], classes[some])", "(found[some], clusters[some])", METRICS, "silhouette"),
+    ("evaluating/evaluate.py", "{\"training_images\": 0, **sizes}", "sizes", "test_evaluate.py", "other_data_are_seen"),
+    ("report/table.py", "(active == 0) | (rate < NOTHING)", "(active == 0)", NOTES, "hardly_used"),
+    ("report/table.py", "table[table[\"test/code_perplexity\"].isna()]", "table", NOTES, "hardly_used"),
+    ("report/table.py", "noisy[\"latent_dim\"]) & ~unused", "noisy[\"latent_dim\"])", NOTES, "hardly_used"),
     ("metrics/probes.py", "PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)", "PENALTIES = (1.0,)", METRICS,
      "penalty"),
     ("metrics/reference.py", "(images[learnt], labels[learnt])", "(images, labels)", MEASURING, "held_out"),

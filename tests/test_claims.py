@@ -32,6 +32,7 @@ LATTICE = {
 
 def test_claims_are_held_against_measurements(tmp_path: Path) -> None:
     common = {"knn_accuracy_pixels": 0.9, "chance_accuracy": 0.1, "frechet_floor": 1.0}
+    common |= {"normalised_mutual_information": 0.25, "normalised_mutual_information_pixels": 0.3}
     lattice = [{name: value * (1 + seed / 100) for name, value in LATTICE.items()} for seed in range(3)]
     small = [
         common | lattice[seed] | {"frechet_samples": 50 + seed, "knn_accuracy": 0.6 + seed / 100} for seed in range(3)
@@ -48,6 +49,8 @@ def test_claims_are_held_against_measurements(tmp_path: Path) -> None:
         in claims[0].measurement
     )
     assert "61.0 ± 1.0 %" in claims[1].measurement
+    assert "k-means clusters is 0.250 ± 0.000 among codes and 0.300 among pixels" in claims[1].measurement
+    assert "silhouette" not in claims[1].measurement
     assert "classify 80.0 ± 0.0 % of the test images correctly from their codes, and 31.0" in claims[2].measurement
     assert "is 11.1 ± 0.1 % of the path" in claims[3].measurement
     assert "the picture half way is 1.11 ± 0.01 times as far" in claims[3].measurement

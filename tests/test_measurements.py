@@ -76,7 +76,7 @@ def test_every_figure_is_described_and_in_its_range(tmp_path: Path, latent_dim: 
 def test_each_can_be_left_out(tmp_path: Path) -> None:
     sizes = [
         f"callbacks.measurements.{name}=0"
-        for name in ("bound_samples", "probe_images", "quality_images", "factor_images", "plane_points")
+        for name in ("bound_samples", "rate_images", "probe_images", "quality_images", "factor_images", "plane_points")
     ]
     _, metrics, _ = trained(tmp_path, *sizes)
     left = {name.removeprefix("test/") for name in metrics}
@@ -115,9 +115,10 @@ def test_bits_per_dimension_where_grey_levels_have_probabilities(tmp_path: Path)
 
 BY_CLASS = {
     "knn_accuracy", "probe_accuracy", "knn_accuracy_plane", "classifier_accuracy", "chance_accuracy",
-    "knn_accuracy_pixels", "probe_accuracy_pixels", "frechet_samples", "kernel_samples", "frechet_reconstructions",
-    "kernel_reconstructions", "frechet_floor", "kernel_floor", "halfway_distance", "halfway_distance_crossfade",
-    "halfway_distance_untrained",
+    "knn_accuracy_pixels", "probe_accuracy_pixels", "normalised_mutual_information", "silhouette",
+    "normalised_mutual_information_pixels", "silhouette_pixels", "frechet_samples", "kernel_samples",
+    "frechet_reconstructions", "kernel_reconstructions", "frechet_floor", "kernel_floor", "halfway_distance",
+    "halfway_distance_crossfade", "halfway_distance_untrained",
 }  # fmt: skip
 
 
@@ -263,8 +264,9 @@ def test_few_images_are_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         measured(model, data, plane_points=20)
     assert lines_with("few images", caplog) == [
-        "few images class accuracies from 40 test images (rough below 100), Fréchet and kernel distances from 40 test "
-        "images (rough below 128), faithfulness of plots from 20 test images (rough below 25)"
+        "few images parts of the rate from 40 test images (rough below 100), class accuracies from 40 test images "
+        "(rough below 100), Fréchet and kernel distances from 40 test images (rough below 128), faithfulness of plots "
+        "from 20 test images (rough below 25)"
     ]
     caplog.clear()
     _, data = built("data.source.test_size=130")
@@ -317,6 +319,13 @@ class FlowPrior(StandardNormal):
         return TransformedDistribution(super().distribution(), [AffineTransform(0.5, 2.0, event_dim=1)])
 
 
+BY_DIMENSION = {"dimensionwise_kl", "total_correlation_lower", "total_correlation_upper"}
+OF_THE_RATE = {
+    "mutual_information_lower", "mutual_information_upper", "marginal_kl_lower", "marginal_kl_upper", *BY_DIMENSION
+}  # fmt: skip
+NOTHING = dict.fromkeys(("bound_samples", "probe_images", "quality_images", "plane_points"), 0)
+
+
 @pytest.mark.parametrize("flow_prior", [False, True])
 @pytest.mark.parametrize("posterior", [FullCovariance, Flow, Bare])
 def test_any_posterior_and_any_prior_are_measured(posterior: type[FullCovariance], flow_prior: bool) -> None:
@@ -326,7 +335,9 @@ def test_any_posterior_and_any_prior_are_measured(posterior: type[FullCovariance
     if flow_prior:
         model.prior = FlowPrior(3)
     metrics = measured(model, data, probe_images=0)
-    assert set(metrics) == set(usual)
+    # The marginals of both are known, and the prior's are independent.
+    by_dimension = posterior is FullCovariance and not flow_prior
+    assert set(metrics) == (set(usual) if by_dimension else set(usual) - BY_DIMENSION)
     assert all(np.isfinite(value) for value in metrics.values())
     # The moments of a prior without closed form are those of samples.
     if posterior is Bare and flow_prior:
@@ -361,12 +372,41 @@ class ConditionalPrior(StandardNormal):
         return Independent(Normal(labels.float().unsqueeze(-1).expand(-1, 3), 1.0), 1)
 
 
-def test_labels_reach_a_conditional_model() -> None:
+@pytest.mark.parametrize(
+    ("posterior", "others"),
+    [("iaf", []), ("fsq", ["model/prior=uniform_codes"]), ("none", ["model/objective=wae_mmd"])],
+)
+def test_without_a_density_at_other_codes_the_rate_is_whole(
+    posterior: str, others: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    model, data = built(f"model/posterior={posterior}", *others, "model.latent_dim=4")
+    with caplog.at_level("INFO"):
+        metrics = measured(model, data, **NOTHING)
+    assert not OF_THE_RATE & set(metrics)
+    line = "measured   no density at the codes of other images, or a slow one: the parts of the rate are left out"
+    assert lines_with("left out", caplog) == [line] * (posterior != "none")
+
+
+def test_the_rate_of_directions_has_no_gaussian() -> None:
+    model, data = built("model/posterior=von_mises_fisher", "model/prior=uniform_sphere", "model.latent_dim=16")
+    metrics = measured(model, data, **NOTHING)
+    assert set(metrics) & OF_THE_RATE == OF_THE_RATE - BY_DIMENSION
+    parts = metrics["marginal_kl_lower"], metrics["mutual_information_upper"]
+    assert sum(parts) == pytest.approx(metrics["rate"], abs=1e-4)
+    assert min(parts) > -0.01
+
+
+def test_labels_reach_a_conditional_model(caplog: pytest.LogCaptureFixture) -> None:
     model, data = built("model.latent_dim=3")
     model.encoder, model.decoder = ConditionalEncoder(model.encoder), ConditionalDecoder(model.decoder)
     model.prior = ConditionalPrior(3)
-    metrics = measured(model, data)
+    with caplog.at_level("INFO"):
+        metrics = measured(model, data)
     assert set(metrics) >= BY_CLASS
+    assert not OF_THE_RATE & set(metrics)
+    assert lines_with("parts of the rate", caplog) == [
+        "measured   the prior depends on the label: the parts of the rate are left out"
+    ]
     # The prior of all images together has the moments of ten classes, 0 to 9, each with variance 1.
     assert metrics["posterior_mean_gap"] == pytest.approx(4.5, abs=0.2)
     assert metrics["posterior_covariance_gap"] == pytest.approx(((8.25 * 3) ** 2 + 0) ** 0.5 / 3**0.5, rel=0.1)

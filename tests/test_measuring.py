@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from shared import TINY, compose_config
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
@@ -199,7 +199,7 @@ class Gaussian(Model):
 def measured_bound(dimensions: int, samples: int) -> tuple[dict[str, float], Subject, float]:
     torch.manual_seed(0)
     images = 2**0.5 * torch.randn(300, 1, 1, dimensions)
-    found = subject(Gaussian(dimensions), OwnImages(images, images), bound_samples=samples)
+    found = subject(Gaussian(dimensions), OwnImages(images, images), bound_samples=samples, training_images=0)
     metrics = averages.measure(found)
     return metrics, found, Normal(0.0, 2**0.5).log_prob(images).flatten(1).sum(1).mean().item()
 
@@ -229,6 +229,28 @@ def test_images_are_encoded_once_however_many_samples_a_bound_has(monkeypatch: p
     monkeypatch.setattr("vae_lightning.data.sizes.AT_ONCE", 4 * 2 * 300)
     _, found, _ = measured_bound(2, 40)
     assert found.model.encoded == 1  # type: ignore[attr-defined]
+
+
+def test_the_elbo_of_as_many_training_images_is_held_against_that_of_test_images() -> None:
+    """The elbo is log p(x) less the divergence of a posterior that is too wide from the exact one."""
+    torch.manual_seed(0)
+    images = 2**0.5 * torch.randn(1000, 1, 1, 2)
+    model = Gaussian(2)
+    data = OwnImages(images[:400], torch.cat([1.5 * images[400:800], 9 * images[800:]]))
+    found = subject(model, data, bound_samples=30, training_images=2000)
+    metrics = averages.measure(found)
+    exact = [Normal(0.0, 2**0.5).log_prob(data.images[name][:400]).flatten(1).sum(1) for name in ("train", "test")]
+    posterior = model.encode(images[:1])
+    width = kl_divergence(Normal(0.0, posterior.base_dist.stddev[0]), Normal(0.0, 0.5**0.5)).sum()
+    assert metrics["elbo_training"] == pytest.approx((exact[0].mean() - width).item(), abs=0.03)
+    gap = (exact[0] - exact[1]).mean().item()
+    assert metrics["generalisation_gap"] == pytest.approx(gap, abs=0.04)
+    error = sum(part.var() / 400 for part in exact) ** 0.5
+    assert metrics["generalisation_gap_stderr"] == pytest.approx(error.item(), rel=0.1)
+    # The same images, however many samples test images have.
+    same = averages.measure(subject(model, OwnImages(images, images), bound_samples=300))
+    assert same["generalisation_gap"] == pytest.approx(0, abs=0.05)
+    assert "generalisation_gap" not in averages.measure(subject(model, data, bound_samples=3, training_images=0))
 
 
 def untrained(images: Tensor, labels: Tensor, classes: int) -> quality.Classifier:

@@ -1,9 +1,12 @@
 """Evaluation against independent calculations."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from scipy import linalg
+from scipy.stats import entropy
 from sklearn.datasets import make_swiss_roll
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -99,7 +102,9 @@ def test_the_aggregate_of_posteriors_with_dependent_dimensions() -> None:
 
 
 def test_active_units_vary_with_the_image() -> None:
-    assert active_units(torch.diag(torch.tensor([1.0, 0.0101, 0.5, 0.0099, 0.0]))) == 3
+    means = torch.diag(torch.tensor([1.0, 0.0101, 0.5, 0.0099, 0.0]))
+    assert active_units(means, torch.eye(5)) == 3
+    assert active_units(means, 0.5 * torch.eye(5)) == 4
 
 
 def test_moments_of_priors() -> None:
@@ -309,3 +314,50 @@ def test_the_penalty_of_the_linear_probe_is_chosen_on_training_points() -> None:
     assert 0 <= probes.class_accuracies(few, test)[1] <= 1
     rare = points[:60], torch.tensor([0, 1] * 29 + [2, 2])
     assert 0 <= probes.class_accuracies(rare, test)[1] <= 1
+
+
+def blobs() -> tuple[Tensor, Tensor]:
+    """Three tight classes of 60, 30 and 10 points, two of which are near each other."""
+    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+    centres = torch.tensor([[0.0, 0.0], [20.0, 0.0], [20.0, 3.0]])
+    return centres[labels] + 0.3 * torch.randn(100, 2, generator=torch.Generator().manual_seed(0)), labels
+
+
+def test_classes_are_clusters_or_not() -> None:
+    points, labels = blobs()
+    assert probes.clustering(points, labels)["normalised_mutual_information"] == pytest.approx(1)
+    shuffled = labels[torch.randperm(100, generator=torch.Generator().manual_seed(0))]
+    found = probes.clustering(points, shuffled)
+    assert found["normalised_mutual_information"] < 0.1
+    assert found["silhouette"] < 0.05
+    # As many clusters as classes: with two, those that are near each other are one.
+    merged = labels.clamp(max=1)
+    assert probes.clustering(points, merged)["normalised_mutual_information"] == pytest.approx(1)
+    split = torch.where(labels == 2, 2, torch.arange(100) % 2)  # half of each cluster has either label
+    joint = np.array([[30, 15, 0], [30, 15, 0], [0, 0, 10]]) / 100
+    of_labels, of_clusters = entropy(joint.sum(1)), entropy(joint.sum(0))
+    shared = of_labels + of_clusters - entropy(joint.flatten())
+    found = probes.clustering(points, split)
+    assert found["normalised_mutual_information"] == pytest.approx(2 * shared / (of_labels + of_clusters))
+
+
+def test_the_silhouette_is_that_of_the_classes() -> None:
+    points, labels = blobs()
+    labels = (labels + (torch.arange(100) % 7 == 0)) % 3  # which are not quite the clusters
+    distances, expected = torch.cdist(points, points), []
+    for i, label in enumerate(labels):
+        means = [distances[i, labels == other].sum() / (labels == other).sum() for other in range(3)]
+        means[label] *= (labels == label).sum() / ((labels == label).sum() - 1)  # without itself
+        inside, outside = means[label], min(mean for other, mean in enumerate(means) if other != label)
+        expected.append((outside - inside) / max(inside, outside))
+    assert probes.clustering(points, labels)["silhouette"] == pytest.approx(float(np.mean(expected)), abs=1e-4)
+
+
+def test_few_or_equal_points_are_not_clusters() -> None:
+    points, labels = blobs()
+    assert probes.clustering(points, 0 * labels) == {}
+    assert probes.clustering(points[:3], torch.arange(3)).keys() == {"normalised_mutual_information"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same = probes.clustering(0 * points, labels)
+    assert same == {"normalised_mutual_information": pytest.approx(0, abs=1e-9), "silhouette": pytest.approx(0)}

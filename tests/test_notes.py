@@ -59,6 +59,40 @@ def test_so_is_one_of_vae_evaluate() -> None:
     assert notes_on(pd.DataFrame([SETTLED])) == []
 
 
+def use(active: float, rate: float, **others: float) -> dict[str, float]:
+    return {"test/active_units": active, "test/rate": rate, **others}
+
+
+def test_a_latent_space_that_is_hardly_used_is_said_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {
+        "none": use(0, 0.004), "little": use(12, 0.05), "few": use(3, 9.5), "half": use(8, 20.0),
+        "codes": use(0, 88.7, **{"test/code_perplexity": 30.0}),
+    }  # fmt: skip
+    runs = [write_run(tmp_path / name, metrics, model__latent_dim=16) for name, metrics in found.items()]
+    comparison = compare(runs, tmp_path / "report")
+    collapsed, few = comparison.notes
+    assert collapsed == (
+        "The posterior has collapsed to the prior: the codes of none (0 of 16 active, rate 4.0e-03 nats), little (12 "
+        "of 16 active, rate 0.05 nats) tell next to nothing of the images."
+    )
+    assert few == (
+        "Less than half of the latent dimensions are used by few (3 of 16 active, rate 9.50 nats); in the others the "
+        "posterior is nearly the same for all images."
+    )
+    print_comparison(comparison)
+    assert "The posterior has collapsed to the prior: the codes of none (0 of 16" in capsys.readouterr().out
+    assert collapsed in (tmp_path / "report" / "index.html").read_text()
+    assert compare(runs[3:], tmp_path / "other").notes == ()
+    without_noise = {"run": "rae", "latent_dim": 16, **use(0, float("nan"))}
+    assert notes_on(pd.DataFrame([without_noise])) == []
+    many = [write_run(tmp_path / f"m{i}", use(0, 0.0), model__latent_dim=4, seed=i) for i in range(5)]
+    (note,) = compare(many, tmp_path / "many").notes
+    assert note.count(" of 4 active") == 3
+    assert "nats) and 2 more tell next to nothing" in note
+
+
 @pytest.mark.parametrize(("held_out", "said"), [(True, "elbo of validation images"), (False, "its value is too good")])
 def test_a_search_says_what_it_chose_by(tmp_path: Path, held_out: bool, said: str) -> None:
     metrics = {"val/loss": 100.0, "val/elbo": -100.0} if held_out else {}

@@ -1,7 +1,7 @@
 """The rate: the KL divergence of the posterior from the prior, as a whole, by latent dimension and by level.
 
 `rate` and `rates` use closed forms where PyTorch knows one (`torch.distributions.register_kl` adds to them), otherwise
-a sample. `level_rates` and `marginal_log_prob` can be registered for other types of distributions.
+a sample. `level_rates`, `marginal_log_prob` and `log_prob_of_each` can be registered for other types of distributions.
 """
 
 from functools import singledispatch
@@ -17,7 +17,7 @@ from torch.distributions import (
     kl_divergence,
 )
 
-__all__ = ["has_density", "known_rate", "level_rates", "marginal_log_prob", "rate", "rates"]
+__all__ = ["has_density", "known_rate", "level_rates", "log_prob_of_each", "marginal_log_prob", "rate", "rates"]
 
 
 def rate(posterior: Distribution, prior: Distribution, z: Tensor) -> Tensor:
@@ -71,6 +71,17 @@ def level_rates(posterior: Distribution, prior: Distribution, z: Tensor) -> tupl
     They are those of KL(q(z_l|x, z_above) ‖ p(z_l|z_above)), with the levels above as in z `(B, latent_dim)`.
     """
     return ()
+
+
+@singledispatch
+def log_prob_of_each(posterior: Distribution, z: Tensor) -> Tensor | None:
+    """Returns log q(z_i|x_j) of S codes `(S, latent_dim)` under each of B posteriors, `(S, B)`.
+
+    None if there is no such density, or it takes more than one pass through a network for each pair.
+    """
+    if not has_density(posterior):
+        return None
+    return posterior.log_prob(z.unsqueeze(1).expand(-1, *posterior.batch_shape, -1))
 
 
 @singledispatch

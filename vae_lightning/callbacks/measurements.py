@@ -29,6 +29,9 @@ class Measurements(Callback):
 
     Args:
         bound_samples: samples per image for the importance-weighted bound; 0 skips it.
+        training_images: maximum number of training images whose elbo is held against that of test images, beside the
+            importance-weighted bound; 0 skips it.
+        rate_images: maximum number of test images for the parts of the rate; 0 skips these.
         probe_images: maximum number of training and of test images for probing codes for classes; 0 skips it.
         quality_images: maximum number of images for Fréchet and kernel distances; 0 skips these and what lies between
             codes.
@@ -51,6 +54,8 @@ class Measurements(Callback):
     def __init__(
         self,
         bound_samples: int = 50,
+        training_images: int = 2000,
+        rate_images: int = 2000,
         probe_images: int = 5000,
         quality_images: int = 2000,
         factor_images: int = 2000,
@@ -58,7 +63,9 @@ class Measurements(Callback):
         tsne: bool = True,
         cache: str | None = None,
     ) -> None:
-        self._sizes = Sizes(bound_samples, probe_images, quality_images, factor_images, plane_points, tsne)
+        self._sizes = Sizes(
+            bound_samples, training_images, rate_images, probe_images, quality_images, factor_images, plane_points, tsne
+        )
         self.cache = cache
         self.arrays: dict[str, Tensor] = {}
 

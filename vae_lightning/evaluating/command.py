@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+SIZES = (
+    "bound_samples", "training_images", "rate_images", "probe_images", "quality_images", "factor_images",
+    "plane_points", "tsne",
+)  # fmt: skip
 EXAMPLES = """\
 examples:
   vae-evaluate RUN --bound-samples 5000            a tighter bound of log p(x), and how long it will take
@@ -53,11 +57,7 @@ def _run(options: argparse.Namespace) -> "list[Evaluation]":
     """Measures all runs, after everything that can be checked before."""
     from .naming import evaluation_name, refuse_existing
 
-    sizes = {
-        option: getattr(options, option)
-        for option in ("bound_samples", "probe_images", "quality_images", "factor_images", "plane_points", "tsne")
-        if getattr(options, option) is not None
-    }
+    sizes = {option: getattr(options, option) for option in SIZES if getattr(options, option) is not None}
     overrides = [text for text in options.runs if _is_override(text)]
     runs = _runs([text for text in options.runs if not _is_override(text)])
     name = evaluation_name(options.name, options.data, overrides, options.checkpoint, sizes)
@@ -120,7 +120,11 @@ def _print(evaluations: "Sequence[Evaluation]") -> None:
     names = run_names([evaluation.run for evaluation in evaluations])
     table = evaluation_table({names[evaluation.run]: evaluation.metrics for evaluation in evaluations})
     print(table.to_string(index=False))
-    for note in notes_on(pd.DataFrame([evaluation.metrics for evaluation in evaluations])):
+    rows = [
+        {"run": names[evaluation.run], "latent_dim": evaluation.run.metrics["latent_dim"], **evaluation.metrics}
+        for evaluation in evaluations
+    ]
+    for note in notes_on(pd.DataFrame(rows)):
         print(f"\n{fill(note, 105)}")
     print("\nAll metrics are in")
     for evaluation in evaluations:
@@ -139,6 +143,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--checkpoint", choices=["best", "last"], help="default: the one that was tested")
     sizes = parser.add_argument_group("sizes", "default: those of the training; 0 leaves a metric out")
     sizes.add_argument("--bound-samples", type=_whole, metavar="N", help="for each image, for the bound of log p(x)")
+    sizes.add_argument("--training-images", type=_whole, metavar="N", help="at most, for the gap to their elbo")
+    sizes.add_argument("--rate-images", type=_whole, metavar="N", help="at most, for the parts of the rate")
     sizes.add_argument("--probe-images", type=_whole, metavar="N", help="at most, for probing codes for classes")
     sizes.add_argument("--quality-images", type=_whole, metavar="N", help="at most, for Fréchet and kernel distances")
     sizes.add_argument("--factor-images", type=_whole, metavar="N", help="at most, for scores of disentanglement")

@@ -67,6 +67,8 @@ def evaluate(
     *,
     checkpoint: Literal["best", "last"] | None = None,
     bound_samples: int | None = None,
+    training_images: int | None = None,
+    rate_images: int | None = None,
     probe_images: int | None = None,
     quality_images: int | None = None,
     factor_images: int | None = None,
@@ -91,7 +93,9 @@ def evaluate(
             of those. What is particular to the model (`scale`, `binarize`, `eval_batch_size`) stays that of the run.
         overrides: options of these data, such as `data.source.path=PICTURES`.
         checkpoint: `best` or `last`; by default the one that was tested, which is the best if the run kept it.
-        bound_samples: see `vae_lightning.callbacks.Measurements`, as for the next five; by default that of the run.
+        bound_samples: see `vae_lightning.callbacks.Measurements`, as for the next seven; by default that of the run.
+        training_images: see there; by default 0 with other data, whose training images are not the run's.
+        rate_images: see there.
         probe_images: see there.
         quality_images: see there.
         factor_images: see there.
@@ -120,6 +124,8 @@ def evaluate(
         option: value
         for option, value in [
             ("bound_samples", bound_samples),
+            ("training_images", training_images),
+            ("rate_images", rate_images),
             ("probe_images", probe_images),
             ("quality_images", quality_images),
             ("factor_images", factor_images),
@@ -138,7 +144,7 @@ def evaluate(
     with printing(), quiet(), isolate_rng():
         torch.manual_seed(0)
         loaded = load_run(folder, trust=trusted, checkpoint=checkpoint)
-        measurements = measurements_of(loaded, sizes, cache)
+        measurements = measurements_of(loaded, sizes if data is None else {"training_images": 0, **sizes}, cache)
         where = named_device(device or _usual_device(loaded))
         chosen = (
             own_data(loaded, data_root) if data is None else other_data(loaded, data, overrides, config_dir, data_root)

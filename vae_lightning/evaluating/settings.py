@@ -19,7 +19,10 @@ __all__ = ["ChosenData", "measurements_of", "measuring_callbacks", "other_data",
 
 log = logging.getLogger(__name__)
 
-SIZES = ("bound_samples", "probe_images", "quality_images", "factor_images", "plane_points", "tsne")
+SIZES = (
+    "bound_samples", "training_images", "rate_images", "probe_images", "quality_images", "factor_images",
+    "plane_points", "tsne",
+)  # fmt: skip
 # What belongs to how a model sees images, not to a data set; `eval_batch_size` decides on the noise of each image.
 OF_THE_MODEL = ("scale", "binarize", "eval_batch_size")
 LOGGING_HOOKS = ("on_test_epoch_start", "on_test_batch_start", "on_test_batch_end", "on_test_epoch_end")

@@ -2,8 +2,10 @@
 
 `averages`
     the bound and other averages over all test images, and the use of the latent space.
+`information`
+    what the rate consists of: what codes tell of their images, and how far all codes are from the prior.
 `classes`
-    how well codes tell the class, beside pixels and a classifier.
+    how well codes tell the class, and whether classes are clusters, beside pixels and a classifier.
 `distances`
     how close samples and reconstructions come to real images.
 `paths`
@@ -22,9 +24,9 @@ few images, it tells the subject. The calculation belongs to `vae_lightning.metr
 data modules and sizes.
 """
 
-from . import averages, classes, distances, factors, faithfulness, paths
+from . import averages, classes, distances, factors, faithfulness, information, paths
 from .subject import Metrics, Sizes, Subject
 
 __all__ = ["MEASUREMENTS", "Metrics", "Sizes", "Subject"]
 
-MEASUREMENTS = (averages, classes, distances, factors, paths, faithfulness)
+MEASUREMENTS = (averages, information, classes, distances, factors, paths, faithfulness)

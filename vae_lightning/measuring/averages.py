@@ -11,7 +11,7 @@ from ..data.sizes import at_once
 from ..metrics import bounds, codes
 from ..posteriors import point
 from ..progress import PATIENCE, duration, estimate
-from .subject import Metrics, Subject
+from .subject import Metrics, Subject, parts
 
 __all__ = ["measure"]
 
@@ -46,11 +46,12 @@ def measure(subject: Subject) -> Metrics:
     subject.arrays |= bound.arrays
     return {
         "mse": errors.mean.item(),
-        "active_units": float(codes.active_units(posteriors.covariance_of_means)),
+        "active_units": float(codes.active_units(posteriors.covariance_of_means, priors.covariance)),
         "posterior_mean_gap": (posteriors.mean - priors.mean).square().mean().sqrt().item(),
         "posterior_covariance_gap": (posteriors.covariance - priors.covariance).norm().item() / model.latent_dim**0.5,
         **usage.metrics,
         **bound.metrics,
+        **_gap(subject, bound),
     }
 
 
@@ -128,6 +129,25 @@ class Bound:
             "bound_stderr": self.curve.error,
             "bound_gap_stderr": self.gap.error,
         }
+
+
+def _gap(subject: Subject, test: Bound) -> Metrics:
+    """The elbo of training images, at most as many as test images, and by how much it is above that of test images.
+
+    Both are means of one-sample bounds, of which test images have several.
+    """
+    count = min(subject.sizes.training_images, test.curve.count)
+    if not count:
+        return {}
+    train = Average()
+    with subject.progress.step("elbo of training images"):
+        for part in parts(subject.examples("train", count)):
+            train.update(bounds.importance_weighted_bound(subject.model, part.on(subject.model.device), 1))
+    return {
+        "elbo_training": train.mean.item(),
+        "generalisation_gap": (train.mean - test.curve.mean[0]).item(),
+        "generalisation_gap_stderr": (train.error.square() + test.curve.error[0].square()).sqrt().item(),
+    }
 
 
 def _announce(subject: Subject, batch: Batch) -> None:

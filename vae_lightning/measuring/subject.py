@@ -32,6 +32,8 @@ class Sizes:
     """
 
     bound_samples: int = 50
+    training_images: int = 2000
+    rate_images: int = 2000
     probe_images: int = 5000
     quality_images: int = 2000
     factor_images: int = 2000

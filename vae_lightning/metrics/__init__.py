@@ -4,6 +4,8 @@
     bounds of the log-likelihood, and the distance of reconstructions from the images.
 `codes`
     how the latent space is used.
+`information`
+    what the rate consists of.
 `geometry`
     the evenness of paths of images.
 `disentanglement`
@@ -11,7 +13,7 @@
 `ranking`
     how alike runs are that differ in the seed, which needs no known factors.
 `probes`
-    how well codes separate the classes, and how faithful a plot of codes is.
+    how well codes separate the classes, whether these are clusters, and how faithful a plot of codes is.
 `quality`
     how close samples and reconstructions are to real images.
 `reference`

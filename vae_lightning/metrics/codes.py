@@ -136,9 +136,17 @@ class Usage:
         }
 
 
-def active_units(covariance_of_means: Tensor, threshold: float = 0.01) -> int:
-    """Returns the number of latent dimensions whose posterior mean varies over the data by more than the threshold.
+def active_units(covariance_of_means: Tensor, covariance_of_prior: Tensor, threshold: float = 0.01) -> int:
+    """Returns the number of latent dimensions that the data use.
 
-    Source: Burda, Grosse and Salakhutdinov (2016), section 5.2, https://arxiv.org/abs/1509.00519.
+    Their posterior mean varies over the data by more than the threshold, as a share of their variance under the prior.
+
+    Args:
+        covariance_of_means: of the posteriors of all images, `(latent_dim, latent_dim)`.
+        covariance_of_prior: the same shape.
+        threshold: a share.
+
+    Source: Burda, Grosse and Salakhutdinov (2016), section 5.2, https://arxiv.org/abs/1509.00519, where the prior has
+    unit variance. On a sphere, for example, it has 1/d.
     """
-    return int((covariance_of_means.diagonal() > threshold).sum())
+    return int((covariance_of_means.diagonal() > threshold * covariance_of_prior.diagonal()).sum())

@@ -1,11 +1,14 @@
-"""How well codes separate the classes, and how faithful a picture of codes is; for some thousands of points."""
+"""How well codes separate classes, how far these are clusters, and how faithful a picture of some thousand codes is."""
 
 import warnings
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE, trustworthiness
+from sklearn.metrics import normalized_mutual_info_score, silhouette_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -14,9 +17,11 @@ from torch import Tensor
 
 from ..data.sizes import shrunk
 
-__all__ = ["Faithfulness", "class_accuracies", "faithfulness", "knn_accuracy", "pixels", "tsne"]
+__all__ = ["Faithfulness", "class_accuracies", "clustering", "faithfulness", "knn_accuracy", "pixels", "tsne"]
 
 FOLDS = 3
+STARTS = 3  # of k-means
+SILHOUETTES = 2000  # points
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C: the inverse of the penalty on weights
 
 
@@ -59,6 +64,33 @@ def class_accuracies(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) 
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         linear = float(classifier.fit(points, labels).score(test_points, test_labels))
     return knn_accuracy(train, test), linear
+
+
+def clustering(points: Tensor, labels: Tensor) -> dict[str, float]:
+    """Returns how far the classes `(N,)` of points `(N, D)` are clusters; nothing of a single class.
+
+    `normalised_mutual_information`
+        of the classes and as many clusters, found by k-means without labels: from 0 to 1, where the clusters are the
+        classes. By chance it is above 0 where points are few. Strehl and Ghosh (2002),
+        https://jmlr.org/papers/v3/strehl02a.html, but divided by the mean of the entropies.
+    `silhouette`
+        the mean of (b − a) / max(a, b) over points, where a is the mean distance of the others of its class, and b that
+        of the nearest other class: from −1 to 1, where classes are tight and far apart. Of 2,000 points at most.
+        Rousseeuw (1987), https://doi.org/10.1016/0377-0427(87)90125-7.
+    """
+    found, classes = _arrays((points, labels))
+    count = len(np.unique(classes))
+    if count == 1:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters
+        clusters = KMeans(count, n_init=STARTS, random_state=0).fit_predict(found)
+    metrics = {"normalised_mutual_information": float(normalized_mutual_info_score(classes, clusters))}
+    # Evenly spaced, since points may be in the order of their classes.
+    some = np.linspace(0, len(found) - 1, min(SILHOUETTES, len(found))).astype(int)
+    if 1 < len(np.unique(classes[some])) < len(some):
+        metrics["silhouette"] = float(silhouette_score(found[some], classes[some]))
+    return metrics
 
 
 class Faithfulness(NamedTuple):

@@ -21,7 +21,7 @@ __all__ = ["LabelledData", "Reference", "judge", "reference"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of the procedure; part of the file name
+VERSION = 4  # of the procedure; part of the file name
 IMAGES = 20_000  # maximum number of training and of test images used; of large ones, `examples` gives fewer
 SPLITS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
 HELD_OUT = 0.2  # of these training images, from which the classifier does not learn
@@ -43,8 +43,9 @@ class Reference(NamedTuple):
 
     Attributes:
         classifier: trained on the training images, in evaluation mode.
-        metrics: `classifier_accuracy`, `chance_accuracy` (of the most frequent class), `knn_accuracy_pixels` and
-            `probe_accuracy_pixels`, on test images.
+        metrics: `classifier_accuracy`, `chance_accuracy` (of the most frequent class), and of pixels
+            `knn_accuracy_pixels`, `probe_accuracy_pixels`, `normalised_mutual_information_pixels` and
+            `silhouette_pixels`, on test images.
         images: number of test images that the classifier's accuracy was measured on.
         held_out: training images `(N, C, H, W)`, in random order, that the classifier has not learnt from: like the
             test images, they are new to it. On the CPU.
@@ -72,7 +73,7 @@ def reference(data: LabelledData, device: torch.device, probe_images: int, cache
     Args:
         data: with labels.
         device: to train and keep the classifier on.
-        probe_images: training and test images, at most, for the accuracies among pixels: the same ones as for codes.
+        probe_images: training and test images, at most, for what is measured of pixels: the same ones as for codes.
         cache: see `vae_lightning.data.sources.cache_folder`.
     """
     known, test = (_labelled(data.examples(name, IMAGES)) for name in SPLITS)
@@ -114,7 +115,7 @@ def judge(
         name: of the data set, for the log.
         train: images `(N, C, H, W)` that the classifier learns from, and their labels `(N,)`.
         test: images and labels that its accuracy is measured on.
-        probed: training and test images, with labels, for the accuracies among pixels.
+        probed: training and test images, with labels, for what is measured of pixels.
         classes: number of classes.
         device: to train the classifier on.
     """
@@ -131,6 +132,7 @@ def judge(
         "chance_accuracy": test_labels.bincount().max().item() / len(test_labels),
         "knn_accuracy_pixels": knn,
         "probe_accuracy_pixels": linear,
+        **{f"{name}_pixels": value for name, value in probes.clustering(*in_pixels[1]).items()},
     }
 
 

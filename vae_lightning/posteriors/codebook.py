@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 
 from ..latent_spaces import CodeVectors
+from ..rates import log_prob_of_each
 from .functions import moments, stopped, symbols
 
 __all__ = ["CodeSequence", "CodeUniform", "Codebook", "codebook_of"]
@@ -124,3 +125,8 @@ def _(posterior: CodeSequence) -> CodeSequence:
 @symbols.register
 def _(posterior: CodeSequence) -> tuple[Tensor, int]:
     return posterior.indices, posterior.codebook.size
+
+
+@log_prob_of_each.register
+def _(posterior: CodeSequence, z: Tensor) -> None:
+    return None

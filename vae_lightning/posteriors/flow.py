@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.distributions import Transform
 
 from ..distributions import Autoregressive, Flow
+from ..rates import log_prob_of_each
 from .functions import point
 from .gaussian import GaussianHead
 
@@ -52,3 +53,8 @@ class FlowHead(nn.Module):
 @point.register
 def _(posterior: Flow) -> Tensor:
     return posterior.transform(point(posterior.base))
+
+
+@log_prob_of_each.register
+def _(posterior: Flow, z: Tensor) -> None:
+    return None

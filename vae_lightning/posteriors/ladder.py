@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
 from ..distributions.ladder import Ladder, TopDown, mean_and_deviation
-from ..rates import level_rates
+from ..rates import level_rates, log_prob_of_each
 from .functions import point, spread
 
 __all__ = ["LadderHead", "level_sizes"]
@@ -86,3 +86,8 @@ def _(posterior: Ladder, prior: Distribution, z: Tensor) -> tuple[Tensor, ...]:
         return ()
     pairs = zip(posterior.normals(z), prior.normals(z), strict=True)
     return tuple(kl_divergence(one, other).expand(*z.shape[:-1], -1) for one, other in pairs)
+
+
+@log_prob_of_each.register
+def _(posterior: Ladder, z: Tensor) -> Tensor:
+    return posterior.log_prob(z.unsqueeze(1))  # the networks see each code once, not once for each image

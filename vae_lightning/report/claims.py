@@ -101,6 +101,13 @@ def _clusters(runs: Sequence[Run]) -> Claim | None:
         f"nearest neighbours classify {_spread(100 * codes, 1)} % of the test images correctly from their codes at "
         f"d = 2, and {100 * pixels:.1f} % from their pixels; chance is {100 * chance:.1f} %"
     )
+    for name, what in [
+        ("normalised_mutual_information", "the normalised mutual information of classes and k-means clusters"),
+        ("silhouette", "the silhouette of the classes"),
+    ]:
+        of_codes, of_pixels = _values(runs, f"test/{name}"), _mean(runs, f"test/{name}_pixels")
+        if of_codes is not None and of_pixels is not None:
+            measurement += f"; {what} is {_spread(of_codes, 3)} among codes and {of_pixels:.3f} among pixels"
     criterion = f"the accuracy from codes is above {100 * halfway:.1f} %, halfway between chance and pixels"
     return Claim(
         "In two dimensions “classes are nicely clustered together”", measurement, criterion, _above(codes, halfway)

@@ -74,7 +74,33 @@ METRICS = {
         "effective", 3, 1, "", "Effective sample size of the importance-weighted bound, as a share of its samples."
     ),
     "test/active_units": Metric(
-        "active", 0, 0, "units", "Latent dimensions whose posterior mean varies by more than 0.01."
+        "active",
+        0,
+        0,
+        "units",
+        "Latent dimensions whose posterior mean varies by more than 0.01 of the prior's variance.",
+    ),
+    "test/elbo_training": Metric(
+        "train elbo", 2, 0, "nats", "The elbo of as many training images, in evaluation mode, one sample each."
+    ),
+    "test/generalisation_gap": Metric(
+        "train gap", 2, 0, "nats", "By how much the elbo of training images is above that of test images: overfitting."
+    ),
+    "test/generalisation_gap_stderr": Metric("± train gap", 2, 0, "nats", "Standard error of that gap over images."),
+    "test/mutual_information_lower": Metric(
+        "I(x; z) ≥", 2, 0, "nats", "What codes tell of their images, at least; never above the log of their number."
+    ),
+    "test/mutual_information_upper": Metric("I(x; z) ≤", 2, 0, "nats", "What codes tell of their images, at most."),
+    "test/marginal_kl_lower": Metric(
+        "KL(q(z) ‖ p(z)) ≥", 2, 0, "nats", "What the rate is above what codes tell: their mismatch with the prior."
+    ),
+    "test/marginal_kl_upper": Metric("KL(q(z) ‖ p(z)) ≤", 2, 0, "nats", "The same, at most."),
+    "test/total_correlation_lower": Metric(
+        "TC ≥", 2, 0, "nats", "The part of that mismatch that is dependence of the dimensions of codes, at least."
+    ),
+    "test/total_correlation_upper": Metric("TC ≤", 2, 0, "nats", "The same, at most."),
+    "test/dimensionwise_kl": Metric(
+        "Σ KL(q(z_j) ‖ p(z_j))", 2, 0, "nats", "The other part: the mismatch of each dimension alone, added up."
     ),
     "test/code_perplexity": Metric(
         "perplexity", 1, 1, "codes", "exp of the entropy of the use of codes: as many would be evenly used."
@@ -96,6 +122,18 @@ METRICS = {
     "test/probe_accuracy": Metric("linear probe", 3, 1, "", f"{_LINEAR} on the codes."),
     "test/probe_accuracy_pixels": Metric(
         "probe, pixels", 3, 0, "", f"{_LINEAR} on the same images' pixels, the same for all models."
+    ),
+    "test/normalised_mutual_information": Metric(
+        "NMI", 3, 1, "", "How far the classes are the clusters of codes that k-means finds without labels, 0 to 1."
+    ),
+    "test/normalised_mutual_information_pixels": Metric(
+        "NMI, pixels", 3, 0, "", "The same of clusters of the same images' pixels, the same for all models."
+    ),
+    "test/silhouette": Metric(
+        "silhouette", 3, 1, "", "−1 to 1: how tight the classes are among codes, and how far apart; 0 if they overlap."
+    ),
+    "test/silhouette_pixels": Metric(
+        "silhouette, pixels", 3, 0, "", "The same among the same images' pixels, the same for all models."
     ),
     "test/chance_accuracy": Metric("chance", 3, 0, "", "Share of the most frequent class among the test images."),
     "test/classifier_accuracy": Metric(
@@ -212,8 +250,9 @@ METRICS = {
 
 # The console's columns, in this order; the CSV file and the page have everything.
 CONSOLE = (
-    "test/elbo", "test/iw_bound", "test/distortion", "test/rate", "val/elbo", "test/active_units", "test/knn_accuracy",
-    "test/mutual_information_gap", "test/frechet_samples", "seconds_training", "parameters", "epochs",
+    "test/elbo", "test/generalisation_gap", "test/iw_bound", "test/distortion", "test/rate", "val/elbo",
+    "test/active_units", "test/knn_accuracy", "test/mutual_information_gap", "test/frechet_samples",
+    "seconds_training", "parameters", "epochs",
 )  # fmt: skip
 
 

@@ -18,6 +18,9 @@ OF_EVALUATIONS = ("test/elbo", "test/iw_bound")  # on the console of a compariso
 BOUND = "test/iw_bound"
 SETTLED = 0.1  # nats
 RISING = "↑"
+NOTHING = 0.1  # nats of rate, below which codes tell next to nothing
+FEW = 0.5  # of the dimensions
+NAMED = 3  # runs in a note
 EXPLANATION = (
     f"{RISING} This bound still rises with its samples, by more than {SETTLED} nats when they were last doubled. The "
     "more latent dimensions a model uses, the more is missing: vae-evaluate RUN --bound-samples 5000 brings it closer "
@@ -147,9 +150,45 @@ def mark(rows: pd.DataFrame, name: str) -> str:
 
 
 def notes_on(table: pd.DataFrame) -> list[str]:
-    """Returns the explanations of the marks in a `metrics_table`."""
+    """Returns the explanations of the marks in a `metrics_table`, and sentences on posteriors that have collapsed."""
     names = [str(name) for name in table.columns if str(name).endswith(BOUND)]
-    return [EXPLANATION] if any(mark(table, name) for name in names) else []
+    return [*([EXPLANATION] if any(mark(table, name) for name in names) else []), *_collapsed(table)]
+
+
+def _collapsed(table: pd.DataFrame) -> list[str]:
+    """A sentence each on the runs whose latent space is not used at all, and on those that use less than half of it.
+
+    Not of codebooks, which have no noise, nor of models without a rate, whose codes have no scale.
+    """
+    if not {"run", "latent_dim", "test/active_units", "test/rate"} <= set(table):
+        return []
+    noisy = table[table["test/code_perplexity"].isna()] if "test/code_perplexity" in table else table
+    active, rate = noisy["test/active_units"], noisy["test/rate"]
+    unused = rate.notna() & ((active == 0) | (rate < NOTHING))
+    few = rate.notna() & (active < FEW * noisy["latent_dim"]) & ~unused
+    found = []
+    if unused.any():
+        found.append(
+            f"The posterior has collapsed to the prior: the codes of {_used(noisy[unused])} tell next to nothing of "
+            "the images."
+        )
+    if few.any():
+        found.append(
+            f"Less than half of the latent dimensions are used by {_used(noisy[few])}; in the others the posterior is "
+            "nearly the same for all images."
+        )
+    return found
+
+
+def _used(rows: pd.DataFrame) -> str:
+    """The names of runs, of many some, with what each uses of its latent space."""
+    named = [
+        f"{row['run']} ({row['test/active_units']:.0f} of {row['latent_dim']:.0f} active, rate "
+        f"{describe('test/rate').write(row['test/rate'])} nats)"
+        for _, row in rows.head(NAMED).iterrows()
+    ]
+    more = len(rows) - len(named)
+    return ", ".join(named) + (f" and {more} more" if more else "")
 
 
 def spread(values: pd.Series, metric: Metric) -> str:
