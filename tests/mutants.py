@@ -23,6 +23,7 @@ LIKELIHOODS, PROCESSES, COMBINATIONS = "test_likelihoods.py", "test_processes.py
 ENGINE, LIGHTNING = "test_engine.py", "test_lightning_parts.py"
 DISTRIBUTIONS, SPACES, FITTED = "test_distributions.py", "test_latent_spaces.py", "test_fit_prior.py"
 MEASURING, TEMPERATURE = "test_measuring.py", "test_temperature.py"
+SUPPORT, OUTLIERS = "test_support.py", "test_outliers.py"
 NOTES, CLAIMS = "test_notes.py", "test_claims.py"
 INFORMATION, MEASUREMENTS = "test_information.py", "test_measurements.py"
 LABELS, SEMI = "test_conditional.py", "test_semi_supervised.py"
@@ -158,6 +159,28 @@ MUTANTS = [
     ("metrics/reference.py", "data.examples(name, probe_images)", "data.examples(name, IMAGES)", MEASURING, "same"),
     ("measuring/averages.py", "curve[-1] - bounds.bound_with(", "curve[0] - bounds.bound_with(", MEASURING, "settled"),
     ("measuring/distances.py", "of_test[some], unseen", "of_test, unseen", MEASURING, "as_many"),
+    ("measuring/distances.py", "(\"floor\", \"_real\")", "(\"samples\", \"_real\")", MEASURING, "samples_are"),
+    ("measuring/averages.py", "elbo.error.item()", "elbo.mean.item()", MEASURING, "bootstrap"),
+    ("measuring/averages.py", "torch.manual_seed(number)", "pass", "test_measurements.py", "no_metric"),
+    ("metrics/bounds.py", "- rate(posterior, prior, z)", "+ rate(posterior, prior, z)", MEASURING, "bootstrap"),
+    ("measuring/copies.py", "(distances.median() / unit)", "distances.median()", MEASURING, "copies"),
+    ("measuring/copies.py", "training[numbers.cpu()[shown]]", "training[shown]", MEASURING, "copies"),
+    ("measuring/copies.py", "subject.examples(\"train\", subject", "subject.examples(\"test\", subject", MEASURING,
+     "copies"),
+    ("metrics/support.py", "kthvalue(k + 1)", "kthvalue(k)", SUPPORT, ""),
+    ("metrics/support.py", "(distances <= radii[:, None])", "inside", SUPPORT, ""),
+    ("metrics/support.py", "(found > 0).double()", "(found > 1).double()", SUPPORT, ""),
+    ("metrics/support.py", "counts.mean().item() / k", "counts.mean().item()", SUPPORT, ""),
+    ("metrics/support.py", "found.std(0) *", "found.var(0) *", SUPPORT, ""),
+    ("metrics/support.py", "other[half])", "other[:size])", SUPPORT, "means"),
+    ("metrics/support.py", "[:size].to(", "[: size // 2].to(", SUPPORT, "means"),
+    ("metrics/outliers.py", "-bounds / math.log(2) - lengths", "-bounds - lengths", OUTLIERS, ""),
+    ("metrics/outliers.py", "(bounds - usual).abs()", "(bounds - usual)", OUTLIERS, ""),
+    ("metrics/outliers.py", "8.0 * file.tell()", "1.0 * file.tell()", OUTLIERS, ""),
+    ("metrics/outliers.py", "torch.zeros(len(inside)), torch.ones(len(outside))",
+     "torch.ones(len(inside)), torch.zeros(len(outside))", OUTLIERS, ""),
+    ("evaluating/against.py", "{\"bound\": -bounds", "{\"bound\": bounds", OUTLIERS, "areas"),
+    ("evaluating/against.py", "typicality(bounds, usual)", "typicality(bounds, bounds.mean())", OUTLIERS, "areas"),
     ("measuring/paths.py", "decoded(3)[:, 1], \"_crossfade\"", "decoded(3)[:, 0], \"_crossfade\"", MEASURING,
      "half_way"),
     ("measuring/subject.py", "means.bernoulli() if self.binary else means", "means", MEASURING, "like"),

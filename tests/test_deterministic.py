@@ -66,7 +66,7 @@ def test_everything_but_the_bound(
     assert "2 of 2 runs finished" in done.stdout
     with_noise, without = (Run(tmp_path / "sweep" / f"posterior-{kind}") for kind in ("diagonal", "none"))
     missing = {name for name in with_noise.metrics if name.startswith(("test/", "val/"))} - without.metrics.keys()
-    bound = {"elbo", "rate", "iw_bound", "iw_bound_stderr", "iw_bound_rise", "iw_bound_rise_stderr"}
+    bound = {"elbo", "elbo_stderr", "rate", "iw_bound", "iw_bound_stderr", "iw_bound_rise", "iw_bound_rise_stderr"}
     bound |= {"effective_sample_share", "distortion_above_floor"}
     assert missing == {f"test/{name}" for name in bound} | {"val/elbo", "val/rate", "val/distortion_above_floor"}
     assert all(map(math.isfinite, json.loads(without.metrics_file.read_text()).values()))

@@ -151,6 +151,34 @@ def test_other_data_must_fit_the_model(run: Path, command: Command) -> None:
     assert "the model of run is built for [1, 28, 28]" in done.stderr
 
 
+def test_other_data_are_told_from_the_runs_own(run: Path, command: Command) -> None:
+    few = run.parent / "mine" / "data" / "few.yaml"
+    few.parent.mkdir(parents=True)
+    few.write_text("defaults: [glyphs]\nname: few\nsource: {train_size: 9, test_size: 40}\n")
+    options = ["--config-dir", "mine", "--bound-samples", "2", "--plane-points", "0", "--half-samples", "5"]
+    done = command("run", "--against", "few", *options)
+    assert done.returncode == 0, done.stderr
+    (file,) = (run / "evaluations").iterdir()
+    assert file.name == "against-few_bound_samples-2_plane_points-0_half_samples-5.json"
+    content = json.loads(file.read_text())
+    assert content["against"] == ["few"]
+    # They are drawn as the run's own are.
+    found = [content["metrics"][f"test/auroc_{name}_against_few"] for name in ("bound", "typicality", "complexity")]
+    assert found == pytest.approx([0.5] * 3, abs=0.2)
+    header, row = done.stdout.split("\n\n")[1].splitlines()
+    assert header.split()[:4] == ["run", "against", "AUROC,", "bound"]
+    assert row.split() == ["run", "few", *(f"{value:.3f}" for value in found)]
+    assert {"test/frechet_samples_stderr", "test/recall_stderr"} < set(content["metrics"])
+
+    done = command("run", "--against", "sprites")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "vae-evaluate: --against sprites: data.image_shape: must be [1, 32, 32], as the images of sprites are, "
+        "got [1, 28, 28]\n"
+    )
+    assert command("run", "--against", "mnits").returncode == 2
+
+
 def test_the_command_measures_a_sweep_and_the_report_shows_it(
     sweep: Path, tmp_path: Path, command: Command, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -164,9 +192,15 @@ def test_the_command_measures_a_sweep_and_the_report_shows_it(
     assert "left out   latent_dim-4: not finished" in done.stdout
     assert caplog.text.count("evaluating latent_dim-") == 2
     table = done.stdout.splitlines()[1:]
-    assert table[0].split() == ["run", "elbo", "iw", "bound", "±", "iw", "bound", "distortion", "rate", "mse", "active"]
+    assert table[0].split() == ["run", "elbo", "iw", "bound", "distortion", "rate", "mse", "active"]
     metrics = json.loads((copy / "latent_dim-3" / "evaluations" / "nine.json").read_text())["metrics"]
-    assert table[2].split()[:3] == ["latent_dim-3", f"{metrics['test/elbo']:.2f}", f"{metrics['test/iw_bound']:.2f}"]
+    bounds = [
+        word
+        for name in ("test/elbo", "test/iw_bound")
+        for word in (f"{metrics[name]:.2f}", "±", f"{metrics[name + '_stderr']:.2f}")
+    ]
+    assert table[2].split()[:7] == ["latent_dim-3", *bounds]
+    assert "± standard error over test images" in done.stdout
 
     again = command("copy", *sizes, "--name", "nine")
     assert again.returncode == 2

@@ -39,8 +39,8 @@ def test_it_is_trained_measured_drawn_and_reported(sweep: Path) -> None:
         run = Run(sweep / f"latent_dim-{dimension}")
         drawn = {path.name for path in run.figures.glob("*.png")}
         assert drawn == own | {
-            "bound.png", "latent_means.png", "reconstructions.png", "samples.png", "samples_by_class.png",
-            "samples_over_training.png",
+            "bound.png", "latent_means.png", "nearest_training_images.png", "reconstructions.png", "samples.png",
+            "samples_by_class.png", "samples_over_training.png",
         }  # fmt: skip
         with np.load(run.curves_file) as curves:
             assert {name for name in curves if not name.endswith("_steps")} == {
@@ -50,6 +50,7 @@ def test_it_is_trained_measured_drawn_and_reported(sweep: Path) -> None:
             assert {"lattice", "slides", "labels"} <= set(explorer)
     page = (sweep / "report" / "index.html").read_text()
     assert "discriminator" in page
+    assert "Samples above the nearest training image" in page
     assert np.asarray(Image.open(sweep / "report" / "comparison.png")).std() > 10
 
 

@@ -76,13 +76,16 @@ def test_every_figure_is_described_and_in_its_range(tmp_path: Path, latent_dim: 
 def test_each_can_be_left_out(tmp_path: Path) -> None:
     sizes = [
         f"callbacks.measurements.{name}=0"
-        for name in ("bound_samples", "rate_images", "probe_images", "quality_images", "factor_images", "plane_points")
+        for name in (
+            *("bound_samples", "rate_images", "probe_images", "quality_images", "factor_images", "plane_points"),
+            "copy_images",
+        )
     ]
     _, metrics, _ = trained(tmp_path, *sizes)
     left = {name.removeprefix("test/") for name in metrics}
     assert left == {
-        "loss", "elbo", "distortion", "rate", "distortion_above_floor", "mse", "active_units", "posterior_mean_gap",
-        "posterior_covariance_gap",
+        "loss", "elbo", "elbo_stderr", "distortion", "rate", "distortion_above_floor", "mse", "active_units",
+        "posterior_mean_gap", "posterior_covariance_gap",
     }  # fmt: skip
 
 
@@ -118,7 +121,8 @@ BY_CLASS = {
     "knn_accuracy_pixels", "probe_accuracy_pixels", "normalised_mutual_information", "silhouette",
     "normalised_mutual_information_pixels", "silhouette_pixels", "frechet_samples", "kernel_samples",
     "frechet_reconstructions", "kernel_reconstructions", "frechet_floor", "kernel_floor", "halfway_distance",
-    "halfway_distance_crossfade", "halfway_distance_untrained",
+    "halfway_distance_crossfade", "halfway_distance_untrained", "precision", "recall", "density", "coverage",
+    "precision_real", "recall_real", "density_real", "coverage_real",
 }  # fmt: skip
 
 

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from scipy import stats
 from shared import TINY, compose_config
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
@@ -16,9 +18,10 @@ from torch.distributions import Distribution, Independent, Normal, kl_divergence
 from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.latent_spaces import Euclidean
-from vae_lightning.measuring import Sizes, Subject, averages, distances, paths
+from vae_lightning.measuring import Sizes, Subject, averages, copies, distances, paths
 from vae_lightning.metrics import quality
 from vae_lightning.metrics.reference import Reference, reference
+from vae_lightning.objectives import ELBO
 
 SIDE = 16
 
@@ -197,7 +200,7 @@ class Gaussian(Model):
 
 
 def measured_bound(dimensions: int, samples: int) -> tuple[dict[str, float], Subject, float]:
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     images = 2**0.5 * torch.randn(300, 1, 1, dimensions)
     found = subject(Gaussian(dimensions), OwnImages(images, images), bound_samples=samples, training_images=0)
     metrics = averages.measure(found)
@@ -297,3 +300,74 @@ class TestReference:
         again = reference(data, torch.device("cpu"), 50, str(tmp_path))
         assert torch.equal(known.held_out, again.held_out)
         assert len(learnt) == 1
+
+
+def test_the_error_of_the_elbo_is_that_of_a_bootstrap_over_images() -> None:
+    """With hundreds of images the normal interval is the bootstrap's, though bounds of single images are skewed."""
+    metrics, found, _ = measured_bound(2, 5)
+    without, _, _ = measured_bound(2, 0)
+    assert without["elbo_stderr"] == metrics["elbo_stderr"]
+    torch.manual_seed(0)
+    values = -ELBO()(found.model, found.examples("test", 300))["loss"]
+    assert metrics["elbo_stderr"] == pytest.approx(values.std().item() / 300**0.5, rel=0.01)
+    resampled = stats.bootstrap([values.numpy()], np.mean, method="BCa", rng=np.random.default_rng(0))
+    assert metrics["elbo_stderr"] == pytest.approx(resampled.standard_error, rel=0.05)
+    low, high = resampled.confidence_interval
+    assert 1.96 * metrics["elbo_stderr"] == pytest.approx((high - low) / 2, rel=0.05)
+
+
+class Drawing:
+    """Stands for a model that draws given images."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, samples: Tensor) -> None:
+        self.samples = samples
+
+    def sample(self, count: int, labels: Tensor | None = None) -> Tensor:
+        return self.samples[:count]
+
+    def reconstruct(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        return 0.9 * images
+
+
+def test_copies_are_nearer_to_training_images_than_test_images_are() -> None:
+    test, train = (torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(count)) for count in (100, 300))
+    originals = torch.randperm(300)[:100]
+    nearly = (train[originals] + 0.01 * torch.randn(100, 1, 8, 8)).clamp(0, 1)
+    copied = subject(Drawing(nearly), OwnImages(test, train))
+    metrics = copies.measure(copied)
+    assert metrics["copy_distance"] < 0.05
+    assert 0.7 < metrics["copy_distance_reconstructions"] < 1
+    assert copied.arrays["copied_distances"].diff().min() >= 0
+    assert (copied.arrays["copied_samples"] - copied.arrays["copied_images"]).abs().max() < 0.06
+    assert len(copied.arrays["copied_samples"]) == 20
+    fresh = torch.rand(100, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert copies.measure(subject(Drawing(fresh), OwnImages(test, train)))["copy_distance"] == pytest.approx(1, abs=0.1)
+    # A copy of an image that is not looked at goes unseen.
+    assert copies.measure(subject(Drawing(nearly), OwnImages(test, train), copy_images=30))["copy_distance"] > 0.5
+    assert copies.measure(subject(Drawing(nearly), OwnImages(test, train), copy_images=0)) == {}
+
+
+def test_no_distance_of_copies_where_test_images_are_training_images(caplog: pytest.LogCaptureFixture) -> None:
+    images = torch.rand(50, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with caplog.at_level("INFO"):
+        assert copies.measure(subject(Drawing(images), OwnImages(images, images))) == {}
+    assert "distances of copies are left out" in caplog.text
+
+
+def test_samples_are_compared_as_other_real_images_are() -> None:
+    """A model that draws test images anew is as good as real images; one that draws one image is not."""
+    real = torch.rand(900, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    data = OwnImages(real[:300], real[300:600])
+    torch.manual_seed(0)
+    good = distances.measure(subject(Drawing(real[600:]), data, half_samples=10))
+    for score in ("precision", "recall", "density", "coverage"):
+        assert good[score] == pytest.approx(good[f"{score}_real"], abs=4 * good[f"{score}_stderr"])
+        assert 0 < good[f"{score}_stderr"] < 0.1
+    assert 0 < good["frechet_samples_stderr"] < good["frechet_samples"] + 0.05
+    poor = distances.measure(subject(Drawing(real[600:601].repeat(300, 1, 1, 1)), data))
+    assert poor["recall"] < 0.02
+    assert poor["recall_real"] > 0.5
+    assert poor["coverage"] < 0.05
+    assert not [name for name in poor if name.endswith("_stderr")]

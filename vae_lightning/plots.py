@@ -30,8 +30,8 @@ __all__ = [
     "labelled_tiles",
     "latent_scatter",
     "lattice",
+    "pairs",
     "progress",
-    "reconstructions",
     "style",
     "tile",
     "tiles",
@@ -203,14 +203,20 @@ def _sparse_labels(values: Tensor, most: int = 10) -> list[str]:
     return [f"{value:.2f}" if i in shown else "" for i, value in enumerate(values.tolist())]
 
 
-def reconstructions(originals: Tensor, reconstructed: Tensor, title: str, columns: int = 10) -> Figure:
-    """Returns a figure of originals `(N, C, H, W)`, each above its reconstruction, in rows of `columns` pairs."""
-    pairs = list(zip(originals.split(columns), reconstructed.split(columns), strict=True))
-    height = 1.4 * _aspect(originals) + 0.1
-    figure = Figure(figsize=(7, height * len(pairs) + 0.5), layout="constrained")
-    blocks = figure.subplots(len(pairs), 1, squeeze=False).flat
-    for axes, (top, bottom) in zip(blocks, pairs, strict=True):
-        labelled_tiles(axes, [top, bottom], ["image", "reconstruction"])
+def pairs(rows: Mapping[str, Tensor], title: str, captions: Sequence[str] = (), columns: int = 10) -> Figure:
+    """Returns a figure of images `(N, C, H, W)`, each above the one of the next row that it belongs to.
+
+    Args:
+        rows: originals and reconstructions, say, by what stands to the left of them.
+        title: of the figure.
+        captions: what stands under each pair, if anything.
+        columns: number of pairs beside each other.
+    """
+    blocks = list(zip(*(images.split(columns) for images in rows.values()), strict=True))
+    height = 1.4 * _aspect(blocks[0][0]) + (0.2 if captions else 0.1)
+    figure = Figure(figsize=(7, height * len(blocks) + 0.5), layout="constrained")
+    for number, axes in enumerate(figure.subplots(len(blocks), 1, squeeze=False).flat):
+        labelled_tiles(axes, blocks[number], list(rows), captions[number * columns : (number + 1) * columns])
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure
 

@@ -1,7 +1,7 @@
 """Figures of the tested model."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,8 @@ class FinalFigures(Callback):
         originals = images[: self.reconstructions]
         labels = None if labels is None else labels[: self.reconstructions]
         reconstructed, samples = model.reconstruct(originals, labels), model.sample(self.samples)
-        yield "reconstructions", plots.reconstructions(originals, reconstructed, f"Test images: {subject}")
+        pairs = {"image": originals, "reconstruction": reconstructed}
+        yield "reconstructions", plots.pairs(pairs, f"Test images: {subject}")
         columns = math.ceil(self.samples**0.5)
         yield "samples", plots.tiles(samples, columns, f"Samples from the prior: {subject}")
         if model.conditional and data.class_names:
@@ -111,6 +112,8 @@ class FinalFigures(Callback):
             "rates": codes.rates.numpy(),
         }
         measured = _measured(trainer)
+        if "copied_samples" in measured:
+            yield "nearest training images", _copies(measured, subject)
         if len(measured.get("bound_samples", ())) > 1:
             yield (
                 "bound",
@@ -168,6 +171,14 @@ class FinalFigures(Callback):
             decoded = decode_all(model, torch.stack([*variations.values()]), image_shape)
             title = f"Samples from the prior that share a part of their code: {subject}"
             yield "variations", plots.traversals(decoded, [*variations], (), title)
+
+
+def _copies(measured: Mapping[str, Tensor], subject: str) -> Figure:
+    """Samples above their nearest training images."""
+    rows = {"sample": measured["copied_samples"], "training image": measured["copied_images"]}
+    title = f"Samples above the nearest training images: {subject}"
+    title += "\nFrom the nearest to the farthest, by pixels; a distance of 1 is the median of test images"
+    return plots.pairs(rows, title, [f"{distance:.2f}" for distance in measured["copied_distances"].tolist()])
 
 
 def _measured(trainer: Trainer) -> dict[str, Tensor]:

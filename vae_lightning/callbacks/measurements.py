@@ -33,19 +33,23 @@ class Measurements(Callback):
             importance-weighted bound; 0 skips it.
         rate_images: maximum number of test images for the parts of the rate; 0 skips these.
         probe_images: maximum number of training and of test images for probing codes for classes; 0 skips it.
-        quality_images: maximum number of images for Fréchet and kernel distances; 0 skips these and what lies between
-            codes.
+        quality_images: maximum number of images for Fréchet and kernel distances, precision, recall, density and
+            coverage; 0 skips these and what lies between codes.
         factor_images: maximum number of training and of test images for scores of disentanglement, where the data have
             known factors of variation; 0 skips these.
         plane_points: maximum number of codes for measuring the faithfulness of their two-dimensional plot; 0 skips it.
         tsne: whether a t-SNE plot is measured as well, if codes cannot be plotted by their own coordinates.
+        copy_images: maximum number of training images among which those nearest to samples are sought; 0 skips it.
+        half_samples: random halves of the images, for the standard errors of Fréchet distances, precision, recall,
+            density and coverage, such as 50; 0 skips these.
         cache: folder of the classifiers used for distances, one per data set; null is `$VAE_CACHE_DIR`, else
             `vae_lightning` in the user's cache folder.
 
     Attributes:
         arrays: of the last test, for figures: the importance-weighted bound over its number of samples,
             `bound_samples`, `bound`, its standard error `bound_stderr` and that of its difference from the last,
-            `bound_gap_stderr`.
+            `bound_gap_stderr`; and samples with the nearest training images, `copied_samples` and `copied_images`
+            `(M, C, H, W)`, and their `copied_distances`.
 
     Raises:
         ValueError: for a negative number.
@@ -61,10 +65,21 @@ class Measurements(Callback):
         factor_images: int = 2000,
         plane_points: int = 1000,
         tsne: bool = True,
+        copy_images: int = 60_000,
+        half_samples: int = 0,
         cache: str | None = None,
     ) -> None:
         self._sizes = Sizes(
-            bound_samples, training_images, rate_images, probe_images, quality_images, factor_images, plane_points, tsne
+            bound_samples=bound_samples,
+            training_images=training_images,
+            rate_images=rate_images,
+            probe_images=probe_images,
+            quality_images=quality_images,
+            factor_images=factor_images,
+            plane_points=plane_points,
+            tsne=tsne,
+            copy_images=copy_images,
+            half_samples=half_samples,
         )
         self.cache = cache
         self.arrays: dict[str, Tensor] = {}

@@ -2,6 +2,8 @@
 
 `command`
     the command line `vae-evaluate RUN…`: its options, messages and table.
+`against`
+    how well a model tells other data's images from its own.
 `evaluate`
     the function `evaluate`, for use from Python, too.
 `ranking`

@@ -20,15 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-SIZES = (
-    "bound_samples", "training_images", "rate_images", "probe_images", "quality_images", "factor_images",
-    "plane_points", "tsne",
-)  # fmt: skip
 EXAMPLES = """\
 examples:
   vae-evaluate RUN --bound-samples 5000            a tighter bound of log p(x), and how long it will take
   vae-evaluate RUN --data mnist                    other images than the run's, such as out-of-distribution ones
   vae-evaluate RUN --data folder data.source.path=PICTURES
+  vae-evaluate RUN --against mnist,glyphs          whether the bound tells images of other data from the run's
+  vae-evaluate RUN --half-samples 50               standard errors of Fréchet distances, precision and the like
   vae-evaluate RUN --checkpoint last               instead of the best checkpoint, where the run kept it
   vae-evaluate SWEEP --quality-images 10000        all finished runs of a sweep; then vae-report SWEEP
 
@@ -55,12 +53,12 @@ def main() -> None:
 
 def _run(options: argparse.Namespace) -> "list[Evaluation]":
     """Measures all runs, after everything that can be checked before."""
-    from .naming import evaluation_name, refuse_existing
+    from .naming import SIZES, evaluation_name, refuse_existing
 
     sizes = {option: getattr(options, option) for option in SIZES if getattr(options, option) is not None}
     overrides = [text for text in options.runs if _is_override(text)]
     runs = _runs([text for text in options.runs if not _is_override(text)])
-    name = evaluation_name(options.name, options.data, overrides, options.checkpoint, sizes)
+    name = evaluation_name(options.name, options.data, overrides, options.checkpoint, sizes, options.against)
     for run in runs:
         refuse_existing(run, name, options.force)
 
@@ -76,6 +74,7 @@ def _run(options: argparse.Namespace) -> "list[Evaluation]":
                 overrides,
                 checkpoint=options.checkpoint,
                 **sizes,
+                against=options.against,
                 cache=options.cache,
                 name=name,
                 force=options.force,
@@ -115,11 +114,16 @@ def _runs(folders: Sequence[str]) -> list[Run]:
 def _print(evaluations: "Sequence[Evaluation]") -> None:
     import pandas as pd
 
-    from ..report.table import evaluation_table, notes_on
+    from ..report.table import STANDARD_ERROR, against_table, evaluation_table, notes_on
 
     names = run_names([evaluation.run for evaluation in evaluations])
-    table = evaluation_table({names[evaluation.run]: evaluation.metrics for evaluation in evaluations})
+    metrics = {names[evaluation.run]: evaluation.metrics for evaluation in evaluations}
+    table, told = evaluation_table(metrics), against_table(metrics)
     print(table.to_string(index=False))
+    if told is not None:
+        print(f"\n{told.to_string(index=False)}")
+    if "±" in table.to_string():
+        print(f"\n{STANDARD_ERROR}")
     rows = [
         {"run": names[evaluation.run], "latent_dim": evaluation.run.metrics["latent_dim"], **evaluation.metrics}
         for evaluation in evaluations
@@ -140,16 +144,22 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or a sweep's; or an option of --data")
     parser.add_argument("--data", metavar="CHOICE", help="of the group data; options of it follow as data.KEY=VALUE")
+    parser.add_argument(
+        "--against", type=lambda text: text.split(","), default=[], metavar="CHOICE,…",
+        help="of the group data: how well the bound of an image tells theirs from the run's",
+    )  # fmt: skip
     parser.add_argument("--checkpoint", choices=["best", "last"], help="default: the one that was tested")
     sizes = parser.add_argument_group("sizes", "default: those of the training; 0 leaves a metric out")
     sizes.add_argument("--bound-samples", type=_whole, metavar="N", help="for each image, for the bound of log p(x)")
     sizes.add_argument("--training-images", type=_whole, metavar="N", help="at most, for the gap to their elbo")
     sizes.add_argument("--rate-images", type=_whole, metavar="N", help="at most, for the parts of the rate")
     sizes.add_argument("--probe-images", type=_whole, metavar="N", help="at most, for probing codes for classes")
-    sizes.add_argument("--quality-images", type=_whole, metavar="N", help="at most, for Fréchet and kernel distances")
+    sizes.add_argument("--quality-images", type=_whole, metavar="N", help="at most, for Fréchet distances and the like")
     sizes.add_argument("--factor-images", type=_whole, metavar="N", help="at most, for scores of disentanglement")
     sizes.add_argument("--plane-points", type=_whole, metavar="N", help="codes, for the faithfulness of their plot")
     sizes.add_argument("--tsne", action=argparse.BooleanOptionalAction, help="whether a t-SNE plot is measured")
+    sizes.add_argument("--copy-images", type=_whole, metavar="N", help="of training, at most, to find copies of")
+    sizes.add_argument("--half-samples", type=_whole, metavar="N", help="of images, for standard errors of distances")
     parser.add_argument("--name", help="of the evaluation; default: made from what is asked for")
     parser.add_argument("--force", action="store_true", help="replace an evaluation of the same name")
     parser.add_argument("--device", help="cpu, cuda or mps; default: a GPU if the training could use one")

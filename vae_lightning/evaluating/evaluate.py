@@ -23,9 +23,11 @@ from ..engine.signals import Interrupted, Interruption
 from ..engine.step_options import Options
 from ..engine.strategies import OneDevice
 from ..errors import UsageError
+from ..progress import Progress
 from ..runs import Run, short_path, write_json
 from ..runs.loading import LoadedRun, LoadError, load_run
 from ..training import above_bars, printing, quiet
+from .against import measure_against
 from .naming import evaluation_name, refuse_existing
 from .settings import measurements_of, measuring_callbacks, other_data, own_data
 
@@ -74,6 +76,9 @@ def evaluate(
     factor_images: int | None = None,
     plane_points: int | None = None,
     tsne: bool | None = None,
+    copy_images: int | None = None,
+    half_samples: int | None = None,
+    against: Sequence[str] = (),
     cache: str | None = None,
     name: str | None = None,
     force: bool = False,
@@ -101,6 +106,10 @@ def evaluate(
         factor_images: see there.
         plane_points: see there.
         tsne: see there.
+        copy_images: see there.
+        half_samples: see there.
+        against: choices of the group `data`, whose test images are told from those of the run's (or of `data`) by
+            their bounds, with `bound_samples`: see `vae_lightning.metrics.outliers`.
         cache: folder of the data sets' classifiers; see there.
         name: of the evaluation; by default made from what is asked for.
         force: whether to replace an evaluation of this name.
@@ -119,6 +128,8 @@ def evaluate(
 
     >>> evaluate("multirun/…/latent_dim-2", bound_samples=5000).metrics["test/iw_bound"]  # doctest: +SKIP
     >>> evaluate("multirun/…/latent_dim-2", data="mnist").metrics["test/elbo"]  # doctest: +SKIP
+    >>> evaluate("multirun/…/latent_dim-2", against=["mnist"]).metrics["test/auroc_bound_against_mnist"]
+    ... # doctest: +SKIP
     """
     sizes = {
         option: value
@@ -131,6 +142,8 @@ def evaluate(
             ("factor_images", factor_images),
             ("plane_points", plane_points),
             ("tsne", tsne),
+            ("copy_images", copy_images),
+            ("half_samples", half_samples),
         ]
         if value is not None
     }
@@ -138,7 +151,7 @@ def evaluate(
         raise UsageError(f"{overrides[0]}: an option of other data, which need a choice: --data CHOICE")
     shown = progress if progress is not None else sys.stdout.isatty() or "ipykernel" in sys.modules
     folder = run.run.folder if isinstance(run, LoadedRun) else Path(run)
-    name = evaluation_name(name, data, overrides, checkpoint, sizes)
+    name = evaluation_name(name, data, overrides, checkpoint, sizes, against)
     refuse_existing(Run(folder), name, force)
     trusted = (*trust, *(run.trust if isinstance(run, LoadedRun) else ()))
     with printing(), quiet(), isolate_rng():
@@ -150,6 +163,9 @@ def evaluate(
             own_data(loaded, data_root) if data is None else other_data(loaded, data, overrides, config_dir, data_root)
         )
         refuse_other_classes(loaded.model, chosen.module)
+        others = [
+            (choice, other_data(loaded, choice, (), config_dir, data_root, "--against").module) for choice in against
+        ]
         file = loaded.run.evaluation_file(name)
         file.parent.mkdir(exist_ok=True)  # now, so that a folder that cannot be written is found before measuring
         used = checkpoint or ("best" if loaded.run.weights_file == loaded.run.best_file else "last")
@@ -163,9 +179,15 @@ def evaluate(
                 trainer.test(loaded.model, datamodule=chosen.module, verbose=False)
             except Interrupted as stop:
                 raise KeyboardInterrupt(f"{short_path(loaded.run.folder)}: interrupted; nothing was written") from stop
-        metrics = _finite({key: value.item() for key, value in trainer.callback_metrics.items()})
+        found = {key: value.item() for key, value in trainer.callback_metrics.items()}
+        if others:
+            loaded.model.to(where)
+            samples = max(1, int(measurements.sizes["bound_samples"]))
+            found |= measure_against(loaded.model, chosen.module, others, samples, Progress(trainer, "measured"))
+        metrics = _finite(found)
         settings = {
             "data": chosen.asked,
+            "against": list(against),
             "checkpoint": used,
             "steps": loaded.metrics.get("steps"),
             "measurements": measurements.sizes,
@@ -176,7 +198,8 @@ def evaluate(
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - started, 1),
         }
-        arrays = {name: array.tolist() for name, array in measurements.arrays.items()}
+        # Not the pictures, which are for figures.
+        arrays = {name: array.tolist() for name, array in measurements.arrays.items() if array.dim() == 1}
         write_json(file, {"metrics": metrics, "arrays": arrays, **settings})
         log.info("saved      %s\n", short_path(file))
     return Evaluation(loaded.run, name, metrics, arrays, settings)

@@ -7,11 +7,22 @@ from typing import Any
 from ..errors import UsageError
 from ..runs import Run, run_name, short_path
 
-__all__ = ["evaluation_name", "refuse_existing"]
+__all__ = ["SIZES", "evaluation_name", "refuse_existing"]
+
+# Options of the measurements, of `vae_lightning.callbacks.Measurements`.
+SIZES = (
+    "bound_samples", "training_images", "rate_images", "probe_images", "quality_images", "factor_images",
+    "plane_points", "tsne", "copy_images", "half_samples",
+)  # fmt: skip
 
 
 def evaluation_name(
-    name: str | None, data: str | None, overrides: Sequence[str], checkpoint: str | None, sizes: Mapping[str, Any]
+    name: str | None,
+    data: str | None,
+    overrides: Sequence[str],
+    checkpoint: str | None,
+    sizes: Mapping[str, Any],
+    against: Sequence[str] = (),
 ) -> str:
     """Returns the name of an evaluation.
 
@@ -21,6 +32,7 @@ def evaluation_name(
         overrides: options of these data, `key=value`.
         checkpoint: as asked for, or None.
         sizes: options of the measurements that were asked for.
+        against: choices of other data whose images are told from these.
 
     Raises:
         UsageError: if the name that was asked for would not do as that of a file.
@@ -31,7 +43,8 @@ def evaluation_name(
     'test'
     """
     if name is None:
-        asked = {"data": data, "checkpoint": checkpoint, **{key: str(value).lower() for key, value in sizes.items()}}
+        asked = {"data": data, "checkpoint": checkpoint, "against": "-".join(against) or None}
+        asked |= {key: str(value).lower() for key, value in sizes.items()}
         parts = [f"{key}={value}" for key, value in asked.items() if value is not None]
         return run_name("", [*parts[:1], *overrides, *parts[1:]] if data else parts) if parts else "test"
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,149}", name):

@@ -14,15 +14,12 @@ from ..config.messages import explain
 from ..errors import UsageError
 from ..runs.loading import LoadedRun, LoadError
 from ..runs.trust import vet
+from .naming import SIZES
 
 __all__ = ["ChosenData", "measurements_of", "measuring_callbacks", "other_data", "own_data"]
 
 log = logging.getLogger(__name__)
 
-SIZES = (
-    "bound_samples", "training_images", "rate_images", "probe_images", "quality_images", "factor_images",
-    "plane_points", "tsne",
-)  # fmt: skip
 # What belongs to how a model sees images, not to a data set; `eval_batch_size` decides on the noise of each image.
 OF_THE_MODEL = ("scale", "binarize", "eval_batch_size")
 LOGGING_HOOKS = ("on_test_epoch_start", "on_test_batch_start", "on_test_batch_end", "on_test_epoch_end")
@@ -57,7 +54,12 @@ def own_data(run: LoadedRun, root: str | None = None) -> ChosenData:
 
 
 def other_data(
-    run: LoadedRun, choice: str, overrides: Sequence[str], config_dir: str | Path | None, root: str | None
+    run: LoadedRun,
+    choice: str,
+    overrides: Sequence[str],
+    config_dir: str | Path | None,
+    root: str | None,
+    option: str = "--data",
 ) -> ChosenData:
     """Returns other data than the run's, downloaded if necessary, and scaled as the run's model expects.
 
@@ -67,6 +69,7 @@ def other_data(
         overrides: options of it, `data.KEY=VALUE`.
         config_dir: a folder with further groups; see `compose`.
         root: folder of the data sets.
+        option: with which they were asked for.
 
     Raises:
         UsageError: if there is no such choice or option, or the images have another shape than the model's.
@@ -86,13 +89,13 @@ def other_data(
     shape = config.data.get("image_shape")
     if shape is not None and tuple(shape) != run.image_shape:
         raise UsageError(
-            f"--data {choice}: its images are {list(shape)} (channels, height, width), but the model of {run.name} is "
-            f"built for {list(run.image_shape)}"
+            f"{option} {choice}: its images are {list(shape)} (channels, height, width), but the model of {run.name} "
+            f"is built for {list(run.image_shape)}"
         )
     try:
         data = make(config.data)
     except Exception as error:  # a constructor may raise anything
-        raise UsageError(explain(error, overrides)) from error
+        raise UsageError(f"{option} {choice}: {explain(error, overrides)}") from error
     data.prepare_data()
     data.setup()
     return ChosenData(data, {"name": data.name, "choice": choice, "options": list(overrides)})

@@ -7,7 +7,9 @@
 `classes`
     how well codes tell the class, and whether classes are clusters, beside pixels and a classifier.
 `distances`
-    how close samples and reconstructions come to real images.
+    how samples and reconstructions compare with real images.
+`copies`
+    how far samples are from the nearest training image.
 `paths`
     what lies between two codes.
 `factors`
@@ -24,9 +26,9 @@ few images, it tells the subject. The calculation belongs to `vae_lightning.metr
 data modules and sizes.
 """
 
-from . import averages, classes, distances, factors, faithfulness, information, paths
+from . import averages, classes, copies, distances, factors, faithfulness, information, paths
 from .subject import Metrics, Sizes, Subject
 
 __all__ = ["MEASUREMENTS", "Metrics", "Sizes", "Subject"]
 
-MEASUREMENTS = (averages, information, classes, distances, factors, paths, faithfulness)
+MEASUREMENTS = (averages, information, classes, distances, copies, factors, paths, faithfulness)

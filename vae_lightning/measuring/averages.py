@@ -23,7 +23,7 @@ def measure(subject: Subject) -> Metrics:
     model = subject.model
     samples = subject.sizes.bound_samples if model.has_bound else 0
     posteriors, priors, usage = codes.Aggregate(), codes.Aggregate(), codes.Usage()
-    errors, bound = Average(), Bound(samples)
+    errors, bound, elbo = Average(), Bound(samples), Average()
     with subject.progress.step(
         f"{'bound' if samples else 'reconstructions'} of all test images", subject.batches
     ) as advance:
@@ -37,6 +37,10 @@ def measure(subject: Subject) -> Metrics:
             if prior.batch_shape:  # it depends on the labels
                 priors.update(prior)
             errors.update(bounds.squared_error(images, model.decode(point(posterior), labels).mean))
+            if model.has_bound:
+                with isolate_rng():  # neither depends on the other's samples
+                    torch.manual_seed(number)
+                    elbo.update(bounds.elbo(model, batch, posterior, prior))
             if samples:
                 bound.update(bounds.importance_weights(model, batch, posterior, samples, advance=advance))
             else:
@@ -50,6 +54,7 @@ def measure(subject: Subject) -> Metrics:
         "posterior_mean_gap": (posteriors.mean - priors.mean).square().mean().sqrt().item(),
         "posterior_covariance_gap": (posteriors.covariance - priors.covariance).norm().item() / model.latent_dim**0.5,
         **usage.metrics,
+        **({"elbo_stderr": elbo.error.item()} if elbo.count else {}),
         **bound.metrics,
         **_gap(subject, bound),
     }

@@ -96,7 +96,7 @@ def _distance(subject: Subject, means: Tensor) -> float:
     """The mean distance of pictures from the nearest real image, in units of that of test images."""
     test, unseen = subject.features
     found = subject.reference.classifier.features(subject.pictures(means))
-    return (quality.nearest(found, unseen).mean() / quality.nearest(test, unseen).mean()).item()
+    return (quality.nearest(found, unseen).distances.mean() / quality.nearest(test, unseen).distances.mean()).item()
 
 
 @contextmanager

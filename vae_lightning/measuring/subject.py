@@ -39,6 +39,8 @@ class Sizes:
     factor_images: int = 2000
     plane_points: int = 1000
     tsne: bool = True
+    copy_images: int = 60_000
+    half_samples: int = 0
 
     def __post_init__(self) -> None:
         for option in fields(self):

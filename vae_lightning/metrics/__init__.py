@@ -16,6 +16,10 @@
     how well codes separate the classes, whether these are clusters, and how faithful a plot of codes is.
 `quality`
     how close samples and reconstructions are to real images.
+`outliers`
+    how well the bound of an image, and other scores made from it, tell other data's images.
+`support`
+    whether samples lie where real images do, and the other way round; standard errors of such metrics.
 `reference`
     a data set's own classifier and class accuracies, by which models are judged; kept in a cache folder.
 

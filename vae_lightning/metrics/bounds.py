@@ -10,10 +10,11 @@ from torch.distributions import Distribution
 from ..data import sizes
 from ..data.batch import Batch
 from ..objectives import Model
+from ..rates import rate
 
 __all__ = [
-    "bound_with", "effective_share", "importance_weighted_bound", "importance_weights", "log_weights", "sample_counts",
-    "squared_error",
+    "bound_with", "effective_share", "elbo", "importance_weighted_bound", "importance_weights", "log_weights",
+    "sample_counts", "squared_error",
 ]  # fmt: skip
 
 
@@ -32,6 +33,16 @@ def log_weights(model: Model, batch: Batch, posterior: Distribution, prior: Dist
     images, labels = batch
     z = posterior.sample((samples,))
     return model.decode(z, labels).log_prob(images) + prior.log_prob(z) - posterior.log_prob(z)
+
+
+@torch.no_grad()
+def elbo(model: Model, batch: Batch, posterior: Distribution, prior: Distribution) -> Tensor:
+    """Returns −distortion − rate of B images with one posterior sample each: `(B,)`; see `log_weights`.
+
+    The rate is in closed form where it has one, as in `vae_lightning.objectives.ELBO`.
+    """
+    z = posterior.sample()
+    return model.decode(z, batch.labels).log_prob(batch.images) - rate(posterior, prior, z)
 
 
 @torch.no_grad()

@@ -16,7 +16,10 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from ..data.sizes import at_once
 
-__all__ = ["Classifier", "Distances", "accuracy", "distances", "nearest", "train_classifier"]
+__all__ = ["Classifier", "Distances", "Nearest", "accuracy", "distances", "frechet", "nearest", "train_classifier"]
+
+# Nothing is gathered: in a training on several devices, one process has all images.
+ALONE: Any = {"sync_on_compute": False}
 
 
 class Classifier(nn.Module):
@@ -99,20 +102,40 @@ def distances(real: Tensor, other: Tensor) -> Distances:
 
     The kernel's subsets are drawn from torch's random state.
     """
-    features = _Features(real.shape[1])
-    # Nothing is gathered: in a training on several devices, one process has all images.
-    alone: Any = {"sync_on_compute": False}
-    frechet = FrechetInceptionDistance(feature=features, **alone).set_dtype(torch.float64)
-    kernel = KernelInceptionDistance(feature=features, subsets=50, subset_size=min(500, len(real), len(other)), **alone)
-    for metric in (frechet, kernel):
-        metric.update(real.double().cpu(), real=True)
-        metric.update(other.double().cpu(), real=False)
-    return Distances(frechet.compute().item(), kernel.compute()[0].item())
+    size = min(500, len(real), len(other))
+    kernel = KernelInceptionDistance(_Features(real.shape[1]), subsets=50, subset_size=size, **ALONE)
+    return Distances(frechet(real, other), _compared(kernel, real, other)[0].item())
 
 
-def nearest(features: Tensor, real: Tensor) -> Tensor:
-    """Returns the Euclidean distance of each of N feature vectors `(N, F)` from the nearest of M others: `(N,)`."""
-    return torch.cat([torch.cdist(part, real).amin(1) for part in features.split(1000)])
+def frechet(real: Tensor, other: Tensor) -> float:
+    """Returns the Fréchet distance of features `(N, F)` and `(M, F)`, at least two each; see `Distances`."""
+    metric = FrechetInceptionDistance(_Features(real.shape[1]), **ALONE).set_dtype(torch.float64)
+    return _compared(metric, real, other).item()
+
+
+def _compared(metric: Any, real: Tensor, other: Tensor) -> Any:
+    metric.update(real.double().cpu(), real=True)
+    metric.update(other.double().cpu(), real=False)
+    return metric.compute()
+
+
+class Nearest(NamedTuple):
+    """Of each of N vectors, the nearest of M others.
+
+    Attributes:
+        distances: Euclidean `(N,)`.
+        numbers: which of the others `(N,)`.
+    """
+
+    distances: Tensor
+    numbers: Tensor
+
+
+def nearest(features: Tensor, real: Tensor) -> Nearest:
+    """Returns the nearest of M vectors `(M, F)` to each of N `(N, F)`."""
+    indices = torch.cat([torch.cdist(part, real).argmin(1) for part in features.split(500)])
+    # Those of cdist are rounded: it subtracts products.
+    return Nearest((features - real[indices]).norm(dim=1), indices)
 
 
 class _Features(nn.Module):

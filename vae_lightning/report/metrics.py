@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
-__all__ = ["CONSOLE", "EVALUATED", "METRICS", "Metric", "describe"]
+__all__ = ["AGAINST", "CONSOLE", "EVALUATED", "METRICS", "Metric", "describe"]
 
 EVALUATED = "evaluations/"  # what the names of metrics of evaluations begin with
+AGAINST = "_against_"  # what stands before the name of the other data
 
 
 class Metric(NamedTuple):
@@ -49,6 +50,7 @@ METRICS = {
         "nats",
         "Importance-weighted bound: a tighter bound of log p(x) than the elbo, with many samples (bound_samples).",
     ),
+    "test/elbo_stderr": Metric("± elbo", 2, 0, "nats", "Standard error of the elbo over images."),
     "test/distortion": Metric("distortion", 2, -1, "nats", "−E log p(x|z): what reconstruction costs."),
     "test/rate": Metric("rate", 2, 0, "nats", "KL(q(z|x) ‖ p(z)): what the code costs."),
     "test/loss": Metric(
@@ -162,6 +164,83 @@ METRICS = {
     ),
     "test/kernel_reconstructions": Metric("kernel, rec.", 2, -1, "", "The same of reconstructions."),
     "test/kernel_floor": Metric("kernel, real", 2, 0, "", "The same of training images new to the classifier."),
+    "test/precision": Metric(
+        "precision",
+        3,
+        1,
+        "",
+        "Share of samples no farther from some real test image than its fifth neighbour, in the classifier's features.",
+    ),
+    "test/recall": Metric(
+        "recall", 3, 1, "", "Share of real test images no farther from some sample than its fifth neighbour."
+    ),
+    "test/density": Metric(
+        "density",
+        3,
+        1,
+        "",
+        "As precision, but of how many real images, over five: outliers count little; about 1 for real images.",
+    ),
+    "test/coverage": Metric(
+        "coverage",
+        3,
+        1,
+        "",
+        "Share of real test images with a sample no farther than their fifth neighbour; about 0.97 for real images.",
+    ),
+    **{
+        f"test/{name}_real": Metric(
+            f"{name}, real", 3, 0, "", f"The {name} of training images new to the classifier, in place of samples."
+        )
+        for name in ("precision", "recall", "density", "coverage")
+    },
+    **{
+        f"test/{name}_stderr": Metric(
+            f"± {label}", digits, 0, "", f"Standard error of {label} over images, from random halves of them."
+        )
+        for name, label, digits in [
+            ("frechet_samples", "Fréchet", 1),
+            ("frechet_reconstructions", "Fréchet, rec.", 1),
+            ("frechet_floor", "Fréchet, real", 1),
+            *((name, name, 3) for name in ("precision", "recall", "density", "coverage")),
+        ]
+    },
+    "test/copy_distance": Metric(
+        "copies",
+        2,
+        0,
+        "",
+        "Median distance of samples from the nearest training image, in pixels and in units of test images': far below "
+        "that of reconstructions, samples are copies.",
+    ),
+    "test/copy_distance_reconstructions": Metric(
+        "copies, rec.",
+        2,
+        0,
+        "",
+        "The same of reconstructions of test images, which are as smooth as samples but no copies.",
+    ),
+    "test/auroc_bound": Metric(
+        "AUROC, bound",
+        3,
+        1,
+        "",
+        "How often an image has a higher bound than one of other data; below 0.5, other data look likelier.",
+    ),
+    "test/auroc_typicality": Metric(
+        "AUROC, typicality",
+        3,
+        1,
+        "",
+        "How often its bound is nearer to the mean bound of training images than that of one of other data.",
+    ),
+    "test/auroc_complexity": Metric(
+        "AUROC, complexity",
+        3,
+        1,
+        "",
+        "How often its bound is better, held against the bits of a PNG file, than that of one of other data.",
+    ),
     "test/mutual_information_gap": Metric(
         "MIG",
         3,
@@ -259,10 +338,12 @@ CONSOLE = (
 def describe(name: str) -> Metric:
     """Returns how a metric is shown; of one that is not known here, such as an objective's own term, after its name.
 
-    Metrics of an evaluation are named `evaluations/<evaluation>/<metric>`.
+    Metrics of an evaluation are named `evaluations/<evaluation>/<metric>`, those against other data `…_against_<data>`.
 
     >>> describe("evaluations/mnist/test/elbo").label
     'mnist: elbo'
+    >>> describe("test/auroc_bound_against_mnist").label
+    'AUROC, bound against mnist'
     >>> describe("test/discriminator_loss").label, describe("val/discriminator_loss").label
     ('discriminator loss', 'val discriminator loss')
     """
@@ -273,5 +354,11 @@ def describe(name: str) -> Metric:
         known = describe(metric)
         meaning = f"{known.meaning} Of the evaluation {evaluation}."
         return known._replace(label=f"{evaluation}: {known.label}", meaning=meaning)
+    known_as, against, other = name.partition(AGAINST)
+    if against and known_as in METRICS:
+        known = METRICS[known_as]
+        return known._replace(
+            label=f"{known.label} against {other}", meaning=f"{known.meaning} Against test images of {other}."
+        )
     label = name.removeprefix("test/").replace("/", " ").replace("_", " ")
     return Metric(label, 3, 0, "", f"{name}, as logged by the run.")

@@ -35,6 +35,7 @@ POINTS = 150  # of a learning curve
 GALLERIES = {
     "reconstructions": "Test images above their reconstructions",
     "samples": "Samples from the prior",
+    "nearest_training_images": "Samples above the nearest training image, and their distance",
     "samples_by_class": "Samples of each class, the same noise in each column",
     "traversals": "The most used dimensions, traversed",
     "lattice_of_quantiles": "The latent plane, at equally likely steps",

@@ -6,11 +6,11 @@ from typing import Any
 import pandas as pd
 
 from ..runs import Run, run_names, short_names, shown
-from .metrics import CONSOLE, EVALUATED, Metric, describe
+from .metrics import AGAINST, CONSOLE, EVALUATED, Metric, describe
 
 __all__ = [
-    "SAME_FOR_ALL_SEEDS", "evaluation_table", "mark", "mean_table", "metrics_table", "notes_on", "repeated",
-    "run_table", "spread",
+    "SAME_FOR_ALL_SEEDS", "STANDARD_ERROR", "against_table", "evaluation_table", "mark", "mean_table",
+    "metrics_table", "notes_on", "repeated", "run_table", "spread",
 ]  # fmt: skip
 
 SAME_FOR_ALL_SEEDS = {"parameters", "epochs"}
@@ -27,9 +27,10 @@ EXPLANATION = (
     "to log p(x)."
 )
 IN_SHORT = (
-    "test/elbo", "test/iw_bound", "test/iw_bound_stderr", "test/distortion", "test/rate", "test/mse",
-    "test/active_units", "test/knn_accuracy", "test/frechet_samples",
+    "test/elbo", "test/iw_bound", "test/distortion", "test/rate", "test/mse", "test/active_units",
+    "test/knn_accuracy", "test/frechet_samples", "test/precision", "test/recall", "test/density", "test/coverage",
 )  # fmt: skip
+STANDARD_ERROR = "± standard error over test images; a 95 % interval is about twice that to either side."
 
 
 def metrics_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
@@ -70,20 +71,38 @@ def repeated(table: pd.DataFrame) -> set[str]:
 
 
 def evaluation_table(metrics: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Returns the main metrics of an evaluation as text, a row for each run.
+    """Returns the main metrics of an evaluation as text, with their standard errors, a row for each run.
 
     Args:
         metrics: by the runs' names.
     """
     rows = []
     for run, found in metrics.items():
-        row = pd.DataFrame([found])
-        chosen = {describe(name): (name, found[name]) for name in IN_SHORT if name in found}
-        rows.append(
-            {"run": run}
-            | {label.label: label.write(value) + mark(row, name) for label, (name, value) in chosen.items()}
-        )
+        row: dict[str, str] = {"run": run}
+        for name in IN_SHORT:
+            if name in found:
+                metric, error = describe(name), found.get(f"{name}_stderr")
+                row[metric.label] = metric.write(found[name])
+                row[metric.label] += "" if error is None else f" ± {metric.write(error)}"
+                row[metric.label] += mark(pd.DataFrame([found]), name)
+        rows.append(row)
     return pd.DataFrame(rows).fillna("")
+
+
+def against_table(metrics: Mapping[str, Mapping[str, float]]) -> pd.DataFrame | None:
+    """Returns how well runs tell other data as text, a row for each run and other data; None where none were measured.
+
+    Args:
+        metrics: by the runs' names.
+    """
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for run, found in metrics.items():
+        for name, value in found.items():
+            score, against, other = name.partition(AGAINST)
+            if against:
+                row = rows.setdefault((run, other), {"run": run, "against": other})
+                row[describe(score).label] = describe(score).write(value)
+    return pd.DataFrame([*rows.values()]).fillna("") if rows else None
 
 
 def _column(values: list[Any]) -> list[Any]:
