@@ -29,7 +29,8 @@ SOCKET = "VAE_TEST_SOCKET"
 def start() -> None:
     """Starts the process that others are forked from; it ends with this one."""
     os.environ[SOCKET] = str(Path(tempfile.mkdtemp(), "socket"))
-    settings = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    paths = os.pathsep.join(path for path in sys.path if path)
+    settings = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}  # too late once PyTorch is there
     server = subprocess.Popen([sys.executable, __file__, os.environ[SOCKET]], env=settings, stdin=subprocess.DEVNULL)
     atexit.register(server.wait)
     atexit.register(server.kill)
