@@ -385,6 +385,10 @@ ALIKE = {
         "HTML as images",
     ),
     *("unbalanced brackets", "images of two dimensions", "no optimizer", "a class that is none", "no devices"),
+    *("a formula as option", "a damaged list of what was swept", "a grid that is none", "figures cut off", "no data"),
+    *("no configuration of a run", "no epochs", "inf as learning rate", "null where a number is", "half a dimension"),
+    *("an unknown precision", "no such class", "no images at all", "more workers than none", "labels as images"),
+    *("a folder as images", "objective and likelihood", "an unknown strategy", "no dimension", "an image too large"),
     *("empty images", "empty checkpoint", "HTML as checkpoint", "a list as checkpoint", "empty configuration"),
 }
 

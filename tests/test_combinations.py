@@ -33,7 +33,6 @@ LEARNED = {"class_conditional", "flow", "gaussian_mixture", "ladder", "vamp"}
 ONLY_CODES = {"adversarial", "rae_gp", "rae_l2", "wae_mmd"}  # whose loss has no rate, the only term with the prior
 ONLY_MEANS = {"geco", "ms_ssim", "vae_gan"}  # whose loss has no −log p(x|z)
 WITH_PARAMETERS = {"discretized_logistic", "gaussian"}
-KINDS = {"as_printed", "dreg", "factor", "free_bits", "ms_ssim", "rae_l2", "tc"}
 UNLIKE_POINTS = {"vq": "choose model/posterior=vq"}
 # A deterministic code: the spread of a posterior that has one is not trained.
 SPREAD = {"rae_gp", "rae_l2"}
@@ -46,7 +45,7 @@ def choices(group: str) -> list[str]:
 def combinations() -> list[object]:
     """All pairs of choices of two groups; of the other groups the usual choice, or the one that a choice needs.
 
-    Slow tests are those where neither is the usual choice, but for one objective of each kind.
+    Slow tests are those where neither is the usual choice.
     """
     found: dict[tuple[str, ...], bool] = {}
     for one, other in pairs(USUAL, 2):
@@ -58,7 +57,7 @@ def combinations() -> list[object]:
                     needing, _, choice = partner.removeprefix("model/").partition("=")
                     if needing in USUAL and needing not in (one, other):
                         chosen[needing] = choice
-            usual = USUAL[one] == first or USUAL[other] == second or chosen["objective"] in KINDS
+            usual = USUAL[one] == first or USUAL[other] == second
             found.setdefault(tuple(chosen.values()), not usual)
     return [pytest.param(*case, marks=[pytest.mark.slow] * slow) for case, slow in sorted(found.items())]
 

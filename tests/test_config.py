@@ -325,8 +325,9 @@ def test_a_worker_that_dies_while_it_hands_over_is_recognised(monkeypatch: pytes
     assert explain_failure(ConnectionResetError(104, "reset"), "run", 64) == "run: reset"
 
 
-def test_a_worker_that_dies_is_recognised() -> None:
+def test_a_worker_that_dies_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch says it only in words: this fails when it changes them."""
+    monkeypatch.setattr("torch.utils.data.dataloader._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
     with pytest.raises(RuntimeError) as caught:
         list(torch.utils.data.DataLoader(Dying(), num_workers=1))
     said = explain_failure(caught.value, "run", 64)

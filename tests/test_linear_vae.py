@@ -113,9 +113,7 @@ def test_at_the_optimum_the_bound_is_the_likelihood_and_has_no_gradient(
 
 def test_the_optimum_is_learned_from_a_random_start(model: VAE, images: Tensor, optimum: Optimum, exact: int) -> None:
     batch = Batch(images.repeat_interleave(exact, 0))
-    optimizer = torch.optim.LBFGS(
-        model.parameters(), max_iter=2000, tolerance_change=1e-12, history_size=50, line_search_fn="strong_wolfe"
-    )
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=300, history_size=50, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
@@ -125,7 +123,7 @@ def test_the_optimum_is_learned_from_a_random_start(model: VAE, images: Tensor, 
 
     assert loss().item() > 1 - optimum.log_likelihood.mean().item()
     optimizer.step(loss)
-    assert loss().item() == pytest.approx(-optimum.log_likelihood.mean().item(), abs=2e-3)
+    assert loss().item() == pytest.approx(-optimum.log_likelihood.mean().item(), abs=5e-3)
     # Of the factors, only their order and signs are free: the posterior's dimensions are independent.
     weights = model.decoder.pixels.weight.detach()
     lengths = weights.square().sum(0)

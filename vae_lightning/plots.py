@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -32,6 +33,7 @@ __all__ = [
     "lattice",
     "pairs",
     "progress",
+    "rendered",
     "style",
     "tile",
     "tiles",
@@ -78,6 +80,13 @@ def style() -> AbstractContextManager[None]:
             "figure.titlesize": 12,
         }
     )
+
+
+def rendered(figure: Figure) -> np.ndarray:
+    """Returns the pixels of a figure `(H, W, 3)`, uint8, which is laid out and drawn once."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def tile(images: Tensor, columns: int) -> Tensor:

@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -18,6 +16,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from .. import plots
 from ..data.batch import Batch
 from ..loggers.recording import add_picture, forgiven
 from ..runs import Run
@@ -51,9 +50,7 @@ def drawing(model: LightningModule) -> Iterator[None]:
 
 def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
     """Renders a figure once, saves it in `figures/`, and adds it to the loggers."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    picture = torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1)
+    picture = torch.from_numpy(plots.rendered(figure)).permute(2, 0, 1)
     folder = run_of(trainer).figures
     folder.mkdir(parents=True, exist_ok=True)
     to_pil_image(picture).save(folder / f"{name.replace(' ', '_')}.png")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from .. import plots
@@ -78,7 +78,7 @@ def comparison_picture(runs: Sequence[Run], keys: Sequence[str], file: Path) -> 
         if classes:
             handles, class_names = plots.class_handles(classes)
             figure.legend(handles, class_names, loc="outside lower center", ncols=len(classes), handletextpad=0.2)
-        FigureCanvasAgg(figure).print_figure(str(file))
+        Image.fromarray(plots.rendered(figure)).save(file)
     return True
 
 
