@@ -67,7 +67,10 @@ def test_everything_but_the_bound(
     with_noise, without = (Run(tmp_path / "sweep" / f"posterior-{kind}") for kind in ("diagonal", "none"))
     missing = {name for name in with_noise.metrics if name.startswith(("test/", "val/"))} - without.metrics.keys()
     bound = {"elbo", "elbo_stderr", "rate", "iw_bound", "iw_bound_stderr", "iw_bound_rise", "iw_bound_rise_stderr"}
-    bound |= {"effective_sample_share", "distortion_above_floor"}
+    bound |= {"effective_sample_share", "distortion_above_floor", "elbo_training"}
+    bound |= {"generalisation_gap", "generalisation_gap_stderr", "dimensionwise_kl"}
+    between = {"mutual_information", "marginal_kl", "total_correlation"}
+    bound |= {f"{name}_{side}" for name in between for side in ("lower", "upper")}
     assert missing == {f"test/{name}" for name in bound} | {"val/elbo", "val/rate", "val/distortion_above_floor"}
     assert all(map(math.isfinite, json.loads(without.metrics_file.read_text()).values()))
     assert f"tested     loss {without.metrics['test/loss']:.2f}, distortion" in done.stdout

@@ -257,7 +257,8 @@ def test_a_classifier_at_chance_compares_nothing(caplog: pytest.LogCaptureFixtur
         metrics = measured(model, data, cache=str(tmp_path))
     assert metrics["classifier_accuracy"] == pytest.approx(1 / 3, abs=0.02)
     assert not [name for name in metrics if "frechet" in name or "kernel" in name or "halfway" in name]
-    line, same = lines_with("left out", caplog)
+    line, copies, same = lines_with("left out", caplog)
+    assert copies == "measured   most test images are training images, too: distances of copies are left out"
     assert same == "measured   all test images have the same code: the faithfulness of plots is left out"
     assert line.startswith("measured   Fréchet and kernel distances are left out: the classifier")
     assert line.endswith("no better than chance, 0.350")
