@@ -14,7 +14,7 @@ from written_runs import write_curves, write_figures, write_grid, write_run
 
 from vae_lightning import plots
 from vae_lightning.report import __main__ as command
-from vae_lightning.report import compare, picture
+from vae_lightning.report import compare
 from vae_lightning.report.curves import learning_curves
 from vae_lightning.report.metrics import describe
 from vae_lightning.runs import Run, differing_options, run_labels, sweep_runs
@@ -33,12 +33,13 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are printed."""
     found: list[Figure] = []
 
-    class Canvas(picture.FigureCanvasAgg):
-        def print_figure(self, *arguments: Any, **options: Any) -> None:
-            found.append(self.figure)
-            super().print_figure(*arguments, **options)
+    draw = plots.rendered
 
-    monkeypatch.setattr(picture, "FigureCanvasAgg", Canvas)
+    def rendered(figure: Figure) -> np.ndarray:
+        found.append(figure)
+        return draw(figure)
+
+    monkeypatch.setattr(plots, "rendered", rendered)
     return found
 
 

@@ -327,7 +327,8 @@ def test_a_worker_that_dies_while_it_hands_over_is_recognised(monkeypatch: pytes
 
 def test_a_worker_that_dies_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch says it only in words: this fails when it changes them."""
-    monkeypatch.setattr("torch.utils.data.dataloader._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
+    wait = torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(wait, "__defaults__", (0.1,))  # seconds, instead of 5
     with pytest.raises(RuntimeError) as caught:
         list(torch.utils.data.DataLoader(Dying(), num_workers=1))
     said = explain_failure(caught.value, "run", 64)

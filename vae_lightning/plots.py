@@ -82,6 +82,9 @@ def style() -> AbstractContextManager[None]:
     )
 
 
+COMPRESSION = 4  # of PNG files: a tenth larger than at the usual level 6, in half the time
+
+
 def rendered(figure: Figure) -> np.ndarray:
     """Returns the pixels of a figure `(H, W, 3)`, uint8, which is laid out and drawn once."""
     canvas = FigureCanvasAgg(figure)

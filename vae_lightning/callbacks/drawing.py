@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from .. import plots
 from ..data.batch import Batch
@@ -26,10 +26,10 @@ __all__ = [
     "batches_done",
     "drawing",
     "grey_values",
-    "log_picture",
     "model_of",
     "run_of",
     "save_figure",
+    "save_picture",
     "tensorboards",
     "tested_batches",
 ]
@@ -50,18 +50,17 @@ def drawing(model: LightningModule) -> Iterator[None]:
 
 def save_figure(trainer: Trainer, name: str, figure: Figure) -> None:
     """Renders a figure once, saves it in `figures/`, and adds it to the loggers."""
-    picture = torch.from_numpy(plots.rendered(figure)).permute(2, 0, 1)
-    folder = run_of(trainer).figures
-    folder.mkdir(parents=True, exist_ok=True)
-    to_pil_image(picture).save(folder / f"{name.replace(' ', '_')}.png")
-    log_picture(trainer, name, picture)
+    file = run_of(trainer).figures / f"{name.replace(' ', '_')}.png"
+    save_picture(trainer, name, Image.fromarray(plots.rendered(figure)), file)
 
 
-def log_picture(trainer: Trainer, name: str, picture: Tensor) -> None:
-    """Adds a picture `(C, H, W)`, uint8, to every logger that takes pictures."""
+def save_picture(trainer: Trainer, name: str, picture: Image.Image, file: Path) -> None:
+    """Saves a picture as a PNG file, and adds it to the loggers."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(file, compress_level=plots.COMPRESSION)
     for logger in trainer.loggers:
         with forgiven(logger, name):
-            add_picture(logger, name, picture, trainer.global_step)
+            add_picture(logger, name, file, trainer.global_step)
 
 
 def grey_values(images: Tensor) -> Tensor:

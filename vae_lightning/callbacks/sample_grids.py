@@ -7,7 +7,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from .. import plots
 from ..data.sizes import shrunk
-from .drawing import batches_done, drawing, log_picture, model_of, run_of, save_figure
+from .drawing import batches_done, drawing, model_of, run_of, save_figure, save_picture
 
 __all__ = ["SampleGrids"]
 
@@ -42,9 +42,7 @@ class SampleGrids(Callback):
             samples = shrunk(model.sample(self.images), LARGEST)
         grid = (plots.tile(samples, round(self.images**0.5)) * 255).round().to(torch.uint8).cpu()
         file = run_of(trainer).grid_file(trainer.global_step)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        to_pil_image(grid).save(file)
-        log_picture(trainer, "samples during training", grid)
+        save_picture(trainer, "samples during training", to_pil_image(grid), file)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         files = run_of(trainer).grids()

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
-from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
+from tensorboard.compat.proto.summary_pb2 import Summary
 
 from ..errors import UsageError
 from ..runs import Run, write_json
@@ -203,30 +203,34 @@ def _(logger: MLFlowLogger, config: Mapping[str, Any]) -> None:
 
 
 @singledispatch
-def add_picture(logger: Logger, name: str, picture: Tensor, step: int) -> None:
+def add_picture(logger: Logger, name: str, file: Path, step: int) -> None:
     """Adds a picture to a logger, by default to none: it is in the run's `figures/` in any case.
 
     Args:
         logger: of any type.
         name: the picture's name; pictures of several steps share one.
-        picture: `(C, H, W)`, uint8.
+        file: the picture, a PNG file; it is encoded once for all.
         step: the optimizer step it belongs to.
     """
 
 
 @add_picture.register
-def _(logger: TensorBoardLogger, name: str, picture: Tensor, step: int) -> None:
-    logger.experiment.add_image(name, picture, step)
+def _(logger: TensorBoardLogger, name: str, file: Path, step: int) -> None:
+    with Image.open(file) as picture:
+        width, height, channels = *picture.size, len(picture.getbands())
+    image = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=file.read_bytes())
+    logger.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
 
 @add_picture.register
-def _(logger: MLFlowLogger, name: str, picture: Tensor, step: int) -> None:
-    logger.experiment.log_image(logger.run_id, to_pil_image(picture), key=name, step=step)
+def _(logger: MLFlowLogger, name: str, file: Path, step: int) -> None:
+    with Image.open(file) as picture:
+        logger.experiment.log_image(logger.run_id, picture, key=name, step=step)
 
 
 @add_picture.register
-def _(logger: WandbLogger, name: str, picture: Tensor, step: int) -> None:
-    logger.log_image(name, [to_pil_image(picture)], step)
+def _(logger: WandbLogger, name: str, file: Path, step: int) -> None:
+    logger.log_image(name, [str(file)], step)
 
 
 def finish(loggers: Mapping[str, Logger], hyperparameters: dict[str, Any], metrics: dict[str, Any], step: int) -> None:

@@ -78,7 +78,7 @@ def comparison_picture(runs: Sequence[Run], keys: Sequence[str], file: Path) -> 
         if classes:
             handles, class_names = plots.class_handles(classes)
             figure.legend(handles, class_names, loc="outside lower center", ncols=len(classes), handletextpad=0.2)
-        Image.fromarray(plots.rendered(figure)).save(file)
+        Image.fromarray(plots.rendered(figure)).save(file, compress_level=plots.COMPRESSION)
     return True
 
 
