@@ -24,7 +24,7 @@ ENGINE, LIGHTNING = "test_engine.py", "test_lightning_parts.py"
 DISTRIBUTIONS, SPACES, FITTED = "test_distributions.py", "test_latent_spaces.py", "test_fit_prior.py"
 MEASURING, TEMPERATURE = "test_measuring.py", "test_temperature.py"
 SUPPORT, OUTLIERS = "test_support.py", "test_outliers.py"
-NOTES, CLAIMS = "test_notes.py", "test_claims.py"
+NOTES, CLAIMS, ANNEALING = "test_notes.py", "test_claims.py", "test_annealing.py"
 INFORMATION, MEASUREMENTS = "test_information.py", "test_measurements.py"
 LABELS, SEMI = "test_conditional.py", "test_semi_supervised.py"
 INTERRUPTED = "from_anywhere or with_anything"
@@ -300,6 +300,16 @@ MUTANTS = [
     ("objectives/free_bits.py", "min=self.nats * size", "min=self.nats", OBJECTIVES, "one_group"),
     ("building.py", "        copy = deepcopy(model).eval()", "        copy = model",
      "test_posteriors.py", "leaves_no_trace"),
+    ("metrics/annealing.py", "chains.move(betas[number], size)\n        advance", "advance", ANNEALING, ""),
+    ("metrics/annealing.py", "momentum.square().sum(-1) / 2\n        codes", "0\n        codes", ANNEALING, ""),
+    ("metrics/annealing.py", "codes = codes + size * momentum", "codes = codes + size / 2 * momentum", ANNEALING, ""),
+    ("metrics/annealing.py", "probability = (after - before)", "probability = (before - after)", ANNEALING, ""),
+    ("metrics/annealing.py", "reversed([*enumerate(sizes, 1)])", "[*enumerate(sizes, 1)]", ANNEALING, ""),
+    ("metrics/annealing.py", "-_log_mean(-down)", "_log_mean(down)", ANNEALING, ""),
+    ("metrics/annealing.py", "self.log_prior + beta", "self.log_prior + 1", ANNEALING, ""),
+    ("metrics/annealing.py", " - math.log(len(log_weights))", "", ANNEALING, ""),
+    ("measuring/annealing.py", "gap.update(upper - lower)", "gap.update(lower - upper)", MEASURING, "annealed"),
+    ("measuring/annealing.py", "found - importance", "found + importance", MEASURING, "annealed"),
 ]  # fmt: skip
 
 

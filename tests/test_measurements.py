@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from pytorch_lightning import LightningDataModule, Trainer, seed_everything
-from shared import TINY, compose_config
+from shared import ON_SPHERE, PARTNERS, TINY, compose_config
 from torch import Tensor, nn
 from torch.distributions import (
     AffineTransform,
@@ -329,6 +329,28 @@ OF_THE_RATE = {
     "mutual_information_lower", "mutual_information_upper", "marginal_kl_lower", "marginal_kl_upper", *BY_DIMENSION
 }  # fmt: skip
 NOTHING = dict.fromkeys(("bound_samples", "probe_images", "quality_images", "plane_points"), 0)
+
+
+@pytest.mark.parametrize("prior", ["vamp", "gaussian_mixture", "flow", "class_conditional", "ladder"])
+def test_the_annealed_bound_of_any_prior_on_real_vectors(prior: str) -> None:
+    options = [option for option in PARTNERS.get(f"model/prior={prior}", ()) if "posterior" in option]
+    model, data = built(f"model/prior={prior}", *options, "model.latent_dim=4")
+    sizes = {"annealed_images": 3, "annealed_chains": 2, "annealed_steps": 4}
+    found = measured(model, data, **NOTHING, **{"bound_samples": 2, **sizes})
+    assert {name for name in found if "annealed" in name} == {
+        f"annealed_{name}{suffix}" for name in ("bound", "rise", "gap") for suffix in ("", "_stderr")
+    }
+    assert found["annealed_gap"] > -5 * found["annealed_gap_stderr"]
+
+
+def test_the_annealed_bound_needs_real_vectors(caplog: pytest.LogCaptureFixture) -> None:
+    model, data = built(*ON_SPHERE, "model.latent_dim=3")
+    with caplog.at_level("INFO"):
+        found = measured(model, data, annealed_images=3)
+    assert not [name for name in found if "annealed" in name]
+    assert "measured   codes are on the unit sphere: annealed importance sampling is left out" in lines_with(
+        "annealed", caplog
+    )
 
 
 @pytest.mark.parametrize("flow_prior", [False, True])

@@ -18,7 +18,7 @@ from torch.distributions import Distribution, Independent, Normal, kl_divergence
 from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.latent_spaces import Euclidean
-from vae_lightning.measuring import Sizes, Subject, averages, copies, distances, paths
+from vae_lightning.measuring import Sizes, Subject, annealing, averages, copies, distances, paths
 from vae_lightning.metrics import quality
 from vae_lightning.metrics.reference import Reference, reference
 from vae_lightning.objectives import ELBO
@@ -205,6 +205,25 @@ def measured_bound(dimensions: int, samples: int) -> tuple[dict[str, float], Sub
     found = subject(Gaussian(dimensions), OwnImages(images, images), bound_samples=samples, training_images=0)
     metrics = averages.measure(found)
     return metrics, found, Normal(0.0, 2**0.5).log_prob(images).flatten(1).sum(1).mean().item()
+
+
+def test_the_annealed_bound_and_what_it_gains() -> None:
+    torch.manual_seed(1)
+    images = 2**0.5 * torch.randn(300, 1, 1, 2)
+    exact = Normal(0.0, 2**0.5).log_prob(images).flatten(1).sum(1)
+    sizes = {"annealed_images": 200, "annealed_chains": 4, "annealed_steps": 30}
+    one = subject(Gaussian(2), OwnImages(images, images), bound_samples=1, **sizes)
+    found = annealing.measure(one)
+    shown = one.examples("test", 200).images
+    truth = Normal(0.0, 2**0.5).log_prob(shown).flatten(1).sum(1)
+    assert found["annealed_bound"] == pytest.approx(truth.mean().item(), abs=0.1)
+    # Of one sample of a posterior that is too wide, the bound is KL(q ‖ p(z|x)) below.
+    below = kl_divergence(Normal(0.0, 1.2 * 0.5**0.5), Normal(0.0, 0.5**0.5)).item() * 2
+    assert found["annealed_rise"] == pytest.approx(below, abs=4 * found["annealed_rise_stderr"] + 0.1)
+    assert -3 * found["annealed_gap_stderr"] < found["annealed_gap"] < 0.2
+    assert found["annealed_bound_stderr"] == pytest.approx(exact.std().item() / 200**0.5, rel=0.2)
+    for size in sizes:
+        assert annealing.measure(subject(Gaussian(2), OwnImages(images, images), **{**sizes, size: 0})) == {}
 
 
 def test_a_bound_that_has_settled_and_one_that_has_not() -> None:

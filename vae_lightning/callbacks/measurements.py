@@ -42,6 +42,10 @@ class Measurements(Callback):
         copy_images: maximum number of training images among which those nearest to samples are sought; 0 skips it.
         half_samples: random halves of the images, for the standard errors of Fréchet distances, precision, recall,
             density and coverage, such as 50; 0 skips these.
+        annealed_images: maximum number of test images for annealed importance sampling, such as 100, which takes
+            minutes; 0 skips it.
+        annealed_chains: chains for each of them.
+        annealed_steps: steps of each chain from the prior to the posterior.
         cache: folder of the classifiers used for distances, one per data set; null is `$VAE_CACHE_DIR`, else
             `vae_lightning` in the user's cache folder.
 
@@ -67,6 +71,9 @@ class Measurements(Callback):
         tsne: bool = True,
         copy_images: int = 60_000,
         half_samples: int = 0,
+        annealed_images: int = 0,
+        annealed_chains: int = 16,
+        annealed_steps: int = 500,
         cache: str | None = None,
     ) -> None:
         self._sizes = Sizes(
@@ -80,6 +87,9 @@ class Measurements(Callback):
             tsne=tsne,
             copy_images=copy_images,
             half_samples=half_samples,
+            annealed_images=annealed_images,
+            annealed_chains=annealed_chains,
+            annealed_steps=annealed_steps,
         )
         self.cache = cache
         self.arrays: dict[str, Tensor] = {}

@@ -27,6 +27,7 @@ examples:
   vae-evaluate RUN --data folder data.source.path=PICTURES
   vae-evaluate RUN --against mnist,glyphs          whether the bound tells images of other data from the run's
   vae-evaluate RUN --half-samples 50               standard errors of Fréchet distances, precision and the like
+  vae-evaluate RUN --annealed-images 100           a bound that owes nothing to the encoder, and how near it comes
   vae-evaluate RUN --checkpoint last               instead of the best checkpoint, where the run kept it
   vae-evaluate SWEEP --quality-images 10000        all finished runs of a sweep; then vae-report SWEEP
 
@@ -160,6 +161,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     sizes.add_argument("--tsne", action=argparse.BooleanOptionalAction, help="whether a t-SNE plot is measured")
     sizes.add_argument("--copy-images", type=_whole, metavar="N", help="of training, at most, to find copies of")
     sizes.add_argument("--half-samples", type=_whole, metavar="N", help="of images, for standard errors of distances")
+    sizes.add_argument("--annealed-images", type=_whole, metavar="N", help="for annealed importance sampling")
+    sizes.add_argument("--annealed-chains", type=_whole, metavar="N", help="of it, for each image; default: 16")
+    sizes.add_argument("--annealed-steps", type=_whole, metavar="N", help="of each chain; default: 500")
     parser.add_argument("--name", help="of the evaluation; default: made from what is asked for")
     parser.add_argument("--force", action="store_true", help="replace an evaluation of the same name")
     parser.add_argument("--device", help="cpu, cuda or mps; default: a GPU if the training could use one")

@@ -78,6 +78,9 @@ def evaluate(
     tsne: bool | None = None,
     copy_images: int | None = None,
     half_samples: int | None = None,
+    annealed_images: int | None = None,
+    annealed_chains: int | None = None,
+    annealed_steps: int | None = None,
     against: Sequence[str] = (),
     cache: str | None = None,
     name: str | None = None,
@@ -98,7 +101,8 @@ def evaluate(
             of those. What is particular to the model (`scale`, `binarize`, `eval_batch_size`) stays that of the run.
         overrides: options of these data, such as `data.source.path=PICTURES`.
         checkpoint: `best` or `last`; by default the one that was tested, which is the best if the run kept it.
-        bound_samples: see `vae_lightning.callbacks.Measurements`, as for the next seven; by default that of the run.
+        bound_samples: see `vae_lightning.callbacks.Measurements`, as for all up to `annealed_steps`; by default that of
+            the run.
         training_images: see there; by default 0 with other data, whose training images are not the run's.
         rate_images: see there.
         probe_images: see there.
@@ -108,6 +112,9 @@ def evaluate(
         tsne: see there.
         copy_images: see there.
         half_samples: see there.
+        annealed_images: see there.
+        annealed_chains: see there.
+        annealed_steps: see there.
         against: choices of the group `data`, whose test images are told from those of the run's (or of `data`) by
             their bounds, with `bound_samples`: see `vae_lightning.metrics.outliers`.
         cache: folder of the data sets' classifiers; see there.
@@ -144,6 +151,9 @@ def evaluate(
             ("tsne", tsne),
             ("copy_images", copy_images),
             ("half_samples", half_samples),
+            ("annealed_images", annealed_images),
+            ("annealed_chains", annealed_chains),
+            ("annealed_steps", annealed_steps),
         ]
         if value is not None
     }

@@ -2,6 +2,8 @@
 
 `averages`
     the bound and other averages over all test images, and the use of the latent space.
+`annealing`
+    a bound of log p(x) that owes nothing to the encoder, and how near it comes.
 `information`
     what the rate consists of: what codes tell of their images, and how far all codes are from the prior.
 `classes`
@@ -26,9 +28,9 @@ few images, it tells the subject. The calculation belongs to `vae_lightning.metr
 data modules and sizes.
 """
 
-from . import averages, classes, copies, distances, factors, faithfulness, information, paths
+from . import annealing, averages, classes, copies, distances, factors, faithfulness, information, paths
 from .subject import Metrics, Sizes, Subject
 
 __all__ = ["MEASUREMENTS", "Metrics", "Sizes", "Subject"]
 
-MEASUREMENTS = (averages, information, classes, distances, copies, factors, paths, faithfulness)
+MEASUREMENTS = (averages, annealing, information, classes, distances, copies, factors, paths, faithfulness)

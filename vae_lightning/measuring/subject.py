@@ -41,6 +41,9 @@ class Sizes:
     tsne: bool = True
     copy_images: int = 60_000
     half_samples: int = 0
+    annealed_images: int = 0
+    annealed_chains: int = 16
+    annealed_steps: int = 500
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -150,9 +153,9 @@ class Subject:
         return Features(*(classifier.features(images.to(self.model.device)) for images in (test, unseen)))
 
 
-def parts(batch: Batch) -> Iterator[Batch]:
-    """Yields images and labels in parts that can pass through a model at once."""
-    size = at_once(batch.images.shape[1:])
+def parts(batch: Batch, codes: int = 1) -> Iterator[Batch]:
+    """Yields images and labels in parts that can pass through a model at once, with so many codes for each image."""
+    size = max(1, at_once(batch.images.shape[1:]) // codes)
     for start in range(0, len(batch.images), size):
         images, labels = batch
         yield Batch(images[start : start + size], None if labels is None else labels[start : start + size])

@@ -64,6 +64,32 @@ METRICS = {
     "test/iw_bound_stderr": Metric(
         "± iw bound", 2, 0, "nats", "Standard error of the importance-weighted bound over images."
     ),
+    "test/annealed_bound": Metric(
+        "annealed bound",
+        2,
+        1,
+        "nats",
+        "Bound of log p(x) from annealed importance sampling, which does not depend on the encoder, for some test "
+        "images (annealed_images).",
+    ),
+    "test/annealed_bound_stderr": Metric("± annealed", 2, 0, "nats", "Standard error of it over images."),
+    "test/annealed_rise": Metric(
+        "annealed rise",
+        2,
+        0,
+        "nats",
+        "By how much the annealed bound is above the importance-weighted one for the same images.",
+    ),
+    "test/annealed_rise_stderr": Metric("± annealed rise", 2, 0, "nats", "Standard error of that over images."),
+    "test/annealed_gap": Metric(
+        "annealed gap",
+        2,
+        -1,
+        "nats",
+        "Distance of the same bound from one from above, for as many images drawn from the model: at most so far is it "
+        "from log p(x) there, on average.",
+    ),
+    "test/annealed_gap_stderr": Metric("± annealed gap", 2, 0, "nats", "Standard error of that over images."),
     "test/iw_bound_rise": Metric(
         "rise of iw bound",
         2,

@@ -27,8 +27,9 @@ EXPLANATION = (
     "to log p(x)."
 )
 IN_SHORT = (
-    "test/elbo", "test/iw_bound", "test/distortion", "test/rate", "test/mse", "test/active_units",
-    "test/knn_accuracy", "test/frechet_samples", "test/precision", "test/recall", "test/density", "test/coverage",
+    "test/elbo", "test/iw_bound", "test/annealed_bound", "test/annealed_gap", "test/distortion", "test/rate",
+    "test/mse", "test/active_units", "test/knn_accuracy", "test/frechet_samples", "test/precision", "test/recall",
+    "test/density", "test/coverage",
 )  # fmt: skip
 STANDARD_ERROR = "± standard error over test images; a 95 % interval is about twice that to either side."
 
