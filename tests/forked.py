@@ -34,6 +34,8 @@ def start() -> None:
     server = subprocess.Popen([sys.executable, __file__, os.environ[SOCKET]], env=settings, stdin=subprocess.DEVNULL)
     atexit.register(server.wait)
     atexit.register(server.kill)
+    while not Path(os.environ[SOCKET]).exists() and server.poll() is None:
+        time.sleep(0.01)
 
 
 class Forked:
@@ -50,9 +52,6 @@ class Forked:
     ) -> None:
         if SOCKET not in os.environ:
             start()
-        waited_until = time.monotonic() + 120
-        while not Path(os.environ[SOCKET]).exists() and time.monotonic() < waited_until:
-            time.sleep(0.05)
         self.connection = socket.socket(socket.AF_UNIX)
         self.connection.connect(os.environ[SOCKET])
         request = json.dumps([module, list(arguments), str(folder), dict(environment), stdout, stderr])
@@ -119,13 +118,12 @@ def run(
 
 
 def serve(address: str) -> None:
-    import vae_lightning.report.page
-    import vae_lightning.report.picture
-    import vae_lightning.training  # noqa: F401
+    with Server(address, Handler) as server:  # from now on commands wait, or fail at once if an import does
+        import vae_lightning.report.page
+        import vae_lightning.report.picture
+        import vae_lightning.training  # noqa: F401
 
-    gc.freeze()  # nothing that is imported by now is looked through again in the processes that are forked
-    with Server(f"{address}.made", Handler) as server:
-        Path(f"{address}.made").rename(address)
+        gc.freeze()  # nothing that is imported by now is looked through again in the processes that are forked
         server.serve_forever()
 
 

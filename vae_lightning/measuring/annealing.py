@@ -29,7 +29,10 @@ def measure(subject: Subject) -> Metrics:
     if not (sizes.annealed_images and sizes.annealed_chains and sizes.annealed_steps):
         return {}
     if not model.latent_space.unbounded:
-        log.info("measured   the prior is a density on %s: annealed importance sampling is left out", model.latent_space.description)
+        log.info(
+            "measured   the prior is a density on %s: annealed importance sampling is left out",
+            model.latent_space.description,
+        )
         return {}
     batch = subject.examples("test", sizes.annealed_images).on(model.device)
     subject.note_if_few("annealed importance sampling", len(batch.images), ENOUGH)

@@ -31,6 +31,12 @@ IN_SHORT = (
     "test/mse", "test/active_units", "test/knn_accuracy", "test/frechet_samples", "test/precision", "test/recall",
     "test/density", "test/coverage",
 )  # fmt: skip
+GREY = (
+    "Grey pixels under a Bernoulli likelihood: what is called a bound of log p(x) is one of minus a cross entropy. It "
+    "compares such models of the same data, and nothing else."
+)
+FLOOR = "test/distortion_above_floor"
+ROUNDING = 0.01  # nats
 STANDARD_ERROR = "± standard error over test images; a 95 % interval is about twice that to either side."
 
 
@@ -170,9 +176,21 @@ def mark(rows: pd.DataFrame, name: str) -> str:
 
 
 def notes_on(table: pd.DataFrame) -> list[str]:
-    """Returns the explanations of the marks in a `metrics_table`, and sentences on posteriors that have collapsed."""
+    """Returns what a `metrics_table` must be read with.
+
+    The explanations of its marks, and sentences on Bernoulli likelihoods of grey pixels and on posteriors that have
+    collapsed.
+    """
     names = [str(name) for name in table.columns if str(name).endswith(BOUND)]
-    return [*([EXPLANATION] if any(mark(table, name) for name in names) else []), *_collapsed(table)]
+    marks = [EXPLANATION] if any(mark(table, name) for name in names) else []
+    return [*marks, *([GREY] if _of_grey_pixels(table) else []), *_collapsed(table)]
+
+
+def _of_grey_pixels(table: pd.DataFrame) -> bool:
+    """Whether the likelihood of any run is a Bernoulli distribution and its pixels are not all 0 or 1."""
+    if not {"test/distortion", FLOOR} <= set(table):
+        return False
+    return bool((table["test/distortion"] - table[FLOOR] > ROUNDING).any())
 
 
 def _collapsed(table: pd.DataFrame) -> list[str]:
