@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 collect_ignore = ["benchmarks/against_pythae.py"]  # runs in an environment of its own
 
-# Begun first, so that no process is left with a long file at the end.
-LONG_FILES = ["test_resume", "test_commands", "test_bad_inputs", "test_bad_data", "test_measurements", "test_processes"]
+# Begun first, so that no process is left with a long file at the end; the first two start no commands, for which all
+# is imported meanwhile.
+LONG_FILES = ["test_bad_inputs", "test_measurements", "test_commands", "test_resume", "test_processes", "test_config"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

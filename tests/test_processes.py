@@ -171,6 +171,7 @@ def test_a_sweep_of_trainings_in_two_processes(alone: Path, tmp_path: Path, opti
     assert contents[0] == contents[1]
 
 
+@pytest.mark.slow
 def test_a_training_in_two_processes(tmp_path: Path) -> None:
     for processes, folder in ([], "one"), (TWO, "two"):
         done = run_command("vae_lightning.cli", *TINY, *ODD, *processes, f"hydra.run.dir={folder}", cwd=tmp_path)
