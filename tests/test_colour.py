@@ -66,6 +66,7 @@ def test_a_run_in_colour_shows_its_colours_everywhere(tmp_path: Path) -> None:
     write_pictures(tmp_path / "pictures", 30)
     options = ["data.source.path=pictures", "data.source.size=32", "trainer.max_epochs=15", "hydra.run.dir=run"]
     options += ["data.batch_size=16", "model.optimizer.lr=0.01", "~callbacks.measurements"]
+    options += ["callbacks.grids.images=64", "callbacks.figures.reconstructions=20"]
     options = [option for option in OPTIONS if "measurements" not in option] + options
     done = run_command("vae_lightning.cli", *options, "callbacks.grids.every_n_batches=5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -331,7 +331,7 @@ OF_THE_RATE = {
 NOTHING = dict.fromkeys(("bound_samples", "probe_images", "quality_images", "plane_points"), 0)
 
 
-@pytest.mark.parametrize("prior", ["vamp", "gaussian_mixture", "flow", "class_conditional", "ladder"])
+@pytest.mark.parametrize("prior", ["vamp", "class_conditional", "ladder"])
 def test_the_annealed_bound_of_any_prior_on_real_vectors(prior: str) -> None:
     options = [option for option in PARTNERS.get(f"model/prior={prior}", ()) if "posterior" in option]
     model, data = built(f"model/prior={prior}", *options, "model.latent_dim=4")
