@@ -221,6 +221,8 @@ def test_the_annealed_bound_and_what_it_gains() -> None:
     below = kl_divergence(Normal(0.0, 1.2 * 0.5**0.5), Normal(0.0, 0.5**0.5)).item() * 2
     assert found["annealed_rise"] == pytest.approx(below, abs=4 * found["annealed_rise_stderr"] + 0.1)
     assert -3 * found["annealed_gap_stderr"] < found["annealed_gap"] < 0.2
+    few = annealing.measure(subject(Gaussian(2), OwnImages(images, images), **sizes | {"annealed_steps": 2}))
+    assert few["annealed_gap"] > 4 * few["annealed_gap_stderr"] > 0
     assert found["annealed_bound_stderr"] == pytest.approx(exact.std().item() / 200**0.5, rel=0.2)
     for size in sizes:
         assert annealing.measure(subject(Gaussian(2), OwnImages(images, images), **{**sizes, size: 0})) == {}
