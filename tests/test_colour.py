@@ -62,6 +62,7 @@ def test_bits_per_dimension_of_a_run_in_colour(tmp_path: Path) -> None:
     assert math.log2(8 * math.sqrt(2 * math.pi * math.e)) < metrics["test/bits_per_dim"] < 10
 
 
+@pytest.mark.slow
 def test_a_run_in_colour_shows_its_colours_everywhere(tmp_path: Path) -> None:
     write_pictures(tmp_path / "pictures", 30)
     options = ["data.source.path=pictures", "data.source.size=32", "trainer.max_epochs=15", "hydra.run.dir=run"]

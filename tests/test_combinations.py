@@ -180,7 +180,12 @@ def test_a_step_reads_nothing_back_from_the_device(group: str, choice: str) -> N
     assert {term.device.type for term in terms.values()} == {"meta"}
 
 
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in (CONFIGURATION / "recipe").glob("*.yaml")))
+RECIPES = sorted(path.stem for path in (CONFIGURATION / "recipe").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=[pytest.mark.slow] * (number % 3 > 0)) for number, name in enumerate(RECIPES)]
+)
 def test_recipes_are_whole_models(recipe: str) -> None:
     """With the defaults of everything else; any option can still be set."""
     config = compose_config(*TINY, f"recipe={recipe}", "model.latent_dim=8", "run_dir=nowhere")

@@ -158,6 +158,7 @@ def test_a_failed_job_does_not_stop_the_others(vae_train: Command, tmp_path: Pat
     assert "validation_size-200" in (tmp_path / "made" / "report" / "metrics.csv").read_text()
 
 
+@pytest.mark.slow
 def test_sweeps_of_the_same_second_do_not_share_a_folder(tmp_path: Path) -> None:
     dry = ["vae_lightning.cli", "--multirun", *TINY, "model.latent_dim=0,-1"]
     for _ in range(2):

@@ -58,7 +58,18 @@ def test_tests_compose_as_users_do(options: list[str]) -> None:
     assert OmegaConf.to_yaml(first) == OmegaConf.to_yaml(second) == OmegaConf.to_yaml(composed)
 
 
-@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda part: part)
+# Much like another one, or also run by a test.
+ALIKE = {
+    *("cifar10", "celeba", "omniglot", "svhn", "fashion_mnist", "mnist", "kmnist", "kmnist10k", "glyphs", "sprites"),
+    *("smoke", "as_printed", "latent_sweep", "published_svae", "published_svae_normal", "published_standard_prior"),
+}
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"),
+    [pytest.param(group, name, marks=[pytest.mark.slow] * (name in ALIKE)) for group, name in CHOICES],
+    ids=lambda part: part,
+)
 def test_every_choice_composes_and_makes_what_it_names(
     group: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

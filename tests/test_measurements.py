@@ -53,7 +53,7 @@ def test_measuring_changes_nothing(tmp_path: Path) -> None:
     assert len(many) > len(few) + 20
 
 
-@pytest.mark.parametrize("latent_dim", [1, 2, 5])
+@pytest.mark.parametrize("latent_dim", [pytest.param(1, marks=pytest.mark.slow), 2, 5])
 def test_every_figure_is_described_and_in_its_range(tmp_path: Path, latent_dim: int) -> None:
     _, metrics, _ = trained(tmp_path, f"model.latent_dim={latent_dim}", "callbacks.measurements.tsne=true")
     assert set(metrics) <= set(METRICS)
@@ -352,8 +352,16 @@ def test_the_annealed_bound_needs_real_vectors(caplog: pytest.LogCaptureFixture)
     assert lines_with("annealed", caplog) == [line]
 
 
-@pytest.mark.parametrize("flow_prior", [False, True])
-@pytest.mark.parametrize("posterior", [FullCovariance, Flow, Bare])
+@pytest.mark.parametrize(
+    ("posterior", "flow_prior"),
+    [
+        *((FullCovariance, False), (Flow, True), (Bare, True)),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [(FullCovariance, True), (Flow, False), (Bare, False)]
+        ),
+    ],
+)
 def test_any_posterior_and_any_prior_are_measured(posterior: type[FullCovariance], flow_prior: bool) -> None:
     model, data = built("model.latent_dim=3")
     usual = measured(model, data, probe_images=0)

@@ -112,9 +112,14 @@ OBJECTIVES = [
     *(MIWAE(2, 3), PIWAE(2, 3), CIWAE(0.3, 4), DIPI(3.0, 5.0), DIPII(3.0, 5.0), WAEMMD(20.0), RAEL2(), RAEGP(), GECO()),
     *(Factor(D, units=4, layers=2), Adversarial(D, units=4), VAEGAN((1, 2, 3), width=2)),
 ]
+OTHERS = (Annealed, MIWAE, CIWAE, DIPI, RAEGP, VAEGAN)  # which take long, or differ little from another
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: type(objective).__name__)
+@pytest.mark.parametrize(
+    "objective",
+    [pytest.param(found, marks=[pytest.mark.slow] * isinstance(found, OTHERS)) for found in OBJECTIVES],
+    ids=lambda objective: type(objective).__name__,
+)
 def test_gradients_agree_with_finite_differences(objective: Objective, model: SmallModel, images: Tensor) -> None:
     loss = Loss(model, objective)
     names, values = zip(*loss.named_parameters(), strict=True)

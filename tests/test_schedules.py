@@ -105,7 +105,10 @@ def test_the_number_of_steps_is_known_before_training(
     assert planned_steps(trainer) == steps
 
 
-@pytest.mark.parametrize("choice", SCHEDULES)
+@pytest.mark.parametrize(
+    "choice",
+    [pytest.param(choice, marks=() if choice in ("cosine", "plateau") else pytest.mark.slow) for choice in SCHEDULES],
+)
 def test_each_choice_one_step_a_call_or_several(tmp_path: Path, choice: str) -> None:
     csvs = [
         "+logger.csv={_target_: pytorch_lightning.loggers.CSVLogger, save_dir: '${run_dir}', name: csv, version: ''}"

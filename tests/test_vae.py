@@ -118,7 +118,7 @@ def test_loss_is_the_objectives_own_and_elbo_everyones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2, 5])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_final_figures(tmp_path: Path, latent_dim: int, channels: int) -> None:
     class InColour(ImageDataModule):
         def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
