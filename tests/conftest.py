@@ -56,6 +56,10 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> "Swept":
     return Swept(sweep, (folder / "printed").read_text())
 
 
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported by now is not looked through again at the end of every run
+
+
 def pytest_unconfigure() -> None:
     gc.unfreeze()  # otherwise libraries report leaks
 

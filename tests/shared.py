@@ -1,7 +1,6 @@
 """What test files share: small options, composing the configuration in process, running commands as a user does."""
 
 import copy
-import gc
 import os
 import re
 import subprocess
@@ -66,7 +65,6 @@ UNDRAWN = ["~callbacks.grids", "~callbacks.figures", "~callbacks.explorer", "~ca
 UNMEASURED = [*UNDRAWN, "~callbacks.measurements"]
 
 os.environ.setdefault("VAE_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"vae-lightning-tests-{os.getuid()}"))
-gc.freeze()  # what is imported is not looked through at the end of every run
 torch.set_num_threads(1)  # the test processes share the cores
 os.environ["OMP_NUM_THREADS"] = "1"
 

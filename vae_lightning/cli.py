@@ -186,7 +186,8 @@ def _job(config: DictConfig) -> float:
         if os.environ.get(WANTS_TRACEBACK) == "1":
             traceback.print_exc()
     finally:
-        _free_memory()
+        if sweeps:
+            _free_memory()
     # Outside the handler, so that the error that Hydra holds does not keep the job's model and data alive. SystemExit
     # is not an Exception, so Hydra prints nothing more.
     raise JobError(run.name, code) if sweeps else SystemExit(code)
