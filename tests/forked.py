@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import runpy
+import shutil
 import signal
 import socket
 import socketserver
@@ -28,7 +29,9 @@ SOCKET = "VAE_TEST_SOCKET"
 
 def start() -> None:
     """Starts the process that others are forked from; it ends with this one."""
-    os.environ[SOCKET] = str(Path(tempfile.mkdtemp(), "socket"))
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ[SOCKET] = str(Path(folder, "socket"))
     paths = os.pathsep.join(path for path in sys.path if path)
     settings = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}  # too late once PyTorch is there
     server = subprocess.Popen([sys.executable, __file__, os.environ[SOCKET]], env=settings, stdin=subprocess.DEVNULL)
@@ -76,6 +79,12 @@ class Forked:
 
 class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
     request_queue_size = 20
+    started_by = os.getppid()
+
+    def service_actions(self) -> None:
+        super().service_actions()
+        if os.getppid() != self.started_by:  # which was killed
+            sys.exit()
 
 
 class Handler(socketserver.StreamRequestHandler):
