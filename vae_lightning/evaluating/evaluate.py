@@ -28,7 +28,7 @@ from ..runs import Run, short_path, write_json
 from ..runs.loading import LoadedRun, LoadError, load_run
 from ..training import above_bars, printing, quiet
 from .against import measure_against
-from .naming import evaluation_name, refuse_existing
+from .naming import SIZES, evaluation_name, refuse_existing
 from .settings import measurements_of, measuring_callbacks, other_data, own_data
 
 __all__ = ["Evaluation", "evaluate"]
@@ -138,25 +138,7 @@ def evaluate(
     >>> evaluate("multirun/…/latent_dim-2", against=["mnist"]).metrics["test/auroc_bound_against_mnist"]
     ... # doctest: +SKIP
     """
-    sizes = {
-        option: value
-        for option, value in [
-            ("bound_samples", bound_samples),
-            ("training_images", training_images),
-            ("rate_images", rate_images),
-            ("probe_images", probe_images),
-            ("quality_images", quality_images),
-            ("factor_images", factor_images),
-            ("plane_points", plane_points),
-            ("tsne", tsne),
-            ("copy_images", copy_images),
-            ("half_samples", half_samples),
-            ("annealed_images", annealed_images),
-            ("annealed_chains", annealed_chains),
-            ("annealed_steps", annealed_steps),
-        ]
-        if value is not None
-    }
+    sizes = {option: value for option, value in locals().items() if option in SIZES and value is not None}
     if overrides and data is None:
         raise UsageError(f"{overrides[0]}: an option of other data, which need a choice: --data CHOICE")
     shown = progress if progress is not None else sys.stdout.isatty() or "ipykernel" in sys.modules
