@@ -36,7 +36,6 @@ bench: $(INSTALLED)  ## time a training step against a hand-written loop; ARGS=-
 test: $(INSTALLED)  ## lint, types and tests, in minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/pytest -m "not slow" $(ARGS)
 
 test-all: $(INSTALLED)  ## all tests, including the slow ones

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 collect_ignore = ["benchmarks/against_pythae.py"]  # runs in an environment of its own
 
 # Begun first, so that no process is left with a long file at the end; the first two start no commands, for which all
-# is imported meanwhile.
-LONG_FILES = ["test_bad_inputs", "test_measurements", "test_commands", "test_resume", "test_processes", "test_config"]
+# is imported meanwhile, and only one of the next two needs the sweep, which the other would wait for.
+LONG_FILES = ["test_types", "test_measurements", "test_commands", "test_resume", "test_bad_inputs", "test_processes"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

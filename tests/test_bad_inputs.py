@@ -471,7 +471,7 @@ OVERRIDES = st.one_of(
 
 
 @settings(
-    max_examples=int(os.environ.get("VAE_EXAMPLES", "12")),
+    max_examples=int(os.environ.get("VAE_EXAMPLES", "4")),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,

@@ -112,6 +112,7 @@ def test_debug_choices(tmp_path: Path, vae_train: Callable, choice: str, fast: l
         assert "OneDevice.training_step" in report
 
 
+@pytest.mark.slow
 def test_anomaly_names_the_operation(tmp_path: Path, vae_train: Callable) -> None:
     """Without it, the step at which the loss has become NaN is all that is said."""
     options = [*TRAIN, *UNMEASURED, "model/likelihood=gaussian", "model.optimizer.lr=1e10", "logger=none"]

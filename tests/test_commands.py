@@ -226,6 +226,7 @@ def test_a_training_that_diverges_has_failed(vae_train: Command, tmp_path: Path)
     assert not (tmp_path / "run" / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_without_callbacks_and_loggers_still_has_a_table(vae_train: Command, tmp_path: Path) -> None:
     options = ["model.latent_dim=1", "callbacks=none", "logger=none", "data.validation_size=16"]
     small = [option for option in TINY if not option.startswith("callbacks")]

@@ -49,6 +49,7 @@ def test_the_score_of_a_search() -> None:
     assert score({"test/loss": 9.0, "val/loss": 8.0}) == -8.0
 
 
+@pytest.mark.slow
 def test_everything_but_the_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

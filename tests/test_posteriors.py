@@ -24,7 +24,7 @@ PRIORS = {
 HEADS = sorted(path.stem for path in (CONFIGURATION / "model" / "posterior").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("architecture", ["conv", "mlp", "resnet"])
+@pytest.mark.parametrize("architecture", ["conv", "mlp", pytest.param("resnet", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("head", HEADS)
 def test_contract(head: str, architecture: str) -> None:
     options = [option for option in TINY if architecture != "mlp" or "width" not in option]

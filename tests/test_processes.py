@@ -88,13 +88,14 @@ OTHERS = [
     *(["model/objective=iwae"], ["model/objective=as_printed"], ["model/prior=vamp"], ["model/objective=rae_gp"]),
     *(["model/posterior=iaf", "model/prior=flow"], [*ON_SPHERE, "model/objective=iwae"], FEW_LABELS),
     ["model/posterior=ladder", "model/prior=ladder"],
+    ["model/objective=geco", "model/likelihood=optimal_sigma"],
 ]
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        *([], OWN_POSTERIOR, CONDITIONAL, ["model/objective=geco", "model/likelihood=optimal_sigma"]),
+        *([], OWN_POSTERIOR, CONDITIONAL),
         ["model/posterior=vq", "model/prior=uniform_codes", "model/objective=vq", "model.latent_dim=8"],
         *(pytest.param(options, marks=pytest.mark.slow) for options in OTHERS),
     ],
