@@ -231,6 +231,9 @@ def test_the_annealed_bound_and_what_it_gains() -> None:
 def test_a_bound_that_has_settled_and_one_that_has_not() -> None:
     settled, _, exact = measured_bound(2, 512)
     assert settled["iw_bound"] == pytest.approx(exact, abs=0.02)
+    torch.manual_seed(1)
+    truth = Normal(0.0, 2**0.5).log_prob(2**0.5 * torch.randn(300, 2)).sum(1)
+    assert settled["iw_bound_stderr"] == pytest.approx(truth.std().item() / 300**0.5, rel=0.02)
     assert settled["iw_bound_rise"] < 0.01
     assert settled["effective_sample_share"] > 0.7
     rising, found, exact = measured_bound(200, 64)
@@ -248,8 +251,50 @@ def test_a_bound_that_has_settled_and_one_that_has_not() -> None:
     assert gaps[-1] == 0
 
 
+def test_the_bound_of_some_images_stands_for_that_of_all() -> None:
+    """Images of two kinds, far apart in log p(x); the posterior is equally wrong for both."""
+    torch.manual_seed(2)
+    images = 2**0.5 * torch.randn(2000, 1, 1, 8)
+    images[::2] *= 4
+    every, some, fewer = (
+        subject(Gaussian(8), OwnImages(images, images), bound_samples=20, bound_images=count, training_images=0)
+        for count in (2000, 100, 25)
+    )
+    whole, part, less = (averages.measure(one) for one in (every, some, fewer))
+    spread = Normal(0.0, 2**0.5).log_prob(images).flatten(1).sum(1).std().item()
+    assert whole["iw_bound_stderr"] == pytest.approx(spread / 2000**0.5, rel=0.1)
+    assert part["elbo_stderr"] == whole["elbo_stderr"]
+    # With a twentieth of the images, nearly the error of all, and a fraction of what these images have alone.
+    assert whole["iw_bound_stderr"] < part["iw_bound_stderr"] < 1.5 * whole["iw_bound_stderr"]
+    assert part["iw_bound_stderr"] < less["iw_bound_stderr"]
+    for found in (part, less):
+        apart = found["iw_bound_stderr"] ** 2 - whole["iw_bound_stderr"] ** 2  # of what the second phase adds
+        assert abs(found["iw_bound"] - whole["iw_bound"]) < 4 * max(apart, 0.01) ** 0.5
+    assert some.arrays["bound"][-1].item() == part["iw_bound"]
+    assert averages.measure(subject(Gaussian(8), OwnImages(images, images), bound_samples=20, bound_images=0)) == {
+        name: value for name, value in whole.items() if "iw_bound" not in name and name != "effective_sample_share"
+    }
+
+
+def test_images_with_a_bound_come_from_all_batches() -> None:
+    torch.manual_seed(3)
+    images = torch.arange(100.0)[:, None, None, None].expand(-1, 1, 1, 2)
+    found = subject(Gaussian(2), OwnImages(images, images), bound_samples=2, bound_images=10, training_images=0)
+    found.test_batches = lambda: (Batch(part, None) for part in images.split(16))  # the last one is smaller
+    found.batches = 7
+    seen: list[float] = []
+    encode = found.model.encode
+    found.model.encode = lambda images, labels=None: (  # type: ignore[method-assign]
+        seen.extend(images[:, 0, 0, 0].tolist() if len(images) < 4 else []) or encode(images, labels)
+    )
+    averages.measure(found)
+    assert len(seen) == 9  # of 112 images, had the last batch been whole, 10
+    assert {value // 16 for value in seen} == {0, 1, 2, 3, 4, 5}
+    assert max(value % 16 for value in seen) > 7  # at random
+
+
 def test_images_are_encoded_once_however_many_samples_a_bound_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(averages, "_announce", lambda subject, batch: None)  # it tries a piece
+    monkeypatch.setattr(averages, "_announce", lambda *_: None)  # it tries a piece
     monkeypatch.setattr("vae_lightning.data.sizes.AT_ONCE", 4 * 2 * 300)
     _, found, _ = measured_bound(2, 40)
     assert found.model.encoded == 1  # type: ignore[attr-defined]

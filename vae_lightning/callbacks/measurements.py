@@ -29,6 +29,8 @@ class Measurements(Callback):
 
     Args:
         bound_samples: samples per image for the importance-weighted bound; 0 skips it.
+        bound_images: maximum number of test images that have so many; what their bounds are above their elbo is added
+            to the elbo of all test images. 0 skips the bound.
         training_images: maximum number of training images whose elbo is held against that of test images, beside the
             importance-weighted bound; 0 skips it.
         rate_images: maximum number of test images for the parts of the rate; 0 skips these.
@@ -62,6 +64,7 @@ class Measurements(Callback):
     def __init__(
         self,
         bound_samples: int = 50,
+        bound_images: int = 1000,
         training_images: int = 2000,
         rate_images: int = 2000,
         probe_images: int = 5000,
@@ -78,6 +81,7 @@ class Measurements(Callback):
     ) -> None:
         self._sizes = Sizes(
             bound_samples=bound_samples,
+            bound_images=bound_images,
             training_images=training_images,
             rate_images=rate_images,
             probe_images=probe_images,

@@ -152,6 +152,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--checkpoint", choices=["best", "last"], help="default: the one that was tested")
     sizes = parser.add_argument_group("sizes", "default: those of the training; 0 leaves a metric out")
     sizes.add_argument("--bound-samples", type=_whole, metavar="N", help="for each image, for the bound of log p(x)")
+    sizes.add_argument("--bound-images", type=_whole, metavar="N", help="of the test set, at most, that have so many")
     sizes.add_argument("--training-images", type=_whole, metavar="N", help="at most, for the gap to their elbo")
     sizes.add_argument("--rate-images", type=_whole, metavar="N", help="at most, for the parts of the rate")
     sizes.add_argument("--probe-images", type=_whole, metavar="N", help="at most, for probing codes for classes")

@@ -69,6 +69,7 @@ def evaluate(
     *,
     checkpoint: Literal["best", "last"] | None = None,
     bound_samples: int | None = None,
+    bound_images: int | None = None,
     training_images: int | None = None,
     rate_images: int | None = None,
     probe_images: int | None = None,

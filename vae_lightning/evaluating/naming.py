@@ -11,8 +11,9 @@ __all__ = ["SIZES", "evaluation_name", "refuse_existing"]
 
 # Options of the measurements, of `vae_lightning.callbacks.Measurements`.
 SIZES = (
-    "bound_samples", "training_images", "rate_images", "probe_images", "quality_images", "factor_images",
-    "plane_points", "tsne", "copy_images", "half_samples", "annealed_images", "annealed_chains", "annealed_steps",
+    "bound_samples", "bound_images", "training_images", "rate_images", "probe_images", "quality_images",
+    "factor_images", "plane_points", "tsne", "copy_images", "half_samples", "annealed_images", "annealed_chains",
+    "annealed_steps",
 )  # fmt: skip
 
 

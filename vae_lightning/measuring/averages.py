@@ -1,6 +1,8 @@
 """The bound and other averages over all test images, and the use of the latent space."""
 
 import logging
+import math
+from fractions import Fraction
 
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -21,16 +23,19 @@ log = logging.getLogger(__name__)
 def measure(subject: Subject) -> Metrics:
     """Returns the metrics of single images, as means over the test images, and those of the aggregate posterior."""
     model = subject.model
-    samples = subject.sizes.bound_samples if model.has_bound else 0
+    samples = subject.sizes.bound_samples if model.has_bound and subject.sizes.bound_images else 0
     posteriors, priors, usage = codes.Aggregate(), codes.Aggregate(), codes.Usage()
-    errors, bound, elbo = Average(), Bound(samples), Average()
+    errors, bound = Average(), Bound(samples)
     with subject.progress.step(
-        f"{'bound' if samples else 'reconstructions'} of all test images", subject.batches
+        f"{'bound' if samples else 'reconstructions'} of test images", subject.batches
     ) as advance:
         for number, batch in enumerate(subject.test_batches()):
             images, labels = batch
-            if samples and not number:
-                _announce(subject, batch)
+            if not number:
+                total = subject.batches * len(images)  # or a few less
+                share = Fraction(min(subject.sizes.bound_images, total), total)
+                if samples:
+                    _announce(subject, batch, share)
             posterior, prior = model.encode(images, labels), model.prior_distribution(labels)
             posteriors.update(posterior)
             usage.update(posterior)
@@ -40,9 +45,16 @@ def measure(subject: Subject) -> Metrics:
             if model.has_bound:
                 with isolate_rng():  # neither depends on the other's samples
                     torch.manual_seed(number)
-                    elbo.update(bounds.elbo(model, batch, posterior, prior))
-            if samples:
-                bound.update(bounds.importance_weights(model, batch, posterior, samples, advance=advance))
+                    elbo = bounds.elbo(model, batch, posterior, prior)
+                    bound.elbo.update(elbo)
+                    quota = math.ceil(share * bound.elbo.count) - bound.curve.count
+                    some = torch.randperm(len(images))[:quota].sort().values
+            if samples and len(some) == len(images):
+                bound.update(bounds.importance_weights(model, batch, posterior, samples, advance=advance), elbo)
+            elif samples and len(some):
+                part = Batch(images[some], None if labels is None else labels[some])
+                weights = bounds.importance_weights(model, part, model.encode(*part), samples, advance=advance)
+                bound.update(weights, elbo[some])
             else:
                 advance(1)
         if not priors.count:
@@ -54,7 +66,7 @@ def measure(subject: Subject) -> Metrics:
         "posterior_mean_gap": (posteriors.mean - priors.mean).square().mean().sqrt().item(),
         "posterior_covariance_gap": (posteriors.covariance - priors.covariance).norm().item() / model.latent_dim**0.5,
         **usage.metrics,
-        **({"elbo_stderr": elbo.error.item()} if elbo.count else {}),
+        **({"elbo_stderr": bound.elbo.error.item()} if bound.elbo.count else {}),
         **bound.metrics,
         **_gap(subject, bound),
     }
@@ -81,40 +93,62 @@ class Average:
         return torch.as_tensor(self._sum / self.count)
 
     @property
+    def variance(self) -> Tensor:
+        """Variances over the images `(…)`."""
+        return (torch.as_tensor(self._squares / self.count) - self.mean.square()).clamp(min=0)
+
+    @property
     def error(self) -> Tensor:
-        """Their standard errors `(…)`."""
-        variance = torch.as_tensor(self._squares / self.count) - self.mean.square()
-        return (variance.clamp(min=0) / self.count).sqrt()
+        """Standard errors of the means `(…)`."""
+        return (self.variance / self.count).sqrt()
 
 
 class Bound:
     """The importance-weighted bound over its number of samples, and what tells whether it has settled.
 
-    All bounds are of the same weights; see `vae_lightning.metrics.bounds.bound_with`.
+    All bounds are of the same weights; see `vae_lightning.metrics.bounds.bound_with`. Where only some images have
+    weights, what their bounds are above their elbo is added to the elbo of all: images differ far more in the elbo than
+    in that. It is the difference estimator of sampling in two phases (Cochran, Sampling Techniques, 1977, chapter 12).
 
     Args:
         samples: for each image; without any, there are no metrics.
+
+    Attributes:
+        elbo: of all images, with one sample each.
     """
 
     def __init__(self, samples: int) -> None:
         self.samples = samples
         self.counts = bounds.sample_counts(samples)
-        self.curve, self.gap, self.rise, self.share = Average(), Average(), Average(), Average()
+        self.elbo = Average()
+        self.curve, self.above, self.gap, self.rise, self.share = (Average() for _ in range(5))
 
-    def update(self, log_weights: Tensor) -> None:
-        """Adds log-weights `(samples, B)` of B images."""
+    def update(self, log_weights: Tensor, elbo: Tensor) -> None:
+        """Adds log-weights `(samples, B)` of B images, and their elbo `(B,)` as it is among those of all."""
         curve = torch.stack([bounds.bound_with(log_weights, count) for count in self.counts])
         self.curve.update(curve)
+        self.above.update(curve.double() - elbo)
         self.gap.update(curve[-1] - curve)
         if self.samples > 1:
             self.rise.update(curve[-1] - bounds.bound_with(log_weights, self.samples // 2))
             self.share.update(bounds.effective_share(log_weights))
 
     @property
+    def mean(self) -> Tensor:
+        """The bounds of all images `(counts,)`."""
+        return self.elbo.mean + self.above.mean
+
+    @property
+    def error(self) -> Tensor:
+        """Their standard errors `(counts,)`."""
+        of_some = self.above.variance * (1 / self.above.count - 1 / self.elbo.count)
+        return (self.curve.variance / self.elbo.count + of_some).sqrt()
+
+    @property
     def metrics(self) -> Metrics:
         if not self.samples:
             return {}
-        found = {"iw_bound": self.curve.mean[-1].item(), "iw_bound_stderr": self.curve.error[-1].item()}
+        found = {"iw_bound": self.mean[-1].item(), "iw_bound_stderr": self.error[-1].item()}
         if self.samples > 1:
             found |= {
                 "iw_bound_rise": self.rise.mean.item(),
@@ -130,8 +164,8 @@ class Bound:
             return {}
         return {
             "bound_samples": torch.tensor(self.counts),
-            "bound": self.curve.mean,
-            "bound_stderr": self.curve.error,
+            "bound": self.mean,
+            "bound_stderr": self.error,
             "bound_gap_stderr": self.gap.error,
         }
 
@@ -141,8 +175,8 @@ def _gap(subject: Subject, test: Bound) -> Metrics:
 
     Both are means of one-sample bounds, of which test images have several.
     """
-    count = min(subject.sizes.training_images, test.curve.count)
-    if not count:
+    count = min(subject.sizes.training_images, test.elbo.count)
+    if not count or not test.samples:
         return {}
     train = Average()
     with subject.progress.step("elbo of training images"):
@@ -150,20 +184,26 @@ def _gap(subject: Subject, test: Bound) -> Metrics:
             train.update(bounds.importance_weighted_bound(subject.model, part.on(subject.model.device), 1))
     return {
         "elbo_training": train.mean.item(),
-        "generalisation_gap": (train.mean - test.curve.mean[0]).item(),
-        "generalisation_gap_stderr": (train.error.square() + test.curve.error[0].square()).sqrt().item(),
+        "generalisation_gap": (train.mean - test.mean[0]).item(),
+        "generalisation_gap_stderr": (train.error.square() + test.error[0].square()).sqrt().item(),
     }
 
 
-def _announce(subject: Subject, batch: Batch) -> None:
-    """Logs how long the bound will take, if it is long, from a piece of it; leaves the random state as it was."""
+def _announce(subject: Subject, batch: Batch, share: Fraction) -> None:
+    """Logs how long the bound will take, if it is long, from a piece of it; leaves the random state as it was.
+
+    Args:
+        subject: what is measured.
+        batch: of its test images.
+        share: of the images that have a bound.
+    """
     asked = subject.sizes.bound_samples
     # Five parts, because images are encoded once for all of them.
     samples = min(asked, 5 * max(1, at_once(batch.images.shape[1:]) // len(batch.images)))
     with isolate_rng():
         seconds = estimate(
             lambda: bounds.importance_weighted_bound(subject.model, batch, samples).sum().item(),
-            subject.batches * asked / samples,
+            float(share) * subject.batches * asked / samples,
         )
     if seconds > PATIENCE:
         log.info(
