@@ -24,11 +24,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import entr
 from scipy.stats import entropy
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import r2_score
 from sklearn.tree import DecisionTreeClassifier
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 __all__ = [
@@ -205,6 +207,7 @@ def factor_vae_score(train: Factored, test: Factored) -> float:
     return float(judged[learned.argmax(0), np.arange(used.sum())].sum() / judged.sum())
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # as in `vae_lightning.metrics.probes`
 def beta_vae_score(train: Factored, test: Factored) -> float:
     """Returns how often a linear classifier tells which factor is shared from the mean distance of pairs that share it.
 
@@ -287,7 +290,7 @@ def _information(codes: Array, factors: Sequence[_Factor]) -> tuple[Array, Array
 def _entropy(values: Numbers) -> float:
     """The entropy of the distribution that discrete values `(N,)` were drawn from, in nats."""
     _, counts = np.unique(values, return_counts=True)
-    return float(entropy(counts) + (len(counts) - 1) / (2 * len(values)))
+    return float(entr(counts / len(values)).sum() + (len(counts) - 1) / (2 * len(values)))
 
 
 def _gap(table: Array) -> Array:
