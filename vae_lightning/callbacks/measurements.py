@@ -64,7 +64,7 @@ class Measurements(Callback):
     def __init__(
         self,
         bound_samples: int = 50,
-        bound_images: int = 1000,
+        bound_images: int = 500,
         training_images: int = 2000,
         rate_images: int = 2000,
         probe_images: int = 5000,

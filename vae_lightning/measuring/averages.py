@@ -7,6 +7,7 @@ from fractions import Fraction
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.distributions import Distribution
 
 from ..data.batch import Batch
 from ..data.sizes import at_once
@@ -34,9 +35,9 @@ def measure(subject: Subject) -> Metrics:
             if not number:
                 total = subject.batches * len(images)  # or a few less
                 share = Fraction(min(subject.sizes.bound_images, total), total)
-                if samples:
-                    _announce(subject, batch, share)
             posterior, prior = model.encode(images, labels), model.prior_distribution(labels)
+            if samples and not number:
+                _announce(subject, batch, posterior, share)
             posteriors.update(posterior)
             usage.update(posterior)
             if prior.batch_shape:  # it depends on the labels
@@ -189,20 +190,20 @@ def _gap(subject: Subject, test: Bound) -> Metrics:
     }
 
 
-def _announce(subject: Subject, batch: Batch, share: Fraction) -> None:
+def _announce(subject: Subject, batch: Batch, posterior: Distribution, share: Fraction) -> None:
     """Logs how long the bound will take, if it is long, from a piece of it; leaves the random state as it was.
 
     Args:
         subject: what is measured.
         batch: of its test images.
+        posterior: of these.
         share: of the images that have a bound.
     """
     asked = subject.sizes.bound_samples
-    # Five parts, because images are encoded once for all of them.
-    samples = min(asked, 5 * max(1, at_once(batch.images.shape[1:]) // len(batch.images)))
+    samples = min(asked, max(1, at_once(batch.images.shape[1:]) // len(batch.images)))
     with isolate_rng():
         seconds = estimate(
-            lambda: bounds.importance_weighted_bound(subject.model, batch, samples).sum().item(),
+            lambda: bounds.importance_weights(subject.model, batch, posterior, samples).sum().item(),
             float(share) * subject.batches * asked / samples,
         )
     if seconds > PATIENCE:
