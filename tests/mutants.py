@@ -24,6 +24,7 @@ ENGINE, LIGHTNING = "test_engine.py", "test_lightning_parts.py"
 DISTRIBUTIONS, SPACES, FITTED = "test_distributions.py", "test_latent_spaces.py", "test_fit_prior.py"
 MEASURING, TEMPERATURE = "test_measuring.py", "test_temperature.py"
 SUPPORT, OUTLIERS = "test_support.py", "test_outliers.py"
+FINDING = "test_finding.py"
 NOTES, CLAIMS, ANNEALING = "test_notes.py", "test_claims.py", "test_annealing.py"
 INFORMATION, MEASUREMENTS = "test_information.py", "test_measurements.py"
 LABELS, SEMI = "test_conditional.py", "test_semi_supervised.py"
@@ -80,7 +81,8 @@ MUTANTS = [
     ("objectives/wae_mmd.py", "require_fixed_prior(self, model)", "pass", COMBINATIONS, "wae_mmd-diagonal-flow"),
     ("objectives/rae.py", "0.5 * self.beta", "self.beta", REGULARISERS, ""),
     ("objectives/rae.py", "parameter.square().sum() for", "parameter.abs().sum() for", REGULARISERS, ""),
-    ("objectives/rae.py", "grad(mean, z, probe, create_graph=True)", "grad(mean, z, probe)", OBJECTIVES, "RAEGP"),
+    ("objectives/rae.py", "grad(mean, z, probe, create_graph=True)", "grad(mean, z, probe)", OBJECTIVES,
+     "finite_differences and RAEGP"),
     ("objectives/rae.py", "torch.randn_like(mean)", "torch.ones_like(mean)", REGULARISERS, ""),
     ("objectives/geco.py", "lerp(now, 1 - self.smoothing)", "lerp(now, self.smoothing)", REGULARISERS, ""),
     ("objectives/geco.py", "torch.where(self.seen, ", "torch.where(~self.seen, ", REGULARISERS, ""),
@@ -164,6 +166,13 @@ MUTANTS = [
     ("measuring/averages.py", "* bound.elbo.count) - bound.curve.count", "* len(images))", MEASURING, ""),
     ("measuring/averages.py", "torch.randperm(len(images))[:quota].sort().values", "torch.arange(len(images))[:quota]",
      MEASURING, ""),
+    ("runs/where.py", "isinstance(op, ast.NotEq | ast.NotIn) and left is not right", "True", FINDING, "conditions"),
+    ("runs/where.py", "return next((found[0]", "return next((None", FINDING, "conditions"),
+    ("runs/where.py", "all if isinstance(node.op, ast.And) else any", "any", FINDING, "conditions"),
+    ("runs/finding.py", "within.clear()", "pass", FINDING, "any_depth"),
+    ("runs/finding.py", " and \"environment.json\" in files", "", FINDING, "any_depth"),
+    ("runs/claiming.py", "lock.acquire(timeout=0)", "return False", FINDING, "trained_twice"),
+    ("runs/__main__.py", "ranked[arguments.keep_best :]", "ranked[: arguments.keep_best]", FINDING, "named_is_deleted"),
     ("measuring/averages.py", "curve[-1] - bounds.bound_with(", "curve[0] - bounds.bound_with(", MEASURING, "settled"),
     ("measuring/distances.py", "of_test[some], unseen", "of_test, unseen", MEASURING, "as_many"),
     ("measuring/distances.py", "(\"floor\", \"_real\")", "(\"samples\", \"_real\")", MEASURING, "samples_are"),

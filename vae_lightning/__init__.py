@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from .evaluating.evaluate import Evaluation, evaluate
     from .evaluating.ranking import disentanglement_ranking
     from .report.compare import Comparison, compare
+    from .runs.finding import find_runs
     from .runs.loading import LoadedRun, LoadError, load_run
     from .training import train
 
 __all__ = [
     "Comparison", "Evaluation", "LoadError", "LoadedRun", "compare", "compose", "disentanglement_ranking", "evaluate",
-    "load_run", "train",
+    "find_runs", "load_run", "train",
 ]  # fmt: skip
 __version__ = "0.2.0"
 
@@ -34,6 +35,7 @@ _HOMES = {
     "Evaluation": "evaluating.evaluate",
     "evaluate": "evaluating.evaluate",
     "disentanglement_ranking": "evaluating.ranking",
+    "find_runs": "runs.finding",
     "LoadError": "runs.loading",
     "LoadedRun": "runs.loading",
     "load_run": "runs.loading",

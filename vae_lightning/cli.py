@@ -30,7 +30,7 @@ from .config.sweeps import Folders
 from .engine.processes import is_connection_loss, is_member, join_jobs, no_more_jobs
 from .engine.signals import Interrupted
 from .errors import DataError
-from .runs import Run, forget_paths, score, short_path, sweep_runs, swept_keys
+from .runs import Run, forget_paths, is_claimed, score, short_path, sweep_runs, swept_keys
 
 __all__ = ["JobError", "main"]
 
@@ -179,7 +179,7 @@ def _job(config: DictConfig) -> float:
         log.error("%s", f"{run.name}: {message}" if sweeps else message)
         if Folders.made and _came_to_nothing(error, run):
             Folders.remove_unused()
-        elif not Run(run.folder).finished:  # a finished run that was not resumed stays as it is
+        elif not (Run(run.folder).finished or is_claimed(run)):  # neither one that was not resumed nor another's
             _keep_traceback(run, message, shown=code == 1 and not type(error).__module__.startswith(__package__))
         if code == 1 and run.checkpoint_file.is_file():
             log.error("The last good state is in %s; resume=true continues from there", short_path(run.checkpoint_file))

@@ -24,11 +24,11 @@ from .callbacks.divergence import refuse_divergence, refuse_values
 from .config import check
 from .config.messages import usage_errors
 from .engine.lightning_internals import is_trial
-from .engine.processes import Processes
+from .engine.processes import Processes, is_member
 from .engine.signals import Interrupted, Interruption
 from .errors import UsageError
 from .loggers.recording import finish, recording
-from .runs import Run, forget_paths, short_names, short_path, write_file, write_json
+from .runs import Run, claimed, forget_paths, short_names, short_path, write_file, write_json
 from .runs.loading import LoadedRun, load_run
 from .runs.resuming import check_same, steps_taken_at
 from .vae import VAE
@@ -97,11 +97,16 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
         progress: whether to show a progress bar; by default on a terminal.
 
     Raises:
-        UsageError: if an option is invalid.
+        UsageError: if an option is invalid, or another process is training the run.
         DivergenceError: if a term of the loss, a weight or a test metric is NaN or infinite.
     """
     config.run_dir = str(run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
+    with nullcontext() if is_member() else claimed(run):
+        return _execute(config, run, swept, progress)
+
+
+def _execute(config: DictConfig, run: Run, swept: Sequence[str], progress: bool | None) -> Outcome:
     extends = config.resume and run.config_file.is_file() and check_same(config, run)
     if config.resume and run.finished and not extends:
         log.info("finished   %s already\n", short_path(run.folder))

@@ -1,6 +1,7 @@
 """Runs on disk: layout, names, atomic files, safe loading, resuming."""
 
 from .atomic import forget_paths, read_hydra, write_file, write_json
+from .claiming import claimed, is_claimed, state_of
 from .names import plain_cell, run_labels, run_name, run_names, short_names, short_path, shown
 from .options import differing_options
 from .run import Run
@@ -9,8 +10,10 @@ from .sweep import best_first, is_search, score, scored_by, sweep_overrides, swe
 __all__ = [
     "Run",
     "best_first",
+    "claimed",
     "differing_options",
     "forget_paths",
+    "is_claimed",
     "is_search",
     "plain_cell",
     "read_hydra",
@@ -22,6 +25,7 @@ __all__ = [
     "short_names",
     "short_path",
     "shown",
+    "state_of",
     "sweep_overrides",
     "sweep_runs",
     "swept_keys",
