@@ -24,7 +24,7 @@ ENGINE, LIGHTNING = "test_engine.py", "test_lightning_parts.py"
 DISTRIBUTIONS, SPACES, FITTED = "test_distributions.py", "test_latent_spaces.py", "test_fit_prior.py"
 MEASURING, TEMPERATURE = "test_measuring.py", "test_temperature.py"
 SUPPORT, OUTLIERS = "test_support.py", "test_outliers.py"
-FINDING = "test_finding.py"
+FINDING, DIFFERENCES = "test_finding.py", "test_differences.py"
 NOTES, CLAIMS, ANNEALING = "test_notes.py", "test_claims.py", "test_annealing.py"
 INFORMATION, MEASUREMENTS = "test_information.py", "test_measurements.py"
 LABELS, SEMI = "test_conditional.py", "test_semi_supervised.py"
@@ -173,6 +173,11 @@ MUTANTS = [
     ("runs/finding.py", " and \"environment.json\" in files", "", FINDING, "any_depth"),
     ("runs/claiming.py", "lock.acquire(timeout=0)", "return False", FINDING, "trained_twice"),
     ("runs/__main__.py", "ranked[arguments.keep_best :]", "ranked[: arguments.keep_best]", FINDING, "named_is_deleted"),
+    ("report/differences.py", "(one - other).dropna()", "(other - one).dropna()", DIFFERENCES, "paired"),
+    ("report/differences.py", "len(apart) - 1, apart.mean(), apart.sem()", "len(apart), apart.mean(), apart.sem()",
+     DIFFERENCES, "paired"),
+    ("report/differences.py", "if known >= asked:", "if known & asked:", DIFFERENCES, "none_or_several"),
+    ("report/compare.py", "if len({run.version for run in found if run.version}) > 1:", "if False:", DIFFERENCES, "apart"),
     ("measuring/averages.py", "curve[-1] - bounds.bound_with(", "curve[0] - bounds.bound_with(", MEASURING, "settled"),
     ("measuring/distances.py", "of_test[some], unseen", "of_test, unseen", MEASURING, "as_many"),
     ("measuring/distances.py", "(\"floor\", \"_real\")", "(\"samples\", \"_real\")", MEASURING, "samples_are"),

@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "measuring": {"data", "metrics", "posteriors", "progress", "vae"},
     "runs": {"errors"},
     "config": {"errors", "runs"},
-    "report": {"plots", "runs"},
+    "report": {"errors", "plots", "runs"},
     "generate": {
         "data",
         "engine",

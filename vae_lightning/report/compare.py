@@ -7,7 +7,19 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ..runs import Run, best_first, differing_options, is_search, plain_cell, scored_by, sweep_runs, swept_keys
+from ..runs import (
+    VERSION,
+    Run,
+    best_first,
+    differing_options,
+    folders_of_runs,
+    is_search,
+    matching,
+    plain_cell,
+    scored_by,
+    sweep_runs,
+    swept_keys,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +36,7 @@ class HasRun(Protocol):
     def run(self) -> Run: ...
 
 
+BUDGETS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "data.batch_size")
 Source = Path | str | Run | HasRun
 
 
@@ -40,6 +53,7 @@ class Comparison:
         claims: the chapter's claims, tested, where the runs can test them.
         sweep: the sweep's folder; None if runs from anywhere were compared.
         notes: what one must know to read the table.
+        differences: from the baseline, if there is one; see `vae_lightning.report.differences`.
     """
 
     table: "pd.DataFrame" = field(repr=False)
@@ -50,11 +64,14 @@ class Comparison:
     claims: "tuple[Claim, ...]" = ()
     sweep: Path | None = None
     notes: tuple[str, ...] = ()
+    differences: "pd.DataFrame | None" = field(default=None, repr=False)
 
     def _repr_html_(self) -> str:
+        from .differences import differences_table
         from .table import mean_table, run_table
 
         tables = [run_table(self.table, self.keys), mean_table(self.table, self.keys)]
+        tables += [] if self.differences is None else [differences_table(self.differences)]
         parts = [found.to_html(index=False, border=0) for found in tables if found is not None and len(found)]
         parts += [f"<p>{escape(note)}</p>" for note in self.notes]
         parts += [f"<p>{escape(run.name)}: {escape(run.failure)}</p>" for run in self.unfinished]
@@ -62,34 +79,45 @@ class Comparison:
         return "\n".join([*parts, f'<p><a href="{page}">{page}</a></p>'])
 
 
-def compare(runs: Source | Sequence[Source], folder: str | Path | None = None) -> Comparison:
+def compare(
+    runs: Source | Sequence[Source], folder: str | Path | None = None, *, where: str = "", baseline: str | None = None
+) -> Comparison:
     """Compares runs and writes the report: a page, a table and a picture.
 
     What differs between the runs of a sweep is what the sweep varies; between other runs, the options in which their
-    configurations differ.
+    configurations differ. Runs that different versions of this package have trained are told apart, too.
 
     Args:
-        runs: the folder of a sweep; or several folders of runs or sweeps, or objects that have a `run`.
-        folder: where the report goes; a sweep's own folder `report`, or `report` in the current folder, if not given.
+        runs: the folder of a sweep; or folders of runs or sweeps, or of folders of such, or objects that have a `run`.
+        folder: where the report goes; a folder's own `report`, or `report` in the current folder, if not given.
+        where: a condition for the runs, such as `latent_dim <= 16`; see `vae_lightning.runs.where.matching`.
+        baseline: a group of runs from which all others' differences are shown; see
+            `vae_lightning.report.differences.differences`.
 
     Raises:
-        FileNotFoundError: if there is no run in one of the folders.
+        FileNotFoundError: if there is no run in one of the folders, or none that meets the condition.
+        UsageError: if the condition is none, or no single group is the baseline.
 
     >>> compare("multirun/…").table[["run", "test/elbo"]]  # doctest: +SKIP
     >>> compare([load_run("outputs/…"), "outputs/…"], folder="conv_or_mlp")  # doctest: +SKIP
     """
     sources = [runs] if isinstance(runs, Path | str | Run) or hasattr(runs, "run") else list(runs)
     sweep = _sweep(sources)
-    if sweep is None and folder is None and len(sources) == 1 and isinstance(sources[0], Path | str):
-        raise FileNotFoundError(2, _no_runs(Path(sources[0])), str(sources[0]))
+    alone = Path(sources[0]) if len(sources) == 1 and isinstance(sources[0], Path | str) else None
+    if folder is None and alone and Run(alone).config_file.is_file():
+        raise FileNotFoundError(2, _no_runs(alone), str(alone))
     found = sweep_runs(sweep) if sweep else _runs(sources)
+    if where:
+        found = matching(found, where)
     if not found:
-        raise FileNotFoundError(2, "there are no runs to compare", str(folder or ""))
+        raise FileNotFoundError(2, "no run meets the condition" if where else "there are no runs to compare", where)
     keys = (swept_keys(sweep) if sweep else []) or differing_options(found)
+    if len({run.version for run in found if run.version}) > 1:
+        keys = [*(key for key in keys if key != "seed"), VERSION, *(key for key in keys if key == "seed")]
     if sweep and is_search(sweep):
         found = best_first(found)
-    place = Path(folder) if folder is not None else (sweep or Path()) / "report"
-    return _write(found, keys, place, sweep)
+    place = Path(folder) if folder is not None else (alone or Path()) / "report"
+    return _write(found, keys, place, sweep, baseline)
 
 
 def _sweep(sources: "Sequence[Source]") -> Path | None:
@@ -114,6 +142,7 @@ def _runs_of(source: "Source") -> list[Run]:
         return [source if isinstance(source, Run) else source.run]
     run = Run(Path(source))
     runs = [run] if run.config_file.is_file() or run.hydra_file.is_file() else sweep_runs(run.folder)
+    runs = runs or [Run(folder) for folder in folders_of_runs(run.folder)]
     if not runs:
         raise FileNotFoundError(2, _no_runs(run.folder), str(source))
     return runs
@@ -127,17 +156,26 @@ def _no_runs(folder: Path) -> str:
     return "there is no run in this folder"
 
 
-def _write(runs: Sequence[Run], keys: Sequence[str], folder: Path, sweep: Path | None) -> Comparison:
+def _write(
+    runs: Sequence[Run], keys: Sequence[str], folder: Path, sweep: Path | None, baseline: str | None
+) -> Comparison:
     # Imported here, so that the command line answers at once if there is nothing to compare.
     from .claims import chapter_claims
+    from .differences import differences
     from .page import write_page
     from .table import metrics_table, notes_on
 
-    folder.mkdir(parents=True, exist_ok=True)
     finished = [run for run in runs if run.finished]
     table = metrics_table(runs, keys)
+    apart = differences(table, keys, baseline) if baseline and finished else None
+    folder.mkdir(parents=True, exist_ok=True)
     safe = table.map(lambda value: plain_cell(value) if isinstance(value, str) else value)
     safe.rename(columns=plain_cell).to_csv(folder / "metrics.csv", index=False)
+    (folder / "differences.csv").unlink(missing_ok=True)
+    if apart is not None:
+        apart.map(lambda value: plain_cell(value) if isinstance(value, str) else value).to_csv(
+            folder / "differences.csv", index=False
+        )
     claims: list[Claim] = []
     (folder / "comparison.png").unlink(missing_ok=True)  # an earlier one may show other runs
     if finished:
@@ -145,10 +183,24 @@ def _write(runs: Sequence[Run], keys: Sequence[str], folder: Path, sweep: Path |
 
         claims = chapter_claims(finished, keys)
         comparison_picture(finished, keys, folder / "comparison.png")
-    notes = [*_notes_on_search(finished, sweep), *notes_on(table)]
-    write_page(runs, keys, table, claims, notes, folder / "index.html")
+    notes = [*_notes_on_search(finished, sweep), *_notes_on_mixture(keys, sweep), *notes_on(table)]
+    write_page(runs, keys, table, claims, notes, folder / "index.html", apart, baseline or "")
     unfinished = tuple(run for run in runs if not run.finished)
-    return Comparison(table, folder, tuple(runs), unfinished, tuple(keys), tuple(claims), sweep, tuple(notes))
+    return Comparison(table, folder, tuple(runs), unfinished, tuple(keys), tuple(claims), sweep, tuple(notes), apart)
+
+
+def _notes_on_mixture(keys: Sequence[str], sweep: Path | None) -> list[str]:
+    """What forbids to compare the runs as they are; a sweep over data or budgets is meant so."""
+    different = {
+        "data": [key for key in keys if key == "data" or (key.startswith("data.") and key != "data.batch_size")],
+        "budgets": [key for key in keys if key in BUDGETS],
+    }
+    named = [name for name, found in different.items() if found and not sweep]
+    named += ["versions of this package"] if VERSION in keys else []
+    if not named:
+        return []
+    listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+    return [f"These runs are of different {listed}: they are told apart, and a difference may come from that alone."]
 
 
 def _notes_on_search(finished: Sequence[Run], sweep: Path | None) -> list[str]:

@@ -13,6 +13,7 @@ PRINTED = 60  # runs
 
 def print_comparison(comparison: Comparison) -> None:
     """Prints the metrics of a comparison, per image in nats, the chapter's claims, and where its files are."""
+    from .differences import differences_table
     from .table import mean_table, run_table
 
     finished = len(comparison.runs) - len(comparison.unfinished)
@@ -27,6 +28,9 @@ def print_comparison(comparison: Comparison) -> None:
         if means is not None:
             print("\nmean ± standard deviation over seeds\n")
             print(means.to_string(index=False))
+        if comparison.differences is not None:
+            print("\ndifferences from the baseline ± half the 95 % interval over paired seeds\n")
+            print(differences_table(comparison.differences).to_string(index=False))
         print()
         for note in comparison.notes:
             print(fill(note, 105), end="\n\n")
@@ -39,6 +43,8 @@ def print_comparison(comparison: Comparison) -> None:
     for run in comparison.unfinished:
         print(f"failed     {names[run]}: {run.failure}")
     print(f"table      {os.path.relpath(folder / 'metrics.csv')}")
+    if comparison.differences is not None:
+        print(f"baseline   {os.path.relpath(folder / 'differences.csv')}")
     if comparison.sweep:
         print(f"curves     tensorboard --logdir {os.path.relpath(comparison.sweep)}")
 

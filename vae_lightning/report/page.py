@@ -23,6 +23,7 @@ from PIL import Image
 from .. import plots
 from ..runs import Run, run_labels, run_names, short_names, shown
 from .curves import learning_curves, terms
+from .differences import differences_table
 from .files import Arrays, is_exact, read_explorer, read_picture
 from .metrics import describe
 from .table import SAME_FOR_ALL_SEEDS, mark, repeated, spread
@@ -50,6 +51,8 @@ def write_page(
     claims: Sequence[Any],
     notes: Sequence[str],
     file: Path,
+    apart: pd.DataFrame | None = None,
+    baseline: str = "",
 ) -> None:
     """Writes the page.
 
@@ -60,6 +63,8 @@ def write_page(
         claims: the `chapter_claims` of the finished ones.
         notes: what one must know to read the table.
         file: to be written.
+        apart: `differences` from the baseline.
+        baseline: as it was asked for.
     """
     finished = [run for run in runs if run.finished]
     detailed = plots.evenly_spaced(finished, DETAILED)
@@ -87,6 +92,8 @@ def write_page(
         table=_table(table, keys),
         unfinished=[(names[run], run.failure) for run in runs if not run.finished],
         claims=claims,
+        baseline=baseline,
+        differences=None if apart is None else _rows_of_text(differences_table(apart)),
         notes=notes,
         galleries=_galleries(labels),
         recipes=[_recipe(run, labels[run]) for run in detailed],
@@ -97,6 +104,17 @@ def write_page(
     partial = file.with_name(file.name + ".partial")
     partial.write_text(page, encoding="utf-8")
     partial.replace(file)
+
+
+def _rows_of_text(table: pd.DataFrame) -> list[list[str]]:
+    """The headings and the cells of a table, with minus signs."""
+    return [
+        list(map(str, table.columns)),
+        *(
+            [str(cell).replace("-", "−") if column else str(cell) for column, cell in enumerate(row)]
+            for row in table.to_numpy()
+        ),
+    ]
 
 
 def _study(runs: Sequence[Run]) -> str:

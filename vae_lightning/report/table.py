@@ -9,8 +9,8 @@ from ..runs import Run, run_names, short_names, shown
 from .metrics import AGAINST, CONSOLE, EVALUATED, Metric, describe
 
 __all__ = [
-    "SAME_FOR_ALL_SEEDS", "STANDARD_ERROR", "against_table", "evaluation_table", "mark", "mean_table",
-    "metrics_table", "notes_on", "repeated", "run_table", "spread",
+    "SAME_FOR_ALL_SEEDS", "STANDARD_ERROR", "against_table", "evaluation_table", "main_metrics",
+    "mark", "mean_table", "metrics_table", "notes_on", "repeated", "run_table", "spread",
 ]  # fmt: skip
 
 SAME_FOR_ALL_SEEDS = {"parameters", "epochs"}
@@ -125,7 +125,7 @@ def run_table(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     columns = list(keys) or ["run"]
     names = short_names(columns)
     runs = finished[columns].map(shown).rename(columns=names)
-    for name, metric in _main_metrics(finished).items():
+    for name, metric in main_metrics(finished).items():
         runs[metric.label] = [
             "" if pd.isna(value) else metric.write(value) + mark(finished.iloc[[row]], name)
             for row, value in enumerate(finished[name])
@@ -144,7 +144,7 @@ def mean_table(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame | None:
     others = [key for key in keys if key != "seed"]
     groups = finished.fillna({key: shown(None) for key in others}).groupby(others or "status", sort=False)
     means = pd.DataFrame({"seeds": groups.size()})
-    for name, metric in _main_metrics(finished).items():
+    for name, metric in main_metrics(finished).items():
         if name not in SAME_FOR_ALL_SEEDS:
             means[metric.label] = [spread(rows[name], metric) + mark(rows, name) for _, rows in groups]
     names = short_names(others)
@@ -152,7 +152,8 @@ def mean_table(table: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame | None:
     return means.reset_index(drop=not others)
 
 
-def _main_metrics(table: pd.DataFrame) -> dict[str, Metric]:
+def main_metrics(table: pd.DataFrame) -> dict[str, Metric]:
+    """Returns the metrics of a `metrics_table` that fit on a console, by name, and those of evaluations."""
     evaluations = dict.fromkeys(
         f"{EVALUATED}{name.split('/')[1]}/{metric}"
         for name in map(str, table.columns)

@@ -2,19 +2,24 @@
 
 from .atomic import forget_paths, read_hydra, write_file, write_json
 from .claiming import claimed, is_claimed, state_of
+from .finding import folders_of_runs
 from .names import plain_cell, run_labels, run_name, run_names, short_names, short_path, shown
 from .options import differing_options
-from .run import Run
+from .run import VERSION, Run
 from .sweep import best_first, is_search, score, scored_by, sweep_overrides, sweep_runs, swept_keys
+from .where import matching
 
 __all__ = [
+    "VERSION",
     "Run",
     "best_first",
     "claimed",
     "differing_options",
+    "folders_of_runs",
     "forget_paths",
     "is_claimed",
     "is_search",
+    "matching",
     "plain_cell",
     "read_hydra",
     "run_labels",

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 from ..errors import UsageError
 from .claiming import claimed, state_of
-from .finding import runs_in, size_of, started
+from .finding import runs_in, size_of
 from .names import plain_cell, short_names, short_path, shown
 from .options import differing_options
 from .run import Run
 from .sweep import best_first
-from .versions import made_by
 
 __all__ = ["main"]
 
@@ -102,7 +101,7 @@ def _list(runs: Sequence[Run]) -> None:
         row = {"run": short_path(run.folder), "state": state_of(run)}
         row |= {name: shown(run.option(key)) for key, name in names.items()}
         row |= {"elbo": "" if bound is None else f"{bound:.2f}", "size": _bytes(size_of(run))}
-        rows.append({**row, "version": made_by(run) or "", "started": started(run)[:16].replace("T", " ")})
+        rows.append({**row, "version": run.version or "", "started": run.started[:16].replace("T", " ")})
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, max_colwidth=70))
     states = ", ".join(f"{count} {state}" for state, count in table["state"].value_counts().items())

@@ -1,6 +1,5 @@
 """Runs on disk, wherever they are: found in folders of folders, chosen by a condition, listed as a table."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,13 +11,12 @@ from ..errors import UsageError
 from .claiming import state_of
 from .options import differing_options
 from .run import Run
-from .versions import made_by
 from .where import matching
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["USUAL", "find_runs", "folders_of_runs", "runs_in", "size_of", "started", "table_of"]
+__all__ = ["USUAL", "find_runs", "folders_of_runs", "runs_in", "size_of", "table_of"]
 
 USUAL = ("multirun", "outputs")  # where commands put runs
 
@@ -53,8 +51,8 @@ def table_of(runs: Sequence[Run]) -> "pd.DataFrame":
         {
             "folder": str(run.folder),
             "state": state_of(run),
-            "started": started(run),
-            "version": made_by(run),
+            "started": run.started,
+            "version": run.version,
             "bytes": size_of(run),
             **{key: run.option(key) for key in keys},
             **(run.metrics if run.finished else {}),
@@ -116,11 +114,3 @@ def _existing(places: Sequence[str | Path]) -> Iterator[Path]:
         if not matches:
             raise UsageError(f"{place}: no such folder")
         yield from (Path(match) for match in matches if Path(match).is_dir())
-
-
-def started(run: Run) -> str:
-    """Returns when a run was started, or last taken up, as in `2026-01-31T12:00:00+00:00`; empty if unknown."""
-    with suppress(OSError, ValueError):
-        found = json.loads(run.environment_file.read_bytes())
-        return str(found["started"])[:40] if isinstance(found, dict) and "started" in found else ""
-    return ""

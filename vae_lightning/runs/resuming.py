@@ -11,7 +11,7 @@ from ..errors import UsageError
 from .names import short_path
 from .options import is_incidental, options
 from .run import Run
-from .versions import made_by, upgraded
+from .versions import upgraded
 
 __all__ = ["check_same", "steps_taken_at"]
 
@@ -63,7 +63,7 @@ def check_same(config: DictConfig, run: Run) -> bool:
     now = OmegaConf.to_container(OmegaConf.merge(config, {"run_dir": "."}), resolve=True)
     assert isinstance(now, dict)
     if "engine" in now and "engine" not in run.config:
-        version = made_by(run)
+        version = run.version
         name = f"vae-lightning {version}" if version else "an older version of vae-lightning"
         raise UsageError(f"{place}: was started by {name}; finish it with that version, or train in another folder")
     shape = run.config.get("data", {}).get("image_shape")

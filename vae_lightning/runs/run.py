@@ -33,8 +33,9 @@ import yaml
 
 from .atomic import load_yaml, read_hydra
 
-__all__ = ["NEEDED", "Run"]
+__all__ = ["NEEDED", "VERSION", "Run"]
 
+VERSION = "version"  # of this package, among the keys in which runs differ
 NEEDED = {"latent_dim", "epochs", "test/loss", "test/distortion"}  # metrics of every finished run
 
 
@@ -160,6 +161,25 @@ class Run:
         return found
 
     @cached_property
+    def environment(self) -> dict[str, Any]:
+        """What the run was trained with: versions, hardware, command line; empty if the file is missing or damaged."""
+        with suppress(OSError, ValueError):
+            found = json.loads(self.environment_file.read_bytes())
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    @property
+    def version(self) -> str | None:
+        """The version of this package that trained the run; None if unknown."""
+        found = self.environment.get("vae-lightning")
+        return found[:40] if isinstance(found, str) else None
+
+    @property
+    def started(self) -> str:
+        """When the run was started, or last taken up, as in `2026-01-31T12:00:00+00:00`; empty if unknown."""
+        return str(self.environment.get("started", ""))[:40]
+
+    @cached_property
     def metrics(self) -> dict[str, Any]:
         """The final metrics, by name.
 
@@ -207,8 +227,11 @@ class Run:
     def option(self, key: str) -> Any:
         """Returns the value of a dotted key, or the choice of a group (`model/objective`); None if there is none.
 
-        For a key that ends with `_target_`, returns the name of the class without its module.
+        For a key that ends with `_target_`, returns the name of the class without its module; for `version`, that of
+        this package.
         """
+        if key == VERSION:
+            return self.version
         if not self.has_config:
             return None
         if "/" in key or isinstance(self._lookup(key), Mapping):

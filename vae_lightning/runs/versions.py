@@ -1,15 +1,13 @@
 """Runs of other versions of this package: upgrading older configurations and rejecting newer runs."""
 
-import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .run import Run
 
-__all__ = ["RENAMED", "made_by", "too_new", "upgraded"]
+__all__ = ["RENAMED", "too_new", "upgraded"]
 
 # Current names of modules that configurations may refer to, by former name.
 RENAMED = {
@@ -53,22 +51,13 @@ def _renamed(node: Any) -> Any:
     return found
 
 
-def made_by(run: Run) -> str | None:
-    """Returns the version of this package that trained a run; None if unknown."""
-    with suppress(OSError, ValueError):
-        environment = json.loads(run.environment_file.read_bytes())
-        if isinstance(environment, dict) and isinstance(found := environment.get("vae-lightning"), str):
-            return found[:40]
-    return None
-
-
 def too_new(run: Run) -> str | None:
     """Returns the reason why a run cannot be read, if it was trained by a later minor version; None otherwise."""
     try:
         here = version("vae-lightning")
     except PackageNotFoundError:  # used from a source tree
         return None
-    there = made_by(run)
+    there = run.version
     if there and _minor(there) > _minor(here):
         return f"was made by vae-lightning {there}, which is newer than this version, {here}: install {there} or later"
     return None
