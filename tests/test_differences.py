@@ -104,6 +104,10 @@ def test_versions_data_and_budgets_are_told_apart(sweeps: Path, tmp_path: Path) 
     notes = compare([sweeps, tmp_path / "more"], "report", where="latent_dim == 2").notes
     assert any(note.startswith("These runs are of different data and budgets: ") for note in notes)
     assert not any("different" in note for note in compare(sweeps).notes)
+    other = Run(sweeps / "deep" / "sweep-2" / "seed-1")
+    for run, digest in ((Run(sweeps / "deep" / "sweep-2" / "seed-0"), "a"), (other, "b")):
+        run.environment_file.write_text(f'{{"vae-lightning": "0.2.0", "data": {{"test": "{digest}"}}}}')
+    assert any(note.startswith("These runs are of different data under one name: ") for note in compare(sweeps).notes)
 
 
 def test_the_command(sweeps: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

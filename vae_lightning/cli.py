@@ -30,6 +30,8 @@ from .config.sweeps import Folders
 from .engine.processes import is_connection_loss, is_member, join_jobs, no_more_jobs
 from .engine.signals import Interrupted
 from .errors import DataError
+from .repeating import OPTION
+from .repeating import main as repeat_main
 from .runs import Run, forget_paths, is_claimed, score, short_path, sweep_runs, swept_keys
 
 __all__ = ["JobError", "main"]
@@ -61,6 +63,9 @@ def main() -> None:
     """Runs the command line's run or sweep; exits with 0, with 1 for a failure, or with 2 for a usage error."""
     if is_member():
         sys.exit(_take_part())
+    if any(argument.partition("=")[0] == OPTION for argument in sys.argv[1:]):
+        repeat_main()
+        return
     try:
         sys.exit(_lead())
     finally:

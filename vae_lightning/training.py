@@ -7,8 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import UTC, datetime
-from importlib.metadata import version
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from .callbacks import Checkpoints
 from .callbacks.divergence import refuse_divergence, refuse_values
 from .config import check
 from .config.messages import usage_errors
+from .data.images import StoredImages
 from .engine.lightning_internals import is_trial
 from .engine.processes import Processes, is_member
 from .engine.signals import Interrupted, Interruption
@@ -30,6 +30,7 @@ from .errors import UsageError
 from .loggers.recording import finish, recording
 from .runs import Run, claimed, forget_paths, short_names, short_path, write_file, write_json
 from .runs.loading import LoadedRun, load_run
+from .runs.provenance import environment
 from .runs.resuming import check_same, steps_taken_at
 from .vae import VAE
 
@@ -141,6 +142,9 @@ def _execute(config: DictConfig, run: Run, swept: Sequence[str], progress: bool 
         "seconds_training": round(stopwatch.seconds, 3),
         "images_per_second": round(stopwatch.images / stopwatch.seconds, 1),
     }
+    splits = getattr(built.data, "splits", {})
+    digests = {name: images.digest() for name, images in splits.items() if isinstance(images, StoredImages)}
+    write_json(run.environment_file, Run(run.folder).environment | {"data": digests})
     write_json(run.metrics_file, metrics)
     finish(loggers, _hyperparameters(config, swept), metrics, trainer.global_step)
     for stage, title in [("val", "validated"), ("test", "tested")]:
@@ -220,20 +224,8 @@ def _describe(config: DictConfig, run: Run, built: Built) -> None:
     )
     write_file(run.config_file, OmegaConf.to_yaml(_resolved(config)).encode())
     forget_paths(run.hydra_file)
-    packages = ["torch", "torchvision", "pytorch-lightning", "hydra-core", "omegaconf", "numpy", "vae-lightning"]
-    environment = {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-        "platform": platform.platform(),
-        "device": str(device),
-        "hardware": hardware,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "seed": config.seed,
-    }
-    write_json(run.environment_file, environment)
+    found = environment(device=str(device), hardware=hardware, threads=torch.get_num_threads(), seed=config.seed)
+    write_json(run.environment_file, found)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     log.info("run        %s", short_path(run.folder))
     log.info(

@@ -1,5 +1,7 @@
 """A common interface to the images of a split, in memory or fetched from a data set."""
 
+import hashlib
+import math
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, Protocol
@@ -13,6 +15,8 @@ from .batch import Batch
 from .sources import Split
 
 __all__ = ["FetchedImages", "Images", "StoredImages", "images_of"]
+
+DIGESTED = 64 * 2**20  # bytes of images
 
 
 class Images(Protocol):
@@ -115,6 +119,15 @@ class StoredImages:
             return self
         labels = None if self.labels is None else self.labels.to(device)
         return StoredImages(self.images.to(device), labels, self.factors)  # the model does not see factors
+
+    def digest(self) -> str:
+        """Returns a digest of images and labels: of all, or of as many as 64 MB, evenly spaced."""
+        each = max(1, math.prod(self.shape))
+        some = torch.linspace(0, len(self) - 1, min(len(self), max(1, DIGESTED // each))).long()
+        found = hashlib.sha256(f"{len(self)} {self.shape}".encode())
+        for tensor in self.take(some):
+            found.update(b"" if tensor is None else tensor.cpu().contiguous().numpy().data)
+        return found.hexdigest()[:24]
 
     def take(self, indices: Tensor) -> Batch:
         """Returns images and labels, gathered on the device that holds them."""

@@ -183,19 +183,22 @@ def _write(
 
         claims = chapter_claims(finished, keys)
         comparison_picture(finished, keys, folder / "comparison.png")
-    notes = [*_notes_on_search(finished, sweep), *_notes_on_mixture(keys, sweep), *notes_on(table)]
+    notes = [*_notes_on_search(finished, sweep), *_notes_on_mixture(finished, keys, sweep), *notes_on(table)]
     write_page(runs, keys, table, claims, notes, folder / "index.html", apart, baseline or "")
     unfinished = tuple(run for run in runs if not run.finished)
     return Comparison(table, folder, tuple(runs), unfinished, tuple(keys), tuple(claims), sweep, tuple(notes), apart)
 
 
-def _notes_on_mixture(keys: Sequence[str], sweep: Path | None) -> list[str]:
+def _notes_on_mixture(runs: Sequence[Run], keys: Sequence[str], sweep: Path | None) -> list[str]:
     """What forbids to compare the runs as they are; a sweep over data or budgets is meant so."""
     different = {
         "data": [key for key in keys if key == "data" or (key.startswith("data.") and key != "data.batch_size")],
         "budgets": [key for key in keys if key in BUDGETS],
     }
     named = [name for name, found in different.items() if found and not sweep]
+    tested = [run.environment.get("data") for run in runs]
+    digests = {str(found["test"]) for found in tested if isinstance(found, dict) and "test" in found}
+    named += ["data under one name"] if len(digests) > 1 and not different["data"] else []
     named += ["versions of this package"] if VERSION in keys else []
     if not named:
         return []

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..data.datamodule import ImageDataModule
     from ..vae import VAE
 
-__all__ = ["LoadError", "LoadedRun", "load_run"]
+__all__ = ["LoadError", "LoadedRun", "configuration", "load_run"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def load_run(
     import torch
 
     run = Run(Path(path))
-    config = _config(run)
+    config = configuration(run)
     vet(config["model"], "model", tuple(trust))
     file = {"best": run.best_file, "last": run.checkpoint_file, None: run.weights_file}[checkpoint]
     try:
@@ -117,7 +117,12 @@ def load_run(
     return LoadedRun(run, model.to(device), config, tuple(trust))
 
 
-def _config(run: Run) -> dict[str, Any]:
+def configuration(run: Run) -> dict[str, Any]:
+    """Returns the configuration of a finished run, in this version's format.
+
+    Raises:
+        LoadError: if the folder is none, or comes from a newer version.
+    """
     if not run.folder.is_dir():
         raise LoadError(f"{run.folder}: no such folder")
     if not run.config_file.is_file():
