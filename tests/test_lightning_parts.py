@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from shared import TINY, compose_config
+from torch import nn
 
 from vae_lightning import load_run, train
 from vae_lightning.building import build
@@ -62,6 +63,16 @@ def test_averaged_weights_are_tested_and_kept(tmp_path: Path, steps: list[str], 
         single = run(tmp_path / "single", "engine.channels_last=true", *averaging)
         assert same(averaged, single)
         assert averaged.metrics["test/elbo"] == single.metrics["test/elbo"]
+
+
+def test_weights_that_are_averaged_when_training_has_ended_are_kept(tmp_path: Path) -> None:
+    """Where there is no batch norm, whose statistics would take another epoch."""
+    options = [option for option in PLAIN if "width" not in option]
+    averaging = callback("StochasticWeightAveraging", swa_lrs=0.01, swa_epoch_start=1)
+    config = compose_config(*options, "model=mlp", *averaging)
+    averaged = train(config, tmp_path / "averaged", progress=False)
+    assert not any(isinstance(module, nn.BatchNorm1d) for module in averaged.model.modules())
+    assert same(averaged, load_run(tmp_path / "averaged"))
 
 
 COSINE = "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, _partial_: true, T_max: 6}"

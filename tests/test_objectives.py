@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Laplace, Normal, StudentT, kl_divergence
 
 from vae_lightning.data.batch import Batch
-from vae_lightning.metrics.bounds import importance_weighted_bound
+from vae_lightning.metrics.bounds import importance_weighted_bound, importance_weights
 from vae_lightning.objectives import (
     CIWAE,
     DIPI,
@@ -301,6 +301,11 @@ def test_the_bound_does_not_depend_on_how_it_is_cut_into_parts(model: SmallModel
     bounds = [importance_weighted_bound(model, Batch(images), 5000, at_once=at_once) for at_once in (4, 1000, 20_000)]
     for bound in bounds:
         torch.testing.assert_close(bound, bounds[0], rtol=0.04, atol=0)
+    shares: list[float] = []
+    posterior = model.encode(images)
+    weights = importance_weights(model, Batch(images), posterior, 7, at_once=3 * len(images), advance=shares.append)
+    assert weights.shape == (7, len(images))
+    assert shares == pytest.approx([3 / 7, 3 / 7, 1 / 7])
 
 
 class TestVampPrior:
