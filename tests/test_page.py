@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -197,6 +198,75 @@ def test_the_table_can_be_sorted_and_explains_itself(page) -> None:
     assert "±" in page.inner_text("#metrics tbody")
 
 
+def many(folder: Path, count: int) -> None:
+    """Runs that differ in their dimension and seed, the last one by a value that a spreadsheet would calculate."""
+    runs = [
+        write_run(folder / str(number), {"test/elbo": -300.0 + number, "test/mse": 0.5 / (1 + number)},
+                  model__latent_dim=2 + number, data__name="=1+1" if number == count - 1 else "glyphs")
+        for number in range(count)
+    ]  # fmt: skip
+    compare(runs, folder / "report")
+
+
+@in_browser
+def test_runs_columns_and_axes_are_chosen_and_a_link_keeps_them(browser, tmp_path: Path) -> None:
+    many(tmp_path, 5)
+    with opened(browser, tmp_path) as page:
+        assert page.input_value("#across") == "test/rate"
+        page.locator("summary", has_text="Columns").click()
+        page.locator("#columns label", has_text="distortion").locator("input").uncheck()
+        page.locator("#metrics th", has_text="mse").locator("button").click()
+        page.select_option("#across", "model.latent_dim")
+        page.select_option("#up", "test/elbo")
+        page.fill("#filter", "Glyphs")
+        page.wait_for_url("**runs=Glyphs**")
+        link = page.url
+    found = opened(browser, tmp_path)
+    with found as page:
+        page.goto(link)
+        page.reload()
+        found.complaints.clear()  # of the addresses themselves
+        assert page.inner_text("#filtered") == "4 of 5"
+        assert page.locator("#metrics tbody tr:visible").count() == 4
+        assert not page.locator("#metrics th", has_text="distortion").is_visible()
+        assert page.locator("#metrics th", has_text="mse").get_attribute("aria-sort") == "ascending"
+        assert page.locator("#any circle").count() == 5
+        assert "elbo against latent_dim" in page.inner_text("#any h3")
+        with page.expect_download() as download:
+            page.click("#csv")
+        table = pd.read_csv(download.value.path())
+        assert "distortion" not in table
+        assert table["mse"].tolist() == pytest.approx([0.125, 1 / 6, 0.25, 0.5])
+        page.fill("#filter", "")
+        page.locator("summary", has_text="Columns").click()
+        page.click("#columns button:has-text('none')")
+        assert [cell.inner_text() for cell in page.locator("#metrics th:visible").all()] == ["name", "latent_dim"]
+        with page.expect_download() as download:
+            page.click("#csv")
+        assert '"\'=1+1"' in Path(download.value.path()).read_text()
+        page.click("#columns button:has-text('all')")
+        assert page.locator("#metrics th", has_text="distortion").is_visible()
+        assert "without" not in page.url
+
+
+@in_browser
+@pytest.mark.slow
+def test_a_thousand_runs_stay_fluid(browser, tmp_path: Path) -> None:
+    many(tmp_path, 1000)
+    timed = """(act) => { const from = performance.now(); eval(act); return performance.now() - from; }"""
+    acts = [
+        "const f = document.getElementById('filter'); f.value = '12'; f.dispatchEvent(new Event('input'))",
+        "document.querySelector('#columns input').click()",
+        "document.querySelectorAll('#metrics th button')[2].click()",
+        "const u = document.getElementById('up'); u.value = 'test/elbo'; u.dispatchEvent(new Event('change'))",
+    ]
+    page = browser.new_page(bypass_csp=True)  # for eval
+    page.goto(f"file://{tmp_path}/report/index.html")
+    taken = [min(page.evaluate(timed, act) for _ in range(3)) for act in acts]
+    page.close()
+    assert max(taken) < 50, taken
+
+
 @in_browser
 def test_charts_show_values(page) -> None:
     charts = page.locator("#curves .chart")
@@ -360,7 +430,7 @@ def test_a_page_of_what_is_there(sweep: Path, tmp_path: Path) -> None:
     shutil.rmtree(fourth.figures)
     text = html(folder)
     assert "RuntimeError: it broke" in text
-    assert text.count("<details>") == 3
+    assert text.count("<details>") == 4  # the runs, and the columns of the table
     data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)[1])
     assert [bool(run["explorer"]) for run in data["runs"]] == [True, False, False]
     assert [bool(run["curves"]) for run in data["runs"]] == [False, True, False]

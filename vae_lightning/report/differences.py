@@ -61,7 +61,7 @@ def differences_table(found: pd.DataFrame) -> pd.DataFrame:
     """Returns differences as text, a row for each group: difference ± half the interval."""
     rows: dict[str, dict[str, str]] = {}
     for entry in found.to_dict("records"):
-        row = rows.setdefault(entry["group"], {"": entry["group"], "seeds": str(entry["seeds"])})
+        row = rows.setdefault(entry["group"], {"runs": entry["group"], "seeds": str(entry["seeds"])})
         metric = describe(entry["metric"])
         row[metric.label] = f"{entry['difference']:+,.{metric.digits}f}"
         if entry["seeds"] > 1:

@@ -80,6 +80,7 @@ def write_page(
         "sheets": sheets,
         "palette": plots.PALETTE,
         "groups": _groups(table, keys),
+        "axes": _axes(table, keys),
     }
     names = run_names(runs)
     environment = jinja2.Environment(
@@ -256,7 +257,7 @@ def _groups(table: pd.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
     columns = _metric_columns(table)
     found = []
     for labels, rows in groups:
-        metrics = {}
+        metrics = {key: [float(rows[key].iloc[0]), 0.0] for key in _numbers(rows, group_keys)}
         for name in columns:
             mean, deviation = rows[name].mean(), rows[name].std()
             if math.isfinite(mean):
@@ -271,6 +272,19 @@ def _groups(table: pd.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _numbers(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
+    """The keys that have numbers."""
+    return [key for key in keys if key in table and pd.api.types.is_numeric_dtype(table[key])]
+
+
+def _axes(table: pd.DataFrame, keys: Sequence[str]) -> list[tuple[str, str, str]]:
+    """The name, label and unit of all that one axis of a chart can show: options with numbers, and metrics."""
+    numbers = _numbers(table, [key for key in keys if key != "seed"])
+    names, metrics = short_names(numbers), [(name, describe(name)) for name in _metric_columns(table)]
+    found = [(key, names[key], "") for key in numbers]
+    return found + [(name, metric.label, metric.unit) for name, metric in metrics if name not in numbers]
 
 
 def _run_data(run: Run, label: str, group: str, sheets: dict[str, str]) -> dict[str, Any]:

@@ -28,10 +28,18 @@
   const redraw = [];
   const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+  // What has been chosen on this page, which its address keeps
+  const view = new URLSearchParams(location.hash.slice(1));
+  const keep = (name, value) => {
+    if (value) view.set(name, value); else view.delete(name);
+    location.replace(`#${view}`);
+  };
+
   // The table of metrics
   const table = one("metrics");
   if (table) {
     const heads = [...table.tHead.rows[0].cells];
+    const names = heads.map((head) => head.firstElementChild.firstChild.textContent.trim());
     heads.forEach((head, column) => {
       const button = head.firstElementChild;
       const say = () => { one("meaning").textContent = button.dataset.meaning || "\u00a0"; };
@@ -39,6 +47,7 @@
       button.addEventListener("focus", say);
       button.addEventListener("click", () => {
         const falling = head.getAttribute("aria-sort") === "ascending";
+        keep("sort", `${falling ? "-" : ""}${names[column]}`);
         heads.forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", falling ? "descending" : "ascending");
         const value = (row) => row.cells[column].dataset.value;
@@ -53,6 +62,69 @@
         }
       });
     });
+    chooseFrom(table, names);
+    const sorted = view.get("sort") || "", column = names.indexOf(sorted.replace(/^-/, ""));
+    if (column >= 0) for (let click = sorted.startsWith("-") ? 2 : 1; click; click--) heads[column].firstElementChild.click();
+  }
+
+  function chooseFrom(table, names) {
+    one("chooser").hidden = false;
+    const rows = [...table.tBodies].flatMap((kind) => [...kind.rows].filter((row) => row.className !== "kind"));
+    const texts = new Map(rows.map((row) => [row, [...row.cells].filter((cell) => cell.className === "key").map((cell) => cell.textContent).join(" ").toLowerCase()]));
+    const filter = one("filter");
+    const narrow = () => {
+      const wanted = filter.value.trim().toLowerCase();
+      let count = 0;
+      for (const row of rows) count += !(row.hidden = !texts.get(row).includes(wanted));
+      for (const kind of table.tBodies) kind.hidden = [...kind.rows].every((row) => row.hidden || row.className === "kind");
+      one("filtered").textContent = wanted ? `${count} of ${rows.length}` : "";
+    };
+    filter.value = view.get("runs") || "";
+    filter.addEventListener("input", () => { narrow(); keep("runs", filter.value.trim()); });
+    narrow();
+    const hidden = new Set((view.get("without") || "").split(",").filter(Boolean));
+    const style = document.head.appendChild(make("style"));
+    const hide = () => {
+      const numbers = names.flatMap((name, i) => (hidden.has(name) ? [`#metrics tr:not(.kind) > :nth-child(${i + 1})`] : []));
+      style.textContent = numbers.length ? `${numbers.join(",")} { display: none }` : "";
+    };
+    const boxes = names.map((name) => {
+      const box = make("input", { type: "checkbox" });
+      box.checked = !hidden.has(name);
+      box.addEventListener("change", () => {
+        if (box.checked) hidden.delete(name); else hidden.add(name);
+        hide();
+        keep("without", [...hidden].join(","));
+      });
+      one("columns").append(make("label", {}, box, ` ${name}`));
+      return box;
+    });
+    const none = make("button", { type: "button" }, "none"), all = make("button", { type: "button" }, "all");
+    for (const [button, shown] of [[all, true], [none, false]]) button.addEventListener("click", () => {
+      const keys = table.tHead.rows[0].cells;
+      boxes.forEach((box, i) => { box.checked = shown || keys[i].className === "key"; });
+      hidden.clear();
+      names.forEach((name, i) => { if (!boxes[i].checked) hidden.add(name); });
+      hide();
+      keep("without", [...hidden].join(","));
+    });
+    one("columns").append(all, none);
+    hide();
+    one("csv").addEventListener("click", () => {
+      // A spreadsheet would take some texts for formulas.
+      const plain = (text) => (/^[=+\-@\t\r]/.test(text) && isNaN(text) ? `'${text}` : text);
+      const cell = (text) => `"${plain(text).replaceAll('"', '""')}"`;
+      const shown = names.map((name, i) => i).filter((i) => !hidden.has(names[i]));
+      const order = [...table.tBodies].flatMap((kind) => [...kind.rows]).filter((row) => texts.has(row) && !row.hidden);
+      const lines = [shown.map((i) => names[i]), ...order.map((row) => shown.map((i) => row.cells[i].dataset.value))];
+      save(new Blob([lines.map((line) => line.map(cell).join(",") + "\r\n").join("")], { type: "text/csv" }), "metrics.csv");
+    });
+  }
+
+  function save(blob, name) {
+    const link = make("a", { download: name, href: URL.createObjectURL(blob) });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 
   // Samples during training
@@ -224,6 +296,30 @@
           spread: having.map((g) => g.metrics[name][1]) }], { log2: true, xLabel: "latent dimension" });
       }
     } else section.querySelector("h2").textContent = "Rate and distortion";
+  }
+
+  const axes = data.axes.filter(([name]) => data.groups.filter((group) => group.metrics[name]).length > 2);
+  if (axes.length > 1) {
+    const section = one("any"), selects = { across: one("across"), up: one("up") };
+    section.hidden = false;
+    for (const [name, label] of axes) for (const select of Object.values(selects)) select.append(make("option", { value: name }, label));
+    const usual = { across: "test/rate", up: "test/mse" };
+    const draw = () => {
+      const [x, y] = [selects.across, selects.up].map((select) => axes.find(([name]) => name === select.value));
+      const having = data.groups.map((group, i) => ({ group, i })).filter(({ group }) => group.metrics[x[0]] && group.metrics[y[0]]);
+      section.querySelector(".charts").replaceChildren();
+      if (!having.length) return section.querySelector(".charts").append("No run has both.");
+      chart(section.querySelector(".charts"), `${y[1]} against ${x[1]}`, having.map(({ group, i }) => ({
+        label: group.label, name: having.length <= 12 ? group.name : "", colour: colour(i), dots: true,
+        x: [group.metrics[x[0]][0]], y: [group.metrics[y[0]][0]], spread: [group.metrics[y[0]][1]],
+      })), { lines: false, xLabel: [x[1], x[2]].filter(Boolean).join(", "), yLabel: y[2] });
+    };
+    for (const [axis, select] of Object.entries(selects)) {
+      const wanted = [view.get(axis), usual[axis], axes[axis === "up" ? 1 : 0][0]];
+      select.value = wanted.find((name) => axes.some(([known]) => known === name));
+      select.addEventListener("change", () => { keep(axis, select.value); draw(); });
+    }
+    draw();
   }
 
   // The latent explorer
