@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +79,18 @@ def test_hostile_options(foreign: Path, key: str, value: object, message: str) -
     config["model"]["encoder"][key] = value
     (foreign / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
     refused(foreign, message)
+
+
+@pytest.mark.parametrize(("place", "key"), [("model", "latent_dim"), ("encoder", "width"), ("decoder", "width")])
+def test_a_model_that_is_much_larger_than_its_checkpoint_takes_no_memory(foreign: Path, place: str, key: str) -> None:
+    config = OmegaConf.to_container(OmegaConf.load(foreign / "config.yaml"))
+    for node in (config["model"], config["model"]["encoder"], config["model"]["decoder"]):
+        if key in node and (key == "latent_dim" or node is config["model"].get(place)):
+            node[key] = 10**8 if key == "latent_dim" else 10**5
+    (foreign / "config.yaml").write_text(json.dumps(config))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(foreign, r"describes a model of [\d,]{9,} numbers, and the checkpoint has")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
 
 
 def test_tags_in_a_configuration_run_nothing(foreign: Path, tmp_path: Path) -> None:

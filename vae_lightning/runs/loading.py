@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadError", "LoadedRun", "configuration", "load_run"]
 
+SPARE = 1_000_000  # numbers that a model may have and a checkpoint not, such as masks
+
 
 @dataclass(frozen=True)
 class LoadedRun:
@@ -108,6 +110,7 @@ def load_run(
     except Exception as error:  # a damaged file may raise anything
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise LoadError(f"{file}: cannot be read as a checkpoint of tensors: {reason}") from error
+    _check_size(config["model"], sum(tensor.numel() for tensor in state.values()), run)
     model = _make(config["model"], "model", run)
     try:
         model.load_state_dict(state)
@@ -140,6 +143,25 @@ def configuration(run: Run) -> dict[str, Any]:
         if not isinstance(run.config.get(key), dict):
             raise LoadError(f"{run.config_file}: has no {key}")
     return upgraded(run.config)
+
+
+def _check_size(node: Mapping[str, Any], saved: int, run: Run) -> None:
+    """Raises `LoadError` for a model that is much larger than the checkpoint, before its memory is taken.
+
+    It is made without memory for that, where all its parts can be.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"):
+            model = instantiate(OmegaConf.create(dict(node)), _convert_="all")
+        described = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    except Exception:  # some parts compute when they are made; an error in the configuration will be found again
+        return
+    if described > 2 * saved + SPARE:
+        raise LoadError(
+            f"{run.config_file}: describes a model of {described:,} numbers, and the checkpoint has {saved:,}"
+        )
 
 
 def _make(node: Mapping[str, Any], key: str, run: Run) -> Any:
