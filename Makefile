@@ -43,7 +43,7 @@ test-all: $(INSTALLED)  ## all tests, including the slow ones
 
 coverage: $(INSTALLED)  ## line coverage of all tests, including other processes
 	$(BIN)/coverage erase
-	VAE_TEST_PROCESSES=1 $(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
