@@ -98,3 +98,13 @@ def test_artefacts_do_not_tell_where_a_user_works(swept: Swept) -> None:
     assert len(files) > 20
     for secret in (str(swept.folder.parents[1]), str(Path(__file__).parents[1]), str(Path.home()) + "/", "hunter2"):
         assert [path for path in files if secret.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.slow
+def test_a_short_soak(tmp_path: Path) -> None:
+    """Runs with faults at random moments; the long form is `python tests/soak.py`."""
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("soak.py"), "6", "1"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 of 6 as an undisturbed run" in done.stdout
