@@ -5,12 +5,14 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import UsageError
 from .claiming import claimed, state_of
 from .finding import runs_in, size_of
 from .names import plain_cell, short_names, short_path, shown
 from .options import differing_options
+from .packing import pack, unpack
 from .run import Run
 from .sweep import best_first
 
@@ -22,6 +24,7 @@ examples:
   vae-runs --where "data == 'kmnist10k' and latent_dim <= 16" --best-first
   vae-runs --where "test/elbo > -250" --folders | xargs vae-report -o report
   vae-runs multirun/2026-* --csv > runs.csv
+  vae-runs SWEEP --pack runs.tar.gz              to give somebody, who runs: vae-runs --unpack runs.tar.gz FOLDER
   vae-runs --delete-failed                      asks first
   vae-runs SWEEP --keep-best 3                  deletes the other finished runs; asks first
 
@@ -36,6 +39,10 @@ def main() -> None:
     parser = _parser()
     arguments = parser.parse_args()
     try:
+        if arguments.unpack:
+            for run in unpack(arguments.unpack, *arguments.folders[:1]):
+                print(f"unpacked   {short_path(run.folder)}")
+            return
         runs = runs_in(arguments.folders, arguments.where)
         if arguments.best_first:
             runs = best_first(runs)
@@ -44,7 +51,9 @@ def main() -> None:
         if arguments.keep_best is not None:
             ranked = best_first([run for run in runs if state_of(run) == "finished"])
             sys.exit(_delete(ranked[arguments.keep_best :], arguments.yes))
-        if arguments.folders_only:
+        if arguments.pack:
+            print(f"packed     {len(runs)} in {short_path(pack(runs, arguments.pack))}")
+        elif arguments.folders_only:
             print("\n".join(short_path(run.folder) for run in runs))
         elif arguments.csv:
             from .finding import table_of
@@ -56,7 +65,10 @@ def main() -> None:
         sys.stdout.flush()
     except UsageError as error:
         parser.error(str(error))
-    except BrokenPipeError:  # as in "vae-runs | head"
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            parser.exit(1, f"vae-runs: {error.filename or 'failed'}: {error.strerror or error}\n")
+        # As in "vae-runs | head".
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -72,11 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--where", default="", metavar="CONDITION", help="only the runs that meet it")
     parser.add_argument("--best-first", action="store_true", help="by the bound of validation or test images")
-    shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--csv", action="store_true", help="with every metric, for a spreadsheet")
-    shown.add_argument("--folders", action="store_true", dest="folders_only", help="the folders alone, one a line")
-    shown.add_argument("--delete-failed", action="store_true", help="delete the runs that failed")
-    shown.add_argument("--keep-best", type=_count, metavar="N", help="delete all finished runs but the N best")
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--csv", action="store_true", help="with every metric, for a spreadsheet")
+    one.add_argument("--folders", action="store_true", dest="folders_only", help="the folders alone, one a line")
+    one.add_argument("--pack", type=Path, metavar="FILE", help="write the runs to an archive, a .tar.gz")
+    one.add_argument("--unpack", type=Path, metavar="FILE", help="read an archive's runs into FOLDER, or here")
+    one.add_argument("--delete-failed", action="store_true", help="delete the runs that failed")
+    one.add_argument("--keep-best", type=_count, metavar="N", help="delete all finished runs but the N best")
     parser.add_argument("--yes", action="store_true", help="delete without asking")
     return parser
 
