@@ -182,7 +182,7 @@ def test_a_run_that_an_older_version_has_started_is_finished_with_it(tmp_path: P
         resume(run)
     run.environment_file.write_text(json.dumps({"vae-lightning": "0.1.0"}))
     with pytest.raises(UsageError, match=r"run: was started by vae-lightning 0\.1\.0; finish it with that version, or"):
-        resume(run)
+        resume(Run(run.folder))
 
 
 def test_a_damaged_configuration_is_not_resumed(tmp_path: Path) -> None:

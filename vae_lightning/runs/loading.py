@@ -110,7 +110,7 @@ def load_run(
     except Exception as error:  # a damaged file may raise anything
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise LoadError(f"{file}: cannot be read as a checkpoint of tensors: {reason}") from error
-    _check_size(config["model"], sum(tensor.numel() for tensor in state.values()), run)
+    _check_size(config["model"], state, run)
     model = _make(config["model"], "model", run)
     try:
         model.load_state_dict(state)
@@ -145,7 +145,7 @@ def configuration(run: Run) -> dict[str, Any]:
     return upgraded(run.config)
 
 
-def _check_size(node: Mapping[str, Any], saved: int, run: Run) -> None:
+def _check_size(node: Mapping[str, Any], state: Any, run: Run) -> None:
     """Raises `LoadError` for a model that is much larger than the checkpoint, before its memory is taken.
 
     It is made without memory for that, where all its parts can be.
@@ -155,8 +155,9 @@ def _check_size(node: Mapping[str, Any], saved: int, run: Run) -> None:
     try:
         with torch.device("meta"):
             model = instantiate(OmegaConf.create(dict(node)), _convert_="all")
+        saved = sum(tensor.numel() for tensor in state.values())
         described = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
-    except Exception:  # some parts compute when they are made; an error in the configuration will be found again
+    except Exception:  # some parts compute when they are made; what is wrong in the files will be found again
         return
     if described > 2 * saved + SPARE:
         raise LoadError(
