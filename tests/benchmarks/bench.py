@@ -173,6 +173,7 @@ def whole_trainings(folder: Path, images: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer steps and images, for a first look")
+    parser.add_argument("--commands", action="store_true", help="time whole commands by phase instead of steps")
     parser.add_argument("--json", type=Path, default=Path("outputs/bench.json"), help="where the figures go")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -185,6 +186,12 @@ def main() -> None:
     if options.worker:
         settings = (options.latent_dim, options.steps, options.started, options.images, options.batch)
         worker(options.worker, options.folder, *settings)
+        return
+    if options.commands:
+        import commands
+
+        sys.argv[1:] = []
+        commands.main()
         return
     import torch
 
