@@ -67,6 +67,7 @@ def test_metrics_and_lines_say_of_which_checkpoint_they_are(tmp_path: Path, vae_
     assert {file.name for file in (tmp_path / "run_3" / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
 
 
+@pytest.mark.slow
 def test_stopping_is_said_and_lasts(tmp_path: Path, vae_train: Callable) -> None:
     options = [*TINY, *UNMEASURED, "callbacks=[default,early_stopping]", "data.validation_size=16", "logger=none"]
     options += ["callbacks.stopping.mode=min", "callbacks.stopping.patience=1", "hydra.run.dir=run"]

@@ -82,6 +82,7 @@ def test_the_comparison(swept: Swept) -> None:
     assert np.asarray(picture).std() > 10
 
 
+@pytest.mark.slow
 def test_the_comparison_can_be_made_again_from_the_files(swept: Swept, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(swept.folder, copy)
@@ -242,6 +243,7 @@ def test_a_sweep_without_callbacks_and_loggers_still_has_a_table(vae_train: Comm
     assert sorted(path.name for path in (tmp_path / "made" / "seed-0").iterdir()) == contents.split()
 
 
+@pytest.mark.slow
 def test_a_failed_job_leaves_no_model_behind(tmp_path: Path) -> None:
     """What Hydra keeps of a failed job must not keep the job's model and data."""
     program = textwrap.dedent("""
@@ -264,6 +266,7 @@ def test_a_failed_job_leaves_no_model_behind(tmp_path: Path) -> None:
     assert "left [0, 0, 0] 0 exit 1" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_what_comes_to_nothing_leaves_no_folder(vae_train: Command, tmp_path: Path) -> None:
     """Neither a download that fails nor a wrong option; a folder that was there stays, with the reason in it."""
     unreachable = ["data=kmnist", "data.source.mirrors=[http://127.0.0.1:9/]", "trainer.accelerator=cpu"]

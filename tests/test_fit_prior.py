@@ -180,6 +180,7 @@ def test_verbs_on_a_sphere(runs: Path, generate: Command, tmp_path: Path) -> Non
         assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_codes_of_a_codebook_get_an_autoregressive_prior(generate: Command, tmp_path: Path) -> None:
     options = ["model/posterior=vq", "model/prior=uniform_codes", "model/objective=vq", "model.latent_dim=8"]
     options += ["model/likelihood=discretized_logistic", "hydra.run.dir=run", "trainer.max_epochs=4"]

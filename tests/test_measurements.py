@@ -110,6 +110,7 @@ def test_no_metric_depends_on_which_others_are_measured() -> None:
     assert {"frechet_samples", "kernel_floor", "halfway_distance_untrained"} < set(few)
 
 
+@pytest.mark.slow
 def test_bits_per_dimension_where_grey_levels_have_probabilities(tmp_path: Path) -> None:
     _, metrics, _ = trained(tmp_path, "model/likelihood=discretized_logistic")
     assert metrics["test/bits_per_dim"] == pytest.approx(-metrics["test/elbo"] / (784 * np.log(2)))
@@ -250,6 +251,7 @@ def test_one_class_tells_nothing_about_classes(caplog: pytest.LogCaptureFixture)
     ]
 
 
+@pytest.mark.slow
 def test_a_classifier_at_chance_compares_nothing(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     model, data = built("model.latent_dim=3")
     poor(data, lambda images: torch.full_like(images, 100), lambda labels: torch.arange(len(labels)) % 3)
