@@ -50,10 +50,11 @@ def differences(table: pd.DataFrame, keys: Sequence[str], baseline: str) -> pd.D
             apart = (one - other).dropna()
             if apart.empty:
                 continue
-            low = high = float("nan")
+            half = float("nan")
             if len(apart) > 1:
-                low, high = stats.t.interval(CONFIDENCE, len(apart) - 1, apart.mean(), apart.sem())
-            found.append((group, metric, apart.mean(), low, high, len(apart)))
+                half = stats.t.ppf((1 + CONFIDENCE) / 2, len(apart) - 1) * apart.sem()
+            mean = apart.mean()
+            found.append((group, metric, mean, mean - half, mean + half, len(apart)))
     return pd.DataFrame(found, columns=["group", "metric", "difference", "low", "high", "seeds"])
 
 
