@@ -70,6 +70,9 @@ def names(runs: list[Run]) -> list[str]:
 def test_runs_are_found_at_any_depth(place: Path) -> None:
     assert names(runs_in([])) == ["own", "sixteen", "two", "broken", "stopped", "two"]
     assert names(runs_in(["multirun/f*", "multirun"])) == ["sixteen", "two", "own"]
+    for dimension in (16, 2):
+        make(place / "more" / f"latent_dim-{dimension}_seed-0")
+    assert names(runs_in(["more"])) == ["latent_dim-2_seed-0", "latent_dim-16_seed-0"]
     assert names(runs_in(["linked"])) == ["own", "sixteen", "two"]
     assert names(runs_in([place / "outputs" / "two"])) == ["two"]
     assert runs_in(["outputs/other"]) == []

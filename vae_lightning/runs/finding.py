@@ -1,6 +1,7 @@
 """Runs on disk, wherever they are: found in folders of folders, chosen by a condition, listed as a table."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from glob import glob
@@ -81,7 +82,7 @@ def runs_in(places: Sequence[str | Path], where: str = "") -> list[Run]:
 
 
 def folders_of_runs(place: Path) -> Iterator[Path]:
-    """Yields the folders of runs in a folder, at any depth, in order; itself if it is one.
+    """Yields the folders of runs in a folder, at any depth, in the order of names and numbers; itself if it is one.
 
     Neither links nor hidden folders are followed, and there are no runs within runs.
     """
@@ -90,7 +91,12 @@ def folders_of_runs(place: Path) -> Iterator[Path]:
         if ("config.yaml" in files and "environment.json" in files) or (path / ".hydra" / "hydra.yaml").is_file():
             within.clear()
             yield path
-        within[:] = sorted(name for name in within if not name.startswith("."))
+        within[:] = sorted((name for name in within if not name.startswith(".")), key=_by_numbers)
+
+
+def _by_numbers(name: str) -> list[tuple[int, str]]:
+    """What to sort names by, so that `latent_dim-2` comes before `latent_dim-16`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def size_of(run: Run) -> int:
