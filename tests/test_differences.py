@@ -77,7 +77,7 @@ def test_what_a_baseline_may_be_called(sweeps: Path, name: str) -> None:
 def test_a_baseline_that_is_none_or_several(sweeps: Path) -> None:
     for name in ("3", "seed=0"):
         with pytest.raises(
-            UsageError, match=f"^baseline={name}: no group is called that, of latent_dim=16; latent_dim=2"
+            UsageError, match=f"^baseline={name}: no group is called that, of latent_dim=2; latent_dim=16"
         ):
             compare(sweeps, baseline=name)
     make(sweeps / "more" / "run", 2, 0, -240.0, data__batch_size=64)
