@@ -50,12 +50,10 @@ def measure(subject: Subject) -> Metrics:
                     bound.elbo.update(elbo)
                     quota = math.ceil(share * bound.elbo.count) - bound.curve.count
                     some = torch.randperm(len(images))[:quota].sort().values
-            if samples and len(some) == len(images):
-                bound.update(bounds.importance_weights(model, batch, posterior, samples, advance=advance), elbo)
-            elif samples and len(some):
-                part = Batch(images[some], None if labels is None else labels[some])
-                weights = bounds.importance_weights(model, part, model.encode(*part), samples, advance=advance)
-                bound.update(weights, elbo[some])
+            if samples and len(some):
+                part = _chosen(batch, some)
+                of_part = posterior if part is batch else model.encode(*part)
+                bound.update(bounds.importance_weights(model, part, of_part, samples, advance=advance), elbo[some])
             else:
                 advance(1)
         if not priors.count:
@@ -188,6 +186,14 @@ def _gap(subject: Subject, test: Bound) -> Metrics:
         "generalisation_gap": (train.mean - test.mean[0]).item(),
         "generalisation_gap_stderr": (train.error.square() + test.error[0].square()).sqrt().item(),
     }
+
+
+def _chosen(batch: Batch, some: Tensor) -> Batch:
+    """Some images of a batch, by their numbers in order; the batch itself if these are all."""
+    images, labels = batch
+    if len(some) == len(images):
+        return batch
+    return Batch(images[some], None if labels is None else labels[some])
 
 
 def _announce(subject: Subject, batch: Batch, posterior: Distribution, share: Fraction) -> None:
