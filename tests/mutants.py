@@ -25,6 +25,7 @@ DISTRIBUTIONS, SPACES, FITTED = "test_distributions.py", "test_latent_spaces.py"
 MEASURING, TEMPERATURE = "test_measuring.py", "test_temperature.py"
 SUPPORT, OUTLIERS = "test_support.py", "test_outliers.py"
 FINDING, DIFFERENCES = "test_finding.py", "test_differences.py"
+PRETENDED = "test_pretended_gpu.py"
 NOTES, CLAIMS, ANNEALING = "test_notes.py", "test_claims.py", "test_annealing.py"
 INFORMATION, MEASUREMENTS = "test_information.py", "test_measurements.py"
 LABELS, SEMI = "test_conditional.py", "test_semi_supervised.py"
@@ -179,6 +180,8 @@ MUTANTS = [
     ("report/differences.py", "if known >= asked:", "if known & asked:", DIFFERENCES, "none_or_several"),
     ("report/compare.py", "if len({run.version for run in found if run.version}) > 1:", "if False:",
      DIFFERENCES, "apart"),
+    ("measuring/annealing.py", "piece, sizes.bound_samples)", "piece, sizes.bound_samples).cpu()", PRETENDED, "[vae]"),
+    ("metrics/codes.py", "means = mean.cpu().double()", "means = mean.double()", PRETENDED, "[vae]"),
     ("measuring/averages.py", "curve[-1] - bounds.bound_with(", "curve[0] - bounds.bound_with(", MEASURING, "settled"),
     ("measuring/distances.py", "of_test[some], unseen", "of_test, unseen", MEASURING, "as_many"),
     ("measuring/distances.py", "(\"floor\", \"_real\")", "(\"samples\", \"_real\")", MEASURING, "samples_are"),

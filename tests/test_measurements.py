@@ -345,12 +345,18 @@ def test_the_annealed_bound_of_any_prior_on_real_vectors(prior: str) -> None:
     assert found["annealed_gap"] > -5 * found["annealed_gap_stderr"]
 
 
-def test_the_annealed_bound_needs_real_vectors(caplog: pytest.LogCaptureFixture) -> None:
-    model, data = built(*ON_SPHERE, "model.latent_dim=3")
+@pytest.mark.parametrize(
+    ("options", "space"),
+    [([*ON_SPHERE, "model.latent_dim=3"], "the unit sphere"), (["recipe=vq_vae"], "the vectors of a codebook")],
+)
+def test_the_annealed_bound_needs_real_vectors(
+    options: list[str], space: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, data = built(*options)
     with caplog.at_level("INFO"):
         found = measured(model, data, **NOTHING, annealed_images=3)
     assert not [name for name in found if "annealed" in name]
-    line = "measured   the prior is a density on the unit sphere: annealed importance sampling is left out"
+    line = f"measured   the prior is a density on {space}: annealed importance sampling is left out"
     assert lines_with("annealed", caplog) == [line]
 
 

@@ -105,7 +105,7 @@ class Checkpoints(Checkpoint):
 
 
 def _fingerprint(state: Mapping[str, Tensor]) -> list[float]:
-    return [tensor.double().sum().item() for tensor in state.values()]
+    return [tensor.cpu().double().sum().item() for tensor in state.values()]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

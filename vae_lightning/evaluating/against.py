@@ -42,7 +42,7 @@ def measure_against(
         with progress.step(f"bounds of {split} images of {data.name}", len(batches)) as advance:
             found = []
             for batch in batches:
-                found.append(importance_weighted_bound(model, batch.on(model.device), samples).double().cpu())
+                found.append(importance_weighted_bound(model, batch.on(model.device), samples).cpu().double())
                 advance(1)
         return torch.cat(found)
 

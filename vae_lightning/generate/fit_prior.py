@@ -129,7 +129,7 @@ def _bound(run: LoadedRun) -> dict[str, float]:
         bound = ELBO()(model, batch)
         metrics = model.likelihood.metrics(batch.images, bound["distortion"], bound["rate"])
         for name, values in {"elbo": -bound["loss"], **metrics}.items():
-            terms[name] = terms.get(name, 0.0) + values.double().sum().item() / len(images)
+            terms[name] = terms.get(name, 0.0) + values.cpu().double().sum().item() / len(images)
     return {name: terms[name] for name in ("elbo", "bits_per_dim") if name in terms}
 
 

@@ -17,3 +17,4 @@ class CodeVectors(Euclidean):
     description: ClassVar[str] = "the vectors of a codebook"
     prior: ClassVar[str] = "model/prior=uniform_codes"
     posterior: ClassVar[str] = "model/posterior=vq or fsq"
+    continuous: ClassVar[bool] = False

@@ -56,6 +56,7 @@ class Euclidean:
     prior: ClassVar[str] = "model/prior=standard"
     posterior: ClassVar[str] = "model/posterior=diagonal"
     unbounded: ClassVar[bool] = True
+    continuous: ClassVar[bool] = True
 
     def __init__(self, latent_dim: int) -> None:
         self.latent_dim = latent_dim

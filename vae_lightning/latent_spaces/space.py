@@ -54,6 +54,7 @@ class LatentSpace(Protocol):
         description: completes "a density on …".
         prior, posterior: choices of the config tree that live on it, for messages.
         unbounded: whether codes can have any size.
+        continuous: whether codes can be moved a little.
         axes: number of axes of a lattice over the whole space; 0 if it has too many to draw.
     """
 
@@ -61,6 +62,7 @@ class LatentSpace(Protocol):
     prior: ClassVar[str]
     posterior: ClassVar[str]
     unbounded: ClassVar[bool]
+    continuous: ClassVar[bool]
     axes: int
 
     def __init__(self, latent_dim: int) -> None: ...

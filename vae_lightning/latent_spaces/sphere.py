@@ -34,6 +34,7 @@ class Sphere:
     prior: ClassVar[str] = "model/prior=uniform_sphere"
     posterior: ClassVar[str] = "model/posterior=von_mises_fisher"
     unbounded: ClassVar[bool] = False
+    continuous: ClassVar[bool] = True
 
     def __init__(self, latent_dim: int) -> None:
         if latent_dim < 2:

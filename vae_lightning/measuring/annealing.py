@@ -28,7 +28,7 @@ def measure(subject: Subject) -> Metrics:
     model, sizes = subject.model, subject.sizes
     if not (sizes.annealed_images and sizes.annealed_chains and sizes.annealed_steps):
         return {}
-    if not model.latent_space.unbounded:
+    if not (model.latent_space.unbounded and model.latent_space.continuous):
         log.info(
             "measured   the prior is a density on %s: annealed importance sampling is left out",
             model.latent_space.description,
@@ -45,7 +45,7 @@ def measure(subject: Subject) -> Metrics:
             found = annealed_bound(model, piece, chains, steps, advance)
             bound.update(found)
             if model.has_bound and sizes.bound_samples:
-                rise.update(found - importance_weighted_bound(model, piece, sizes.bound_samples).cpu())
+                rise.update(found - importance_weighted_bound(model, piece, sizes.bound_samples))
             drawn, codes = simulated(model, len(piece.images), piece.labels)
             lower, upper = annealed_sandwich(model, drawn, codes, chains, steps, advance)
             gap.update(upper - lower)

@@ -81,7 +81,7 @@ class Average:
 
     def update(self, values: Tensor) -> None:
         """Adds values `(…, B)` of B images."""
-        values = values.double().cpu()
+        values = values.cpu().double()
         self.count += values.shape[-1]
         self._sum = self._sum + values.sum(-1)
         self._squares = self._squares + values.square().sum(-1)
@@ -126,7 +126,7 @@ class Bound:
         """Adds log-weights `(samples, B)` of B images, and their elbo `(B,)` as it is among those of all."""
         curve = torch.stack([bounds.bound_with(log_weights, count) for count in self.counts])
         self.curve.update(curve)
-        self.above.update(curve.double() - elbo)
+        self.above.update(curve.cpu().double() - elbo.cpu())
         self.gap.update(curve[-1] - curve)
         if self.samples > 1:
             self.rise.update(curve[-1] - bounds.bound_with(log_weights, self.samples // 2))

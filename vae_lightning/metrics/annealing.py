@@ -120,10 +120,15 @@ def _start(model: Model, batch: Batch, chains: int) -> Tensor:
         return prior.sample((chains,) if prior.batch_shape else (chains, len(batch.images)))
 
 
+def _no_weights(codes: Tensor) -> Tensor:
+    """log w of 0 for each code, in 64 bits; PyTorch has none for Apple's GPUs."""
+    return codes.new_zeros(codes.shape[:-1], dtype=torch.float32 if codes.device.type == "mps" else torch.float64)
+
+
 def _forward(target: Target, codes: Tensor, sizes: Tensor, advance: Advance) -> Tensor:
     """Returns log w `(K, B)` of chains that start at codes of the prior, with steps of known sizes `(steps, B)`."""
     betas = temperatures(len(sizes)).tolist()
-    log_weights = codes.new_zeros(codes.shape[:-1], dtype=torch.float64)
+    log_weights = _no_weights(codes)
     chains = _Chains(target, codes)
     for number, size in enumerate(sizes, 1):
         log_weights += (betas[number] - betas[number - 1]) * chains.log_likelihood
@@ -135,7 +140,7 @@ def _forward(target: Target, codes: Tensor, sizes: Tensor, advance: Advance) -> 
 def _backward(target: Target, codes: Tensor, sizes: Tensor, advance: Advance) -> Tensor:
     """Returns log w `(K, B)` of the same chains, run the other way from codes of p(z|x)."""
     betas = temperatures(len(sizes)).tolist()
-    log_weights = codes.new_zeros(codes.shape[:-1], dtype=torch.float64)
+    log_weights = _no_weights(codes)
     chains = _Chains(target, codes)
     for number, size in reversed([*enumerate(sizes, 1)]):
         chains.move(betas[number], size)

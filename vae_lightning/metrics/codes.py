@@ -84,12 +84,12 @@ class Aggregate:
     def update(self, distribution: Distribution) -> None:
         """Adds distributions with batch `(B,)`, or a single one with batch `()`, and event `(latent_dim,)`."""
         mean, spread = moments(distribution)
-        means = mean.double().cpu().reshape(-1, mean.shape[-1])
+        means = mean.cpu().double().reshape(-1, mean.shape[-1])
         self.count += len(means)
         self._sum = self._sum + means.sum(0)
         self._outer = self._outer + means.T @ means
         # Either covariances, or variances where dimensions are independent.
-        within = spread.reshape(len(means), *spread.shape[mean.dim() - 1 :]).double().cpu().sum(0)
+        within = spread.reshape(len(means), *spread.shape[mean.dim() - 1 :]).cpu().double().sum(0)
         self._within = self._within + (torch.diag(within) if within.dim() == 1 else within)
 
     @property

@@ -67,4 +67,4 @@ def auroc(inside: Tensor, outside: Tensor) -> float:
     1 is perfect, 0.5 chance; below it, outliers look more like the data than the data's own images.
     """
     labels = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))])
-    return float(roc_auc_score(labels.numpy(), torch.cat([inside, outside]).double().cpu().numpy()))
+    return float(roc_auc_score(labels.numpy(), torch.cat([inside, outside]).cpu().double().numpy()))

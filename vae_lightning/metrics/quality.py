@@ -80,7 +80,7 @@ def train_classifier(
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
     """Returns the share of images `(N, C, H, W)` that the classifier gives their label `(N,)`."""
     found = torch.cat([classifier(part).argmax(1) for part in images.split(at_once(images.shape[1:]))])
-    return (found == labels).double().mean().item()
+    return (found == labels).cpu().double().mean().item()
 
 
 class Distances(NamedTuple):
@@ -114,8 +114,8 @@ def frechet(real: Tensor, other: Tensor) -> float:
 
 
 def _compared(metric: Any, real: Tensor, other: Tensor) -> Any:
-    metric.update(real.double().cpu(), real=True)
-    metric.update(other.double().cpu(), real=False)
+    metric.update(real.cpu().double(), real=True)
+    metric.update(other.cpu().double(), real=False)
     return metric.compute()
 
 

@@ -47,7 +47,7 @@ def support(real: Tensor, samples: Tensor, neighbours: int = NEIGHBOURS) -> Supp
         samples: `(M, F)`.
         neighbours: k; one fewer than the images of the smaller set where these are no more.
     """
-    real, samples = real.double().cpu(), samples.double().cpu()
+    real, samples = real.cpu().double(), samples.cpu().double()
     k = min(neighbours, len(real) - 1, len(samples) - 1)
     of_real, of_samples = _radii(real, k), _radii(samples, k)
     balls = []  # of real images, around each sample

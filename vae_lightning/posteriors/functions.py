@@ -61,7 +61,7 @@ def moments(posterior: Distribution) -> tuple[Tensor, Tensor]:
 
     If the dimensions are independent, the covariance is given by the variances `(…, latent_dim)`.
     """
-    z = posterior.sample((20_000,) if not posterior.batch_shape else (SAMPLES,)).double()
+    z = posterior.sample((20_000,) if not posterior.batch_shape else (SAMPLES,)).cpu().double()
     mean = z.mean(0)
     centred = (z - mean).movedim(0, -1)
     return mean, centred @ centred.mT / (len(z) - 1)

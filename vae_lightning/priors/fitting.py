@@ -57,7 +57,7 @@ def _(
     found = mixture.GaussianMixture(len(prior.means), covariance_type=kind, max_iter=steps, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # as many iterations as were asked for
-        found.fit(codes.double().cpu().numpy())
+        found.fit(codes.cpu().double().numpy())
     weights, means, covariances = (
         torch.from_numpy(array) for array in (found.weights_, found.means_, found.covariances_)
     )
