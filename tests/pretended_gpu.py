@@ -1,8 +1,8 @@
 """A second device without one: tensors that are marked as being on it, and an error where one meets one that is not.
 
 What PyTorch refuses on a machine with a GPU is refused here: operations on tensors of both devices (but single numbers,
-and an index from the CPU), NumPy's view of a tensor that is not on the CPU, and 64 bits, as on Apple's. All is calculated
-on the CPU.
+and an index from the CPU), a view of NumPy of a tensor that is not on the CPU, and, as by Apple's GPUs, 64 bits. All is
+calculated on the CPU.
 """
 
 from collections.abc import Callable, Iterator
