@@ -116,7 +116,7 @@ def test_exported_models_run_elsewhere(generate: Command, tmp_path: Path, likeli
     np.testing.assert_allclose(found, model.decode(codes).mean, atol=1e-4)
 
 
-def test_images_of_any_kind_are_read(sweep: Path, generate: Command, tmp_path: Path) -> None:
+def test_images_of_any_kind_are_read(sweep: Path, foreign: Path, generate: Command, tmp_path: Path) -> None:
     Image.new("RGBA", (61, 40), (200, 10, 10, 128)).save(tmp_path / "colour.png")
     Image.new("L", (28, 28), 77).save(tmp_path / "grey.jpg")
     done = generate("reconstruct", sweep / "latent_dim-2", "colour.png", "grey.jpg", "-o", "out.npz")
@@ -124,6 +124,11 @@ def test_images_of_any_kind_are_read(sweep: Path, generate: Command, tmp_path: P
     assert "colour.png: cropped and resized from 61 × 40 to 28 × 28 pixels" in done.stdout
     assert "grey.jpg" not in done.stdout
     assert np.load(tmp_path / "out.npz")["images"][1] == pytest.approx(77, abs=1)
+    config = OmegaConf.load(foreign / "config.yaml")
+    config.data.scale = 510  # as the run's own pixels were divided by
+    OmegaConf.save(config, foreign / "config.yaml")
+    generate("reconstruct", foreign, "grey.jpg", "-o", "half.npz")
+    assert np.load(tmp_path / "half.npz")["images"][0] == pytest.approx(38, abs=1)
 
 
 @pytest.mark.parametrize(

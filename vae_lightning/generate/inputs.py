@@ -103,13 +103,14 @@ def _given(run: LoadedRun, numbers: Tensor) -> Given:
 
 
 def _read(run: LoadedRun, path: Path) -> Tensor:
-    """An image file, fitted as the run's own images were where they came from files."""
+    """An image file, fitted and scaled as the run's own images were."""
     source = run.config["data"].get("source")
     given = source if isinstance(source, dict) else {}
-    background = given.get("background")
-    return read_image(
+    background, scale = given.get("background"), run.config["data"].get("scale")
+    image = read_image(
         path,
         run.image_shape,
         fit="pad" if given.get("fit") == "pad" else "crop",
         background=background if isinstance(background, int) and 0 <= background <= 255 else 255,
     )
+    return image * (255 / scale if isinstance(scale, int | float) and scale > 0 else 1.0)
