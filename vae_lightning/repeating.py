@@ -50,7 +50,7 @@ def repeat(
 ) -> Repetition:
     """Trains a finished run once more, with its configuration, its seed and as many threads.
 
-    Only classes of this package, PyTorch's and Lightning's are made, unless others are trusted; but these read and write
+    Only classes of this package, PyTorch's and Lightning's are made, unless others are trusted; these read and write
     files where the configuration says.
 
     Args:
