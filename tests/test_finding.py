@@ -158,6 +158,7 @@ def test_the_listing(runs: Callable[..., subprocess.CompletedProcess[str]]) -> N
     assert "6 runs (4 finished, 1 failed, 1 interrupted), 14.0 MB" in listed
     assert [line.split()[0] for line in listed.splitlines()[1:7]] == [str(run.folder) for run in runs_in([])]
     assert "-230.00" in listed
+    assert "failed     outputs/broken: step 2: loss is nan" in listed
     best = runs("--best-first", "--folders", "--where", "state == 'finished'").stdout.split()
     assert best == ["multirun/first/sixteen", "multirun/deeper/down/own", "multirun/first/two", "outputs/two"]
     table = pd.read_csv(StringIO(runs("--csv").stdout))

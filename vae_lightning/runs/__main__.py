@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ examples:
 A condition compares options, metrics, the name or the state (finished, running, interrupted, failed) with values.
 """
 KEYS = 6  # that differ, in the listing
+REASONS = 10  # why runs failed, below it
 BOUND = "test/elbo"
 
 
@@ -117,9 +119,17 @@ def _list(runs: Sequence[Run]) -> None:
         row |= {"elbo": "" if bound is None else f"{bound:.2f}", "size": _bytes(size_of(run))}
         rows.append({**row, "version": run.version or "", "started": run.started[:16].replace("T", " ")})
     table = pd.DataFrame(rows)
-    print(table.to_string(index=False, max_colwidth=70))
-    states = ", ".join(f"{count} {state}" for state, count in table["state"].value_counts().items())
-    print(f"\n{len(runs)} run{'s' if len(runs) > 1 else ''} ({states}), {_bytes(sum(map(size_of, runs)))}")
+    states = Counter(table["state"])
+    for name in ("run", "state"):  # to the left, as text is read
+        width = max(map(len, [name, *table[name]]))
+        table[name] = table[name].str.ljust(width)
+        table = table.rename(columns={name: name.ljust(width)})
+    print(table.to_string(index=False), end="\n\n")
+    failed = [run for run in runs if state_of(run) == "failed"]
+    for run in failed[:REASONS]:
+        print(f"failed     {short_path(run.folder)}: {run.failure}")
+    listed = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    print(f"{len(runs)} run{'s' if len(runs) > 1 else ''} ({listed}), {_bytes(sum(map(size_of, runs)))}")
     if len(keys) > KEYS:
         print(f"{len(keys) - KEYS} more options differ: --csv has all")
 
