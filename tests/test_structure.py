@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "building": {"callbacks", "config", "data", "engine", "errors", "loggers", "runs", "vae"},
     "training": {"building", "callbacks", "config", "data", "engine", "errors", "loggers", "runs", "vae"},
-    "repeating": {"errors", "runs", "training"},
+    "again": {"errors", "runs", "training"},
     "evaluating": {
         "callbacks",
         "config",
@@ -77,11 +77,11 @@ ALLOWED: dict[str, set[str]] = {
         "training",
         "vae",
     },
-    "cli": {"config", "engine", "errors", "repeating", "report", "runs", "training"},
+    "cli": {"config", "engine", "errors", "again", "report", "runs", "training"},
     "__init__": {"config", "evaluating", "report", "runs", "training"},
 }
 HYDRA = {"cli", "config", "runs"}
-OMEGACONF = {*HYDRA, "building", "evaluating", "repeating", "training"}  # which are handed a configuration
+OMEGACONF = {*HYDRA, "building", "evaluating", "again", "training"}  # which are handed a configuration
 ENGINE_FOR_ALL = {"shards", "lightning_internals"}  # modules of the engine that any room may import
 PUBLIC = {"_exit", "_fields", "_replace", "_target_", "_validate_args"}  # documented names, and one of PyTorch
 ENGINE = {"callbacks": {"signals"}, "generate": {"devices"}}  # and more of them, by room

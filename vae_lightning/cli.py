@@ -22,6 +22,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from .again import OPTION
+from .again import main as repeat_main
 from .config import CONFIGURATION, check
 from .config.compose import of_groups, without_hydra
 from .config.messages import exit_code, explain, explain_failure
@@ -30,8 +32,6 @@ from .config.sweeps import Folders
 from .engine.processes import is_connection_loss, is_member, join_jobs, no_more_jobs
 from .engine.signals import Interrupted
 from .errors import DataError
-from .repeating import OPTION
-from .repeating import main as repeat_main
 from .runs import Run, forget_paths, is_claimed, score, short_path, sweep_runs, swept_keys
 
 __all__ = ["JobError", "main"]

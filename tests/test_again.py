@@ -10,9 +10,9 @@ import torch
 import yaml
 from shared import TINY, UNMEASURED, call, compose_config
 
-from vae_lightning import LoadError, repeating, train
+from vae_lightning import LoadError, again, train
+from vae_lightning.again import repeat
 from vae_lightning.data.images import StoredImages
-from vae_lightning.repeating import repeat
 from vae_lightning.runs import Run
 from vae_lightning.runs.provenance import commit, differing_environment, packages
 
@@ -57,7 +57,7 @@ def test_what_differs_is_named(run: Run, capfd: pytest.CaptureFixture[str], monk
     environment["packages"]["torch"] = "1.0"
     environment["data"]["train"] = "other"
     run.environment_file.write_text(json.dumps(environment))
-    done = call(repeating.main, "vae-train", "--again", "run", "-o", "second", capture=capfd, patch=monkeypatch)
+    done = call(again.main, "vae-train", "--again", "run", "-o", "second", capture=capfd, patch=monkeypatch)
     assert done.returncode == 1
     assert "test/elbo: " in done.stdout
     assert f"here       torch: 1.0 → {packages()['torch']}" in done.stdout
@@ -91,7 +91,7 @@ def test_nothing_of_others_is_executed(run: Run, options: dict[str, object], mes
 def test_what_cannot_be_repeated(run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     run.metrics_file.unlink()
     for folder, reason in (("run", "is not a finished run"), ("nowhere", "no such folder")):
-        done = call(repeating.main, "vae-train", "--again", folder, capture=capfd, patch=monkeypatch)
+        done = call(again.main, "vae-train", "--again", folder, capture=capfd, patch=monkeypatch)
         assert (done.returncode, "Traceback" in done.stderr) == (2, False)
         assert reason in done.stderr
 
