@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from shared import TINY, UNMEASURED, run_command, start_command
 
+from vae_lightning import LoadError, load_run
 from vae_lightning.runs import Run, state_of
 
 TAKEN = [*TINY, *UNMEASURED, "trainer.max_epochs=12", "logger=none", "callbacks.checkpoints.every_n_batches=1"]
@@ -84,7 +85,7 @@ class Soak:
         folder = self.place / f"run-{number}"
         fault(self, folder, KINDS[kind])
         for _ in range(ATTEMPTS):
-            if Run(folder).finished:
+            if Run(folder).finished and self.whole(Run(folder)):
                 break
             done = run_command("vae_lightning.cli", *training(folder, KINDS[kind], folder.exists()), cwd=self.place)
             assert "Traceback" not in done.stdout + done.stderr, done.stderr
@@ -99,6 +100,17 @@ class Soak:
         assert result(folder) == expected
         assert files(folder) == left, files(folder) ^ left
         return fault.__name__
+
+    def whole(self, run: Run) -> bool:
+        """Whether a finished run can be loaded; otherwise the message names what is damaged, and it begins anew."""
+        try:
+            load_run(run.folder)
+        except LoadError as error:
+            assert run.checkpoint_file.name in str(error), error
+            run.checkpoint_file.unlink()
+            run.metrics_file.unlink()
+            return False
+        return True
 
     def started(self, folder: Path, kind: list[str]) -> Any:
         """A training, and a random time during it, which it has reached."""
