@@ -106,7 +106,8 @@ class Soak:
         try:
             load_run(run.folder)
         except LoadError as error:
-            assert run.checkpoint_file.name in str(error), error
+            if run.checkpoint_file.name not in str(error):
+                raise
             run.checkpoint_file.unlink()
             run.metrics_file.unlink()
             return False
