@@ -48,6 +48,7 @@ def measured(metrics: dict) -> dict:
     return {name: value for name, value in metrics.items() if "/" in name}
 
 
+@pytest.mark.slow
 def test_metrics_and_lines_say_of_which_checkpoint_they_are(tmp_path: Path, vae_train: Callable) -> None:
     """By the mode the first epoch is the best: validation and test metrics are those of a training that ends there."""
     options = [*TINY, *UNMEASURED, "callbacks=[default,best]", "callbacks.best.mode=min", "data.validation_size=16"]

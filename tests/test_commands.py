@@ -139,6 +139,7 @@ def test_the_same_seed_gives_bitwise_the_same_run(swept: Swept, vae_train: Comma
     assert not (tmp_path / "run" / "error.txt").exists()
 
 
+@pytest.mark.slow
 def test_a_failed_job_does_not_stop_the_others(vae_train: Command, tmp_path: Path) -> None:
     """The first job fails while it runs, not when its configuration is checked."""
     done = vae_train(

@@ -113,6 +113,7 @@ def test_either_checkpoint_is_measured(run: Path) -> None:
         evaluate(run, checkpoint="best", force=True)
 
 
+@pytest.mark.slow
 def test_more_samples_tighten_the_bound(run: Path) -> None:
     found = evaluate(load_run(run), bound_samples=400, **BOUND_ALONE)
     bound, error = (found.metrics[f"test/{name}"] for name in ("iw_bound", "iw_bound_stderr"))

@@ -266,6 +266,7 @@ def test_a_classifier_at_chance_compares_nothing(caplog: pytest.LogCaptureFixtur
     assert line.endswith("no better than chance, 0.350")
 
 
+@pytest.mark.slow
 def test_few_images_are_said(caplog: pytest.LogCaptureFixture) -> None:
     model, data = built("model.latent_dim=3")
     with caplog.at_level("INFO"):
@@ -471,6 +472,7 @@ class OwnData(LightningDataModule):
         return DataLoader([Batch(*self.examples("test", 50))], batch_size=None)
 
 
+@pytest.mark.slow
 def test_a_data_module_from_elsewhere_is_measured(tmp_path: Path) -> None:
     model, _ = built()
     metrics = measured(model, OwnData(), cache=str(tmp_path))

@@ -21,8 +21,9 @@ from vae_lightning.vae import VAE
 SIZES = Sizes(
     bound_samples=3, bound_images=20, half_samples=3, annealed_images=4, annealed_chains=2, annealed_steps=3, tsne=False
 )
-RECIPES = ["vae", "hyperspherical_vae", "iaf_vae", "vq_vae"]
-MORE = ["beta_tc_vae", "conditional_vae", "dreg", "fsq_vae", "full_covariance_vae", "info_vae", "iwae", "ladder_vae"]
+RECIPES = ["vae", "vq_vae"]
+MORE = ["hyperspherical_vae", "iaf_vae"]
+MORE += ["beta_tc_vae", "conditional_vae", "dreg", "fsq_vae", "full_covariance_vae", "info_vae", "iwae", "ladder_vae"]
 MORE += ["mixture_vae", "rae", "vamp_vae", "wae", "flow_prior_vae", "geco", "m2", "dip_vae"]
 
 
