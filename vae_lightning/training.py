@@ -15,6 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .building import Built, build
@@ -103,7 +104,9 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
     """
     config.run_dir = str(run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if is_member() else claimed(run):
+    # Of several processes of a training, SLURM's tasks among them, the first one claims the run for all.
+    first = getattr(rank_zero_only, "rank", 0) == 0 and not is_member()
+    with claimed(run) if first else nullcontext():
         return _execute(config, run, swept, progress)
 
 
