@@ -89,6 +89,10 @@ def test_nothing_of_others_is_executed(run: Run, options: dict[str, object], mes
 
 
 def test_what_cannot_be_repeated(run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    edit(run, model__optimizer__lr=1e30)
+    failed = call(again.main, "vae-train", "--again", "run", capture=capfd, patch=monkeypatch)
+    assert (failed.returncode, "Traceback" in failed.stderr) == (1, False)
+    assert "loss is" in failed.stderr
     run.metrics_file.unlink()
     for folder, reason in (("run", "is not a finished run"), ("nowhere", "no such folder")):
         done = call(again.main, "vae-train", "--again", folder, capture=capfd, patch=monkeypatch)

@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "building": {"callbacks", "config", "data", "engine", "errors", "loggers", "runs", "vae"},
     "training": {"building", "callbacks", "config", "data", "engine", "errors", "loggers", "runs", "vae"},
-    "again": {"errors", "runs", "training"},
+    "again": {"config", "errors", "runs", "training"},
     "evaluating": {
         "callbacks",
         "config",

@@ -19,6 +19,7 @@ __all__ = ["OPTION", "Repetition", "main", "repeat"]
 OPTION = "--again"
 OF_TIME = {"seconds_training", "images_per_second"}
 SHOWN = 20  # lines of differences
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ def repeat(
         vet(found.get(node), node, (*trust, "pytorch_lightning"))
     config = OmegaConf.create({**found, "resume": False})
     place = Path(folder or Path("outputs", f"{datetime.now():%Y-%m-%d_%H-%M-%S}_again_{first.name}"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(int(first.environment.get("threads") or threads))
+    threads, used = torch.get_num_threads(), first.environment.get("threads")
+    if isinstance(used, int) and 0 < used <= MOST_THREADS:
+        torch.set_num_threads(used)
     try:
         second = train(config, place, progress).run
     finally:
@@ -114,6 +116,7 @@ def _differing(first: Run, second: Run) -> list[str]:
 
 def main() -> None:
     """Exits with 0 if the result is the same, with 1 if not, with 2 if the run cannot be repeated."""
+    from .config.messages import explain
     from .runs.loading import LoadError
 
     parser = argparse.ArgumentParser(
@@ -131,6 +134,9 @@ def main() -> None:
     except (LoadError, UsageError, DataError) as error:
         print(f"vae-train {OPTION}: {error}", file=sys.stderr)
         sys.exit(2)
+    except Exception as error:
+        print(f"vae-train {OPTION}: {explain(error)}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt as stop:
         print(f"vae-train {OPTION}: {stop or 'interrupted'}", file=sys.stderr)
         sys.exit(130)

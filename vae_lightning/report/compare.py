@@ -19,7 +19,7 @@ from ..runs import (
     scored_by,
     sweep_runs,
     swept_keys,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     import pandas as pd
