@@ -56,7 +56,6 @@ def two_clusters(count: int = 3000) -> Tensor:
         pytest.param(TwoStage(2, hidden=(64, 64)), 1000, 0.8, id="two_stage", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.slow
 def test_each_kind_learns_where_codes_are(prior: Prior, steps: int, gap: float) -> None:
     """Its log-likelihood of other codes of the same two clusters comes close to the true density's."""
     codes = two_clusters(4000)
