@@ -250,7 +250,7 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
         1,
         "cannot write the output folder",
     ),
-    "a model without end": (nothing, ["vae-train", *QUICK, "model.encoder.width=1000000000000"], 2, "out of memory"),
+    "a model without end": (nothing, ["vae-train", *QUICK, "model.encoder.width=1000000000000000"], 2, "out of memory"),
     "resuming another run": (
         nothing,
         ["vae-train", *QUICK, f"hydra.run.dir={ONE}", "resume=true", "seed=5"],

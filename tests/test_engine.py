@@ -34,7 +34,7 @@ from vae_lightning.engine.lightning_internals import (
 )
 from vae_lightning.engine.noise import NoiseError, WholeBatchNoise
 from vae_lightning.engine.shards import Shard, sharded
-from vae_lightning.engine.step_options import Options, fused, settle
+from vae_lightning.engine.step_options import Options, fused, replayable, settle, take_trial_step
 
 X = torch.rand(7, 5, 4, generator=torch.Generator().manual_seed(1))
 
@@ -141,6 +141,18 @@ def test_steps_per_call(callbacks: list[Callback], options: dict, schedules: lis
     assert found.cuda_graph == (steps > 1 and not schedules)
     for before, after in zip(limits, (trainer.limit_train_batches, trainer.val_check_interval), strict=True):
         assert after == (before // steps if type(before) is int else before)
+
+
+@pytest.mark.parametrize(
+    ("name", "replayed"), [("Adam", True), ("SGD", True), ("Adafactor", False), ("Adagrad", False)]
+)
+def test_optimizers_whose_recorded_step_is_the_next_one(name: str, replayed: bool) -> None:
+    """The others would repeat the step size of the recorded step."""
+    optimizer = take_trial_step(partial(getattr(torch.optim, name), lr=0.1))
+    assert replayable(optimizer) == replayed
+    counts = [value for state in optimizer.state.values() for key, value in state.items() if key == "step"]
+    on_host = any(not isinstance(count, torch.Tensor) or count.device.type == "cpu" for count in counts)
+    assert replayed == (not on_host or "capturable" in optimizer.defaults)
 
 
 def test_fused_optimizers() -> None:

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from .data.datamodule import ImageDataModule
 from .engine.batch_norm import SharedBatchNorms
 from .engine.random_state import RandomState
 from .engine.schedules import left_to_callback, planned
-from .engine.step_options import Options, fused, settle, spaced, take_trial_step
+from .engine.step_options import Options, fused, replayable, settle, spaced, take_trial_step
 from .engine.strategies import OneDevice, SeveralDevices
 from .errors import UsageError
 from .loggers.recording import needed_to_make
@@ -72,7 +73,7 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
             raise UsageError(str(error)) from error
     _try_objective(model, config.data.get("image_shape"))
     stopwatch = Stopwatch()
-    callbacks = [LabelCheck(), stopwatch, Curves(), RandomState(), *followers, *make(config.callbacks).values()]
+    callbacks = [LabelCheck(), stopwatch, Curves(), RandomState(), *followers, *_make_callbacks(config.callbacks)]
     shown = bool(config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress))
     if shown and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(TQDMProgressBar())  # Lightning's default, Rich's, would swallow other bars and log lines
@@ -100,9 +101,18 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
         model.make_optimizer = fused(model.make_optimizer, device)
     if model.lr_scheduler:
         model.lr_scheduler = {**model.lr_scheduler, "scheduler": planned(model.lr_scheduler["scheduler"], trainer)}
-    schedules = _check_optimizers(model)
+    schedules, options = _check_optimizers(model, options)
     _settle(options, strategy, model, data, trainer, schedules)
     return Built(model, data, trainer, stopwatch)
+
+
+def _make_callbacks(config: DictConfig) -> list[Callback]:
+    for name, node in config.items():
+        if "_target_" not in node:
+            raise UsageError(
+                f"callbacks.{name}: the chosen callbacks have none of that name; leave it out with '~callbacks.{name}'"
+            )
+    return list(make(config).values())
 
 
 def _try_objective(model: VAE, image_shape: Sequence[int] | None) -> None:
@@ -118,14 +128,17 @@ def _try_objective(model: VAE, image_shape: Sequence[int] | None) -> None:
             raise UsageError(f"model.{error}") from error
 
 
-def _check_optimizers(model: VAE) -> list[dict[str, Any]]:
-    """Tries the optimizers and schedules, which training makes again, and returns the schedules."""
+def _check_optimizers(model: VAE, options: Options) -> tuple[list[dict[str, Any]], Options]:
+    """Tries the optimizers and schedules, which training makes again; returns the schedules and possible options."""
     own = [player.optimizer for player in model.objective.players().values()]
     node = "model.optimizer"
     try:
         for make_optimizer in filter(None, [model.make_optimizer, *own]):
             node = "model.optimizer"
             optimizer = take_trial_step(make_optimizer)
+            if options.cuda_graph and not replayable(optimizer):
+                log.info("steps      not recorded, because %s counts them on the host", type(optimizer).__name__)
+                options = replace(options, cuda_graph=False)
             if model.lr_scheduler:
                 node = "model.lr_scheduler"
                 model.lr_scheduler["scheduler"](optimizer)
@@ -133,7 +146,7 @@ def _check_optimizers(model: VAE) -> list[dict[str, Any]]:
         optimizers = model.configure_optimizers()
     except (RuntimeError, TypeError, ValueError) as error:
         raise UsageError(f"{node}: {error}") from error
-    return [optimizer["lr_scheduler"] for optimizer in optimizers if isinstance(optimizer, dict)]
+    return [optimizer["lr_scheduler"] for optimizer in optimizers if isinstance(optimizer, dict)], options
 
 
 def _settle(

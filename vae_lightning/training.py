@@ -302,7 +302,8 @@ def above_bars(shown: bool) -> AbstractContextManager[None]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """A context that silences library warnings that users cannot act on."""
-    names = ("pytorch_lightning.utilities.rank_zero", "lightning_fabric", "tensorboard", "alembic")
+    lightning = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "lightning_fabric")
+    names = (*lightning, "tensorboard", "alembic")
     found = {logging.getLogger(name): logging.WARNING for name in names}
     found[logging.getLogger("pytorch_lightning.loggers.mlflow")] = logging.ERROR  # it warns that it makes an experiment
     levels = {logger: logger.level for logger in found}
@@ -312,6 +313,7 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for text in [
                 ".*does not have many workers.*",
+                ".*GPU available but not used.*",  # trainer=cpu says so
                 ".*smaller than the logging interval.*",
                 ".*isinstance.treespec.*",
                 ".*Total length of `list`.*",

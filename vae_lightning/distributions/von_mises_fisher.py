@@ -14,6 +14,7 @@ a fixed number of normal variables. (Rejection, as in Wood 1994 and Davidson et 
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -25,9 +26,15 @@ from .sphere import SphericalUniform, log_area, unit_sphere
 
 __all__ = ["VonMisesFisher"]
 
-NODES, WEIGHTS = (array.tolist() for array in np.polynomial.legendre.leggauss(10))
-RULE = [((1 + node) / 2, weight / 2) for node, weight in zip(NODES, WEIGHTS, strict=True)]  # on [0, 1]
 ITERATIONS = 12  # of Newton's method, safeguarded by bisection; it needs about 5
+
+
+@cache
+def _rule(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of Gauss-Legendre quadrature on [0, 1]; kept, because a CUDA graph cannot copy them there."""
+    nodes, weights = np.polynomial.legendre.leggauss(10)
+    with torch.inference_mode(mode=False):  # training may come later
+        return tuple(torch.tensor(values / 2, dtype=dtype, device=device) for values in (1 + nodes, weights))
 
 
 class VonMisesFisher(Distribution):
@@ -188,12 +195,10 @@ class _Angle:
 
     def _integral(self, start: Tensor, width: Tensor, function: Callable[[Tensor], Tensor] = torch.ones_like) -> Tensor:
         """Integrals of the scaled density, times a function, from `start` over `width`."""
-        angles = torch.stack([start + share * width for share, _ in RULE])  # at once: operations are few and long
+        nodes, weights = _rule(start.dtype, start.device)
+        angles = start + nodes.view(-1, *[1] * start.ndim) * width
         values = self._log_density(angles).exp() * function(angles)
-        total = torch.zeros_like(start)
-        for (_, weight), value in zip(RULE, values, strict=True):
-            total = total + weight * value
-        return total * width
+        return torch.tensordot(weights, values, dims=1) * width
 
     def _log_density(self, angle: Tensor) -> Tensor:
         exponent = -2 * self.concentration * (angle / 2).sin().square()

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, ModelSummary, ProgressBar
+from torch.optim import Optimizer
 
 from .lightning_internals import steps_between_checkpoints
 
-__all__ = ["Options", "fused", "settle", "spaced", "take_trial_step"]
+__all__ = ["Options", "fused", "replayable", "settle", "spaced", "take_trial_step"]
 
 # Hooks overridden by callbacks that count steps or change how they are taken.
 STEP_HOOKS = (
@@ -39,6 +40,11 @@ class Options:
     cuda_graph: bool = False
     channels_last: bool = False
     compile: bool = False
+
+
+def replayable(optimizer: Optimizer) -> bool:
+    """Returns whether a recorded step of an optimizer is the next one; Adafactor and others count steps on the host."""
+    return "capturable" in optimizer.defaults or isinstance(optimizer, torch.optim.SGD)
 
 
 def settle(options: Options, trainer: Trainer, schedules: list[Any]) -> tuple[Options, str]:

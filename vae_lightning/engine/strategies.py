@@ -55,7 +55,9 @@ class OneDevice(SingleDeviceStrategy):
         if trainer.state.fn == TrainerFn.FITTING:
             if self.options.compile:
                 self._compiled = torch.compile(module.training_step, dynamic=False)  # type: ignore[arg-type]
-            module.automatic_optimization = not (self._by_graph or self.options.steps_per_call > 1 or _several(module))
+            module.automatic_optimization = not (
+                self.options.cuda_graph or self.options.steps_per_call > 1 or _several(module)
+            )
         super().setup(trainer)
 
     @property
