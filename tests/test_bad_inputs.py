@@ -178,6 +178,12 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
         nothing, ["vae-train", "model.optimizer.weight_decay=0.1"], 2, "add it with +model.optimizer.weight_decay=0.1"
     ),
     "no folder of configurations": (nothing, ["vae-train", "--config-dir=nowhere"], 2, "nowhere' not found"),
+    "options of a callback that is not chosen": (
+        nothing,
+        ["vae-train", *QUICK, "experiment=published_iwae", "hydra.mode=RUN"],
+        2,
+        "callbacks.measurements: the chosen callbacks have none of that name; leave it out",
+    ),
     "no validation images to monitor": (
         nothing,
         ["vae-train", *QUICK, "+callbacks.stop={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/a}"],

@@ -94,6 +94,7 @@ def test_large_images_go_through_a_model_in_parts(monkeypatch: pytest.MonkeyPatc
     assert (at_once((1, 28, 28)), at_once((3, 32, 32)), at_once((3, 64, 64)), at_once((3, 128, 128))) == (
         1000, 1000, 682, 170,
     )  # fmt: skip
+    assert [at_once((1, 28, 28), torch.device(kind)) for kind in ("cpu", "cuda")] == [1000, 8000]
     assert at_most(2**29, (3, 128, 128)) == 2730
     assert at_most(10, (3, 128, 128)) == 1
     model = instantiate(compose_config(*TINY, "data.image_shape=[3,32,48]").model, _convert_="all").eval()

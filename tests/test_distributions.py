@@ -13,6 +13,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from torch.nn.functional import normalize
 
 from vae_lightning.distributions import Flow, SphericalUniform, VonMisesFisher
+from vae_lightning.distributions.von_mises_fisher import _rule
 from vae_lightning.posteriors import (
     FullCovarianceHead,
     InverseAutoregressiveHead,
@@ -158,6 +159,16 @@ def fisher(dimensions: int, kappa: Tensor | float) -> VonMisesFisher:
     loc = torch.zeros(dimensions)
     loc[0] = 1
     return VonMisesFisher(loc, torch.as_tensor(kappa, dtype=torch.float64))
+
+
+def test_training_may_follow_inference() -> None:
+    """PyTorch does not differentiate through tensors that inference has made, as a kept rule of quadrature would be."""
+    _rule.cache_clear()
+    kappa = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    with torch.inference_mode():
+        fisher(3, kappa).rsample()
+    (gradient,) = torch.autograd.grad(fisher(3, kappa).rsample((5,)).sum() + fisher(3, kappa).entropy(), kappa)
+    assert gradient.isfinite()
 
 
 @pytest.mark.parametrize("dimensions", [2, 3, 4, 5, 16, 64, 128, 512])

@@ -107,11 +107,10 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
 
 
 def _make_callbacks(config: DictConfig) -> list[Callback]:
-    for name, node in config.items():
-        if "_target_" not in node:
-            raise UsageError(
-                f"callbacks.{name}: the chosen callbacks have none of that name; leave it out with '~callbacks.{name}'"
-            )
+    for name in map(str, config):
+        if "_target_" not in config[name]:
+            advice = f"leave it out with '~callbacks.{name}'"
+            raise UsageError(f"callbacks.{name}: the chosen callbacks have none of that name; {advice}")
     return list(make(config).values())
 
 

@@ -35,22 +35,22 @@ from vae_lightning.vae import VAE
 __all__ = ["LOOPS", "TOGETHER", "Timing", "arithmetic_limit", "prepare", "profile", "scaled"]
 
 
-TOGETHER = 10  # steps between two looks at the clock, which on a GPU wait for the device
+TOGETHER = 10  # steps, at least, between two looks at the clock, which on a GPU wait for the device
 
 
 @dataclass
 class Timing:
-    """Seconds a step, each a mean over `TOGETHER` steps, and the moment (`time.time()`) at which the first began."""
+    """Seconds a step, means over `TOGETHER` steps or more, and the moment (`time.time()`) of the first's start."""
 
     steps: list[float] = field(default_factory=list)
     first: float = 0.0
 
-    def add(self, last: float, device: torch.device) -> float:
-        """Counts `TOGETHER` steps since `last`; returns the time."""
+    def add(self, last: float, device: torch.device, steps: int = TOGETHER) -> float:
+        """Counts so many steps since `last`; returns the time."""
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         now = time.perf_counter()
-        self.steps.append((now - last) / TOGETHER)
+        self.steps.append((now - last) / steps)
         return now
 
 
@@ -169,14 +169,17 @@ class _StepTimes(Callback):
     def __init__(self) -> None:
         self.timing = Timing()
         self.last = 0.0
+        self.counted = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.timing.first = self.timing.first or time.time()
         self.last = self.last or time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        if trainer.global_step % TOGETHER == 0:
-            self.last = self.timing.add(self.last, pl_module.device)
+        steps = trainer.global_step - self.counted
+        if steps >= TOGETHER:
+            self.last = self.timing.add(self.last, pl_module.device, steps)
+            self.counted = trainer.global_step
 
 
 def project(folder: Path, latent_dim: int, steps: int, *overrides: str) -> Timing:

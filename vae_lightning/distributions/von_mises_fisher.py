@@ -34,7 +34,8 @@ def _rule(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Nodes and weights of Gauss-Legendre quadrature on [0, 1]; kept, because a CUDA graph cannot copy them there."""
     nodes, weights = np.polynomial.legendre.leggauss(10)
     with torch.inference_mode(mode=False):  # training may come later
-        return tuple(torch.tensor(values / 2, dtype=dtype, device=device) for values in (1 + nodes, weights))
+        on_unit_interval = torch.tensor(np.stack([(1 + nodes) / 2, weights / 2]), dtype=dtype, device=device)
+        return on_unit_interval[0], on_unit_interval[1]
 
 
 class VonMisesFisher(Distribution):

@@ -206,7 +206,7 @@ def _announce(subject: Subject, batch: Batch, posterior: Distribution, share: Fr
         share: of the images that have a bound.
     """
     asked = subject.sizes.bound_samples
-    samples = min(asked, max(1, at_once(batch.images.shape[1:]) // len(batch.images)))
+    samples = min(asked, max(1, at_once(batch.images.shape[1:], batch.images.device) // len(batch.images)))
     with isolate_rng():
         seconds = estimate(
             lambda: bounds.importance_weights(subject.model, batch, posterior, samples).sum().item(),

@@ -65,7 +65,7 @@ def importance_weights(
         advance: called whenever a share of the samples has been decoded, with the share; they add up to 1.
     """
     prior = model.prior_distribution(batch.labels)
-    at_once = at_once or sizes.at_once(batch.images.shape[1:])
+    at_once = at_once or sizes.at_once(batch.images.shape[1:], batch.images.device)
     found = []
     for count in _parts(samples, max(1, at_once // len(batch.images))):
         found.append(log_weights(model, batch, posterior, prior, count))
