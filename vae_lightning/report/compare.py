@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .claims import Claim
+    from .frontier import Frontier
 
 __all__ = ["Comparison", "HasRun", "compare"]
 
@@ -46,7 +47,7 @@ class Comparison:
 
     Attributes:
         table: a row for each run: `run`, `status`, what differs, every metric.
-        folder: of `index.html`, `metrics.csv` and, if there was anything to draw, `comparison.png`.
+        folder: of `index.html`, `metrics.csv` and, if there was anything to draw, `comparison.png` and `frontier.png`.
         runs: all of them, those of a search in the order of their success.
         unfinished: those without metrics, which are named but not compared.
         keys: of the options that differ between the runs.
@@ -54,6 +55,7 @@ class Comparison:
         sweep: the sweep's folder; None if runs from anywhere were compared.
         notes: what one must know to read the table.
         differences: from the baseline, if there is one; see `vae_lightning.report.differences`.
+        frontiers: of rate and distortion, where the weight of the rate differs.
     """
 
     table: "pd.DataFrame" = field(repr=False)
@@ -65,13 +67,16 @@ class Comparison:
     sweep: Path | None = None
     notes: tuple[str, ...] = ()
     differences: "pd.DataFrame | None" = field(default=None, repr=False)
+    frontiers: "tuple[Frontier, ...]" = field(default=(), repr=False)
 
     def _repr_html_(self) -> str:
         from .differences import differences_table
+        from .frontier import frontier_table
         from .table import mean_table, run_table
 
         tables = [run_table(self.table, self.keys), mean_table(self.table, self.keys)]
         tables += [] if self.differences is None else [differences_table(self.differences)]
+        tables += [frontier_table(self.frontiers)] if self.frontiers else []
         parts = [found.to_html(index=False, border=0) for found in tables if found is not None and len(found)]
         parts += [f"<p>{escape(note)}</p>" for note in self.notes]
         parts += [f"<p>{escape(run.name)}: {escape(run.failure)}</p>" for run in self.unfinished]
@@ -162,6 +167,7 @@ def _write(
     # Imported here, so that the command line answers at once if there is nothing to compare.
     from .claims import chapter_claims
     from .differences import differences
+    from .frontier import draw_frontiers, frontiers
     from .page import write_page
     from .table import metrics_table, notes_on
 
@@ -177,16 +183,21 @@ def _write(
             folder / "differences.csv", index=False
         )
     claims: list[Claim] = []
-    (folder / "comparison.png").unlink(missing_ok=True)  # an earlier one may show other runs
+    for name in ("comparison.png", "frontier.png"):  # earlier ones may show other runs
+        (folder / name).unlink(missing_ok=True)
+    bought = frontiers(table, keys)
+    if bought:
+        draw_frontiers(bought, folder / "frontier.png")
     if finished:
         from .picture import comparison_picture
 
         claims = chapter_claims(finished, keys)
         comparison_picture(finished, keys, folder / "comparison.png")
     notes = [*_notes_on_search(finished, sweep), *_notes_on_mixture(finished, keys, sweep), *notes_on(table)]
-    write_page(runs, keys, table, claims, notes, folder / "index.html", apart, baseline or "")
+    write_page(runs, keys, table, claims, notes, folder / "index.html", apart, baseline or "", bought)
     unfinished = tuple(run for run in runs if not run.finished)
-    return Comparison(table, folder, tuple(runs), unfinished, tuple(keys), tuple(claims), sweep, tuple(notes), apart)
+    results = (tuple(claims), sweep, tuple(notes), apart, tuple(bought))
+    return Comparison(table, folder, tuple(runs), unfinished, tuple(keys), *results)
 
 
 def _notes_on_mixture(runs: Sequence[Run], keys: Sequence[str], sweep: Path | None) -> list[str]:

@@ -14,6 +14,7 @@ PRINTED = 60  # runs
 def print_comparison(comparison: Comparison) -> None:
     """Prints the metrics of a comparison, per image in nats, the chapter's claims, and where its files are."""
     from .differences import differences_table
+    from .frontier import frontier_table
     from .table import mean_table, run_table
 
     finished = len(comparison.runs) - len(comparison.unfinished)
@@ -31,6 +32,9 @@ def print_comparison(comparison: Comparison) -> None:
         if comparison.differences is not None:
             print("\ndifferences from the baseline ± half the 95 % interval over paired seeds\n")
             print(differences_table(comparison.differences).to_string(index=False))
+        if comparison.frontiers:
+            print("\nwhat the weight of the rate buys, nats per image\n")
+            print(frontier_table(comparison.frontiers).to_string(index=False))
         print()
         for note in comparison.notes:
             print(fill(note, 105), end="\n\n")
@@ -38,6 +42,8 @@ def print_comparison(comparison: Comparison) -> None:
     folder = comparison.folder
     if (folder / "comparison.png").is_file():
         print(f"picture    {os.path.relpath(folder / 'comparison.png')}")
+    if comparison.frontiers:
+        print(f"frontier   {os.path.relpath(folder / 'frontier.png')}")
     print(f"page       {os.path.relpath(folder / 'index.html')}")
     names = run_names(comparison.runs)
     for run in comparison.unfinished:

@@ -25,6 +25,7 @@ from ..runs import Run, run_labels, run_names, short_names, shown
 from .curves import learning_curves, terms
 from .differences import differences_table
 from .files import Arrays, is_exact, read_explorer, read_picture
+from .frontier import Frontier, frontier_table
 from .metrics import describe
 from .table import SAME_FOR_ALL_SEEDS, mark, repeated, spread
 
@@ -53,6 +54,7 @@ def write_page(
     file: Path,
     apart: pd.DataFrame | None = None,
     baseline: str = "",
+    bought: Sequence[Frontier] = (),
 ) -> None:
     """Writes the page.
 
@@ -65,6 +67,7 @@ def write_page(
         file: to be written.
         apart: `differences` from the baseline.
         baseline: as it was asked for.
+        bought: the frontiers of the finished runs, whose picture is beside the page.
     """
     finished = [run for run in runs if run.finished]
     detailed = plots.evenly_spaced(finished, DETAILED)
@@ -96,6 +99,8 @@ def write_page(
         baseline=baseline,
         differences=None if apart is None else _rows_of_text(differences_table(apart)),
         notes=notes,
+        frontiers=_rows_of_text(frontier_table(bought)) if bought else [],
+        frontier_picture=_embedded(file.with_name("frontier.png")) if bought else "",
         galleries=_galleries(labels),
         recipes=[_recipe(run, labels[run]) for run in detailed],
         detailed=len(detailed),
@@ -105,6 +110,10 @@ def write_page(
     partial = file.with_name(file.name + ".partial")
     partial.write_text(page, encoding="utf-8")
     partial.replace(file)
+
+
+def _embedded(file: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def _rows_of_text(table: pd.DataFrame) -> list[list[str]]:
