@@ -29,7 +29,7 @@ class Flow(Distribution):
         base: batch `(…)`, event `(D,)`.
         transform: T, with zuko's `call_and_ladj`.
 
-    Source: Rezende and Mohamed (2015), https://arxiv.org/abs/1505.05770.
+    Source: Rezende and Mohamed (2015), equation 15, https://arxiv.org/abs/1505.05770.
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012

@@ -23,7 +23,7 @@ class Annealed(ELBO):
     Raises:
         ValueError: for an option out of range.
 
-    Source: Bowman et al. (2016), https://arxiv.org/abs/1511.06349; Fu et al. (2019), https://arxiv.org/abs/1903.10145.
+    Source: Bowman et al. (2016), section 3.1, https://arxiv.org/abs/1511.06349; Fu et al. (2019), https://arxiv.org/abs/1903.10145.
     """
 
     taken: Tensor

@@ -17,7 +17,7 @@ class Beta(ELBO):
     Raises:
         ValueError: for a negative weight.
 
-    Source: Higgins et al. (2017), β-VAE, https://openreview.net/forum?id=Sy2fzU9gl.
+    Source: Higgins et al. (2017), β-VAE, equation 4, https://openreview.net/forum?id=Sy2fzU9gl.
     """
 
     def __init__(self, beta: float = 4.0) -> None:

@@ -24,7 +24,7 @@ class VonMisesFisherHead(nn.Module):
     Raises:
         ValueError: for a single dimension.
 
-    Source: Davidson et al. (2018), https://arxiv.org/abs/1804.00891.
+    Source: Davidson et al. (2018), section 3, https://arxiv.org/abs/1804.00891.
     """
 
     latent_space = Sphere
