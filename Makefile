@@ -7,7 +7,7 @@ DATA ?= kmnist
 SWEEP ?= $(shell ls -dt multirun/*/ 2>/dev/null | head -n 1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo compare report tensorboard bench test test-all coverage audit
+.PHONY: help demo compare report tensorboard bench test test-all coverage audit sbom licences lock
 
 help:  ## this list
 	@echo "make TARGET [DATA=…] [ARGS=\"KEY=VALUE …\"]"
@@ -50,9 +50,21 @@ coverage: $(INSTALLED)  ## line coverage of all tests, including other processes
 audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages, from the package index
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
+sbom: $(INSTALLED)  ## a bill of materials of the pinned packages, outputs/sbom.json (CycloneDX)
+	@mkdir -p outputs
+	$(BIN)/pip-audit --no-deps --disable-pip --requirement constraints.txt --format cyclonedx-json --output outputs/sbom.json
+
+licences: $(INSTALLED)  ## the licence of every installed package
+	@$(BIN)/pip-licenses --from=mixed --order=license --with-urls
+
+lock: $(INSTALLED)  ## pin what pyproject.toml asks for, with hashes; ARGS=--upgrade for newer versions
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" --output-file constraints.txt $(ARGS)
+
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into .venv: PyTorch and the rest, several GB, a few minutes the first time …"
 	@$(PYTHON) -m venv .venv || { echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement constraints.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 	@echo "Installed."
