@@ -48,11 +48,11 @@ coverage: $(INSTALLED)  ## line coverage of all tests, including other processes
 	$(BIN)/coverage report
 
 audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages, from the package index
-	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement constraints.txt
 
-sbom: $(INSTALLED)  ## a bill of materials of the pinned packages, outputs/sbom.json (CycloneDX)
+sbom: $(INSTALLED)  ## a bill of materials of what is installed, with licences, as outputs/sbom.json (CycloneDX)
 	@mkdir -p outputs
-	$(BIN)/pip-audit --no-deps --disable-pip --requirement constraints.txt --format cyclonedx-json --output outputs/sbom.json
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-file outputs/sbom.json .venv
 
 licences: $(INSTALLED)  ## the licence of every installed package
 	@$(BIN)/pip-licenses --from=mixed --order=license --with-urls

@@ -58,6 +58,33 @@ def test_differences_are_paired_by_seed(sweeps: Path) -> None:
     assert "Differences from" not in (sweeps / "report" / "index.html").read_text()
 
 
+def test_what_differs_is_marked_with_all_tests_together(sweeps: Path) -> None:
+    """Two metrics of one pair of groups: 0.02 is not small enough for the first of three, nor is what follows."""
+    spread = {
+        "test/elbo": [9.0, 10.0, 11.0, 10.5],
+        "test/rate": [0.6, 2.8, 1.2, 2.0],
+        "test/distortion": [-1.0, 1, 2, -2],
+    }
+    for dimension in (2, 16):
+        for seed in range(4):
+            run = sweeps / "more" / f"{dimension}-{seed}"
+            write_run(
+                run, {name: values[seed] * (dimension == 16) for name, values in spread.items()},
+                model__latent_dim=dimension, seed=seed,
+            )  # fmt: skip
+    comparison = compare(sweeps / "more", baseline="latent_dim=2")
+    found = comparison.differences
+    assert found is not None
+    found = found[found["metric"].isin(spread)].set_index("metric")
+    expected = {name: stats.ttest_1samp(values, 0).pvalue for name, values in spread.items()}
+    assert found["p"].to_dict() == pytest.approx(expected)
+    assert expected["test/elbo"] < 0.05 / 3 < expected["test/rate"] < 0.05 < expected["test/distortion"]
+    assert found["differs"].to_dict() == {"test/elbo": True, "test/rate": False, "test/distortion": False}
+    page = (sweeps / "more" / "report" / "index.html").read_text()
+    assert "+10.12 ± 1.36 *" in page
+    assert "Holm" in page
+
+
 def test_a_single_seed_has_no_interval(sweeps: Path) -> None:
     comparison = compare(sweeps, where="seed == 1", baseline="2")
     found = comparison.differences

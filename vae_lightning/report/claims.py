@@ -7,10 +7,10 @@ import numpy as np
 from scipy import stats
 
 from ..runs import Run
+from .holm import rejected
 
 __all__ = ["Claim", "chapter_claims"]
 
-LEVEL = 0.05  # of all tests together
 MARGIN = 0.05  # of the distance of a real image from the nearest other, by which half way must be nearer than controls
 
 
@@ -62,17 +62,9 @@ def chapter_claims(runs: Sequence[Run], keys: Sequence[str]) -> list[Claim]:
 
 
 def _judged(claims: Sequence[Claim]) -> list[Claim]:
-    """Decides by Holm's step-down procedure: the probability that any claim wrongly holds is at most `LEVEL`.
-
-    Source: Holm (1979), A simple sequentially rejective multiple test procedure.
-    """
-    tested = sorted((claim.p, number) for number, claim in enumerate(claims) if claim.p is not None)
-    small = [p <= LEVEL / (len(tested) - rank) for rank, (p, _) in enumerate(tested)]
-    first = small.index(False) if False in small else len(small)
-    holding = {number for _, number in tested[:first]}
-    return [
-        claim if claim.p is None else replace(claim, holds=number in holding) for number, claim in enumerate(claims)
-    ]
+    """Decides by Holm's procedure: the probability that any claim wrongly holds is at most `holm.LEVEL`."""
+    holding = iter(rejected([claim.p for claim in claims if claim.p is not None]))
+    return [claim if claim.p is None else replace(claim, holds=next(holding)) for claim in claims]
 
 
 def _quality(small: int, of_small: Sequence[Run], large: int, of_large: Sequence[Run]) -> Claim | None:

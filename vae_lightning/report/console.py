@@ -13,7 +13,7 @@ PRINTED = 60  # runs
 
 def print_comparison(comparison: Comparison) -> None:
     """Prints the metrics of a comparison, per image in nats, the chapter's claims, and where its files are."""
-    from .differences import differences_table
+    from .differences import MARKED, differences_table
     from .frontier import frontier_table
     from .table import mean_table, run_table
 
@@ -32,6 +32,8 @@ def print_comparison(comparison: Comparison) -> None:
         if comparison.differences is not None:
             print("\ndifferences from the baseline ± half the 95 % interval over paired seeds\n")
             print(differences_table(comparison.differences).to_string(index=False))
+            if comparison.differences["differs"].any():
+                print(f"\n{fill(MARKED, 105)}")
         if comparison.frontiers:
             print("\nwhat the weight of the rate buys, nats per image\n")
             print(frontier_table(comparison.frontiers).to_string(index=False))

@@ -7,12 +7,17 @@ from scipy import stats
 
 from ..errors import UsageError
 from ..runs import short_names, shown
+from .holm import LEVEL, rejected
 from .metrics import describe
 from .table import SAME_FOR_ALL_SEEDS, main_metrics
 
-__all__ = ["CONFIDENCE", "differences", "differences_table"]
+__all__ = ["CONFIDENCE", "MARKED", "differences", "differences_table"]
 
 CONFIDENCE = 0.95
+MARK = "*"
+MARKED = (
+    f"{MARK} Differs, by a paired t-test. Of all tests of the table together, the level is {LEVEL} (Holm's correction)."
+)
 
 
 def differences(table: pd.DataFrame, keys: Sequence[str], baseline: str) -> pd.DataFrame:
@@ -30,7 +35,8 @@ def differences(table: pd.DataFrame, keys: Sequence[str], baseline: str) -> pd.D
 
     Returns:
         A row for each other group and each metric: `group`, `metric`, `difference`, `low` and `high`, the ends of the
-        interval, and `seeds`, their number.
+        interval, `seeds`, their number, `p`, that of a paired t-test, and `differs`, whether it is small enough by
+        Holm's correction for all of these tests. A single seed has no test.
 
     Raises:
         UsageError: if no group or several are meant.
@@ -50,16 +56,21 @@ def differences(table: pd.DataFrame, keys: Sequence[str], baseline: str) -> pd.D
             apart = (one - other).dropna()
             if apart.empty:
                 continue
-            half = float("nan")
-            if len(apart) > 1:
-                half = stats.t.ppf((1 + CONFIDENCE) / 2, len(apart) - 1) * apart.sem()
-            mean = apart.mean()
-            found.append((group, metric, mean, mean - half, mean + half, len(apart)))
-    return pd.DataFrame(found, columns=["group", "metric", "difference", "low", "high", "seeds"])
+            values = apart.to_numpy(float)
+            mean, half, p = values.mean(), float("nan"), float("nan")
+            if len(values) > 1:
+                student, error = stats.t(len(values) - 1), float(stats.sem(values))
+                half = student.ppf((1 + CONFIDENCE) / 2) * error
+                p = float(2 * student.sf(abs(mean) / error)) if error else float(mean == 0)
+            found.append((group, metric, mean, mean - half, mean + half, len(apart), p))
+    rows = pd.DataFrame(found, columns=["group", "metric", "difference", "low", "high", "seeds", "p"])
+    small = iter(rejected(rows["p"].dropna().tolist()))
+    rows["differs"] = [tested and next(small) for tested in rows["p"].notna()]
+    return rows.astype({"differs": bool})
 
 
 def differences_table(found: pd.DataFrame) -> pd.DataFrame:
-    """Returns differences as text, a row for each group: difference ± half the interval."""
+    """Returns differences as text, a row for each group: difference ± half the interval, marked if it `differs`."""
     rows: dict[str, dict[str, str]] = {}
     for entry in found.to_dict("records"):
         row = rows.setdefault(entry["group"], {"runs": entry["group"], "seeds": str(entry["seeds"])})
@@ -67,6 +78,7 @@ def differences_table(found: pd.DataFrame) -> pd.DataFrame:
         row[metric.label] = f"{entry['difference']:+,.{metric.digits}f}"
         if entry["seeds"] > 1:
             row[metric.label] += f" ± {(entry['high'] - entry['low']) / 2:,.{metric.digits}f}"
+        row[metric.label] += f" {MARK}" * entry["differs"]
     return pd.DataFrame(rows.values()).fillna("")
 
 

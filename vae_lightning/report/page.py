@@ -23,7 +23,7 @@ from PIL import Image
 from .. import plots
 from ..runs import Run, run_labels, run_names, short_names, shown
 from .curves import learning_curves, terms
-from .differences import differences_table
+from .differences import MARKED, differences_table
 from .files import Arrays, is_exact, read_explorer, read_picture
 from .frontier import Frontier, frontier_table
 from .metrics import describe
@@ -98,6 +98,7 @@ def write_page(
         claims=claims,
         baseline=baseline,
         differences=None if apart is None else _rows_of_text(differences_table(apart)),
+        marked=MARKED if apart is not None and apart["differs"].any() else "",
         notes=notes,
         frontiers=_rows_of_text(frontier_table(bought)) if bought else [],
         frontier_picture=_embedded(file.with_name("frontier.png")) if bought else "",
