@@ -25,7 +25,7 @@ DISTRIBUTIONS, SPACES, FITTED = "test_distributions.py", "test_latent_spaces.py"
 MEASURING, TEMPERATURE = "test_measuring.py", "test_temperature.py"
 SUPPORT, OUTLIERS = "test_support.py", "test_outliers.py"
 FINDING, DIFFERENCES = "test_finding.py", "test_differences.py"
-PRETENDED = "test_pretended_gpu.py"
+PRETENDED, FRONTIER = "test_pretended_gpu.py", "test_frontier.py"
 NOTES, CLAIMS, ANNEALING = "test_notes.py", "test_claims.py", "test_annealing.py"
 INFORMATION, MEASUREMENTS = "test_information.py", "test_measurements.py"
 LABELS, SEMI = "test_conditional.py", "test_semi_supervised.py"
@@ -175,7 +175,14 @@ MUTANTS = [
     ("runs/claiming.py", "lock.acquire(timeout=0)", "return False", FINDING, "trained_twice"),
     ("runs/__main__.py", "ranked[arguments.keep_best :]", "ranked[: arguments.keep_best]", FINDING, "named_is_deleted"),
     ("report/differences.py", "(one - other).dropna()", "(other - one).dropna()", DIFFERENCES, "paired"),
-    ("report/differences.py", "len(apart) - 1) * apart.sem()", "len(apart)) * apart.sem()", DIFFERENCES, "paired"),
+    ("report/differences.py", "stats.t(len(values) - 1)", "stats.t(len(values))", DIFFERENCES, "paired"),
+    ("report/differences.py", "2 * student.sf(", "student.sf(", DIFFERENCES, "marked"),
+    ("report/holm.py", "LEVEL / (len(p_values) - rank)", "LEVEL", DIFFERENCES, "marked"),
+    ("report/frontier.py", "distortions < np.minimum.accumulate", "distortions <= np.minimum.accumulate", FRONTIER,
+     "beats"),
+    ("report/frontier.py", "max(rates[0] for rates", "min(rates[0] for rates", FRONTIER, "area"),
+    ("report/frontier.py", "/ (high - low)", "", FRONTIER, "area"),
+    ("engine/step_options.py", "\"capturable\" in optimizer.defaults or ", "", ENGINE, "recorded"),
     ("report/differences.py", "(1 + CONFIDENCE) / 2", "CONFIDENCE", DIFFERENCES, "paired"),
     ("report/differences.py", "if known >= asked:", "if known & asked:", DIFFERENCES, "none_or_several"),
     ("report/compare.py", "if len({run.version for run in found if run.version}) > 1:", "if False:",

@@ -53,7 +53,7 @@ def test_the_area_is_that_under_the_lines(sweep: Path) -> None:
 
 
 def test_what_another_model_beats_in_both_is_not_on_the_frontier() -> None:
-    rates, distortions = reached(np.array([5.0, 1.0, 3.0, 3.0, 4.0]), np.array([50.0, 90.0, 70.0, 60.0, 65.0]))
+    rates, distortions = reached(np.array([5.0, 1.0, 3.0, 3.0, 4.0]), np.array([50.0, 90.0, 70.0, 60.0, 60.0]))
     assert rates.tolist() == [1.0, 3.0, 5.0]
     assert distortions.tolist() == [90.0, 60.0, 50.0]
     assert mean_distortion(rates, distortions, 1.0, 9.0) == pytest.approx((2 * 75 + 2 * 55 + 4 * 50) / 8)
