@@ -12,6 +12,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from PIL import Image
 from shared import TINY, Swept, run_command
 from written_runs import write_curves, write_figures, write_grid, write_run
 
@@ -247,6 +248,27 @@ def test_runs_columns_and_axes_are_chosen_and_a_link_keeps_them(browser, tmp_pat
         page.click("#columns button:has-text('all')")
         assert page.locator("#metrics th", has_text="distortion").is_visible()
         assert "without" not in page.url
+
+
+@in_browser
+def test_parallel_coordinates_and_charts_as_pictures(browser, tmp_path: Path) -> None:
+    many(tmp_path, 8)
+    with opened(browser, tmp_path) as page:
+        axes = page.locator("#parallel text.name").all_text_contents()
+        assert axes == ["name", "latent_dim", "elbo", "rate"]
+        assert page.locator("#parallel path:not(.picked)").count() == 8
+        box = page.locator("#parallel svg").bounding_box()
+        page.locator("#parallel svg").hover(position={"x": box["width"] * 0.6, "y": box["height"] * 0.4})
+        assert page.locator("#parallel .picked").is_visible()
+        assert "elbo −" in page.inner_text("#parallel [aria-live]")
+        chart = page.locator("#any .chart")
+        chart.hover()
+        with page.expect_download() as download:
+            chart.locator("button.save").click()
+        picture = Image.open(download.value.path())
+        assert download.value.suggested_filename == "mse_against_rate.png"
+        assert (picture.format, picture.width) == ("PNG", 1080)
+        assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
 
 
 @in_browser

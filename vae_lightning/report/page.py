@@ -82,6 +82,7 @@ def write_page(
         "terms": [[name, describe(f"test/{name}").label, describe(f"test/{name}").unit] for name in _terms(drawn)],
         "sheets": sheets,
         "palette": plots.PALETTE,
+        "heads": [short_names(keys)[key] for key in _aggregated(table, keys)[0]],
         "groups": _groups(table, keys),
         "axes": _axes(table, keys),
     }
@@ -277,6 +278,7 @@ def _groups(table: pd.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
             {
                 "label": _name(group_keys, labels),
                 "name": ", ".join(labels),
+                "labels": labels,
                 "latent_dim": None if dimension is None else int(dimension),
                 "metrics": metrics,
             }

@@ -172,6 +172,46 @@
     });
   }
 
+  // A button that saves a chart as a PNG file, with its title and, for lines, what they are.
+  function asPicture(svg, title, series) {
+    const button = make("button", { type: "button", class: "save", "aria-label": `Download as PNG: ${title}` }, "PNG");
+    button.addEventListener("click", () => {
+      const copy = svg.cloneNode(true), { width, height } = svg.viewBox.baseVal, SCALE = 3, HEAD = 26, ROW = 16;
+      const drawn = svg.querySelectorAll("*");
+      copy.querySelectorAll("*").forEach((node, i) => {
+        const style = getComputedStyle(drawn[i]);  // a picture has no style sheet
+        for (const name of ["fill", "stroke", "font-size", "font-family", "visibility", "opacity"]) node.style.setProperty(name, style.getPropertyValue(name));
+      });
+      copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+      copy.setAttribute("width", width * SCALE);
+      copy.setAttribute("height", height * SCALE);
+      const named = series.filter((s) => s.label).slice(0, 12), page = getComputedStyle(document.body);
+      const image = new Image();
+      image.onload = () => {
+        const canvas = make("canvas", { width: width * SCALE, height: (height + HEAD + ROW * named.length) * SCALE });
+        const pen = canvas.getContext("2d");
+        pen.scale(SCALE, SCALE);
+        pen.fillStyle = page.backgroundColor;
+        pen.fillRect(0, 0, canvas.width, canvas.height);
+        pen.drawImage(image, 0, HEAD, width, height);
+        pen.fillStyle = page.color;
+        pen.font = `600 13px ${page.fontFamily}`;
+        pen.fillText(title, 8, 17, width - 16);
+        pen.font = `11px ${page.fontFamily}`;
+        named.forEach((s, i) => {
+          const y = HEAD + height + ROW * i + 8;
+          pen.fillStyle = s.colour;
+          pen.fillRect(8, y - 7, 9, 9);
+          pen.fillStyle = page.color;
+          pen.fillText(s.label, 22, y + 1, width - 30);
+        });
+        canvas.toBlob((blob) => save(blob, `${title.replaceAll(/[^\p{L}\p{N}]+/gu, "_").replaceAll(/^_|_$/g, "")}.png`));
+      };
+      image.src = `data:image/svg+xml,${encodeURIComponent(new XMLSerializer().serializeToString(copy))}`;
+    });
+    return button;
+  }
+
   // Charts: series of {label, colour, x, y, spread?, name?} as lines or points
   const WIDTH = 360, HEIGHT = 230, LEFT = 46, BOTTOM = 30, TOP = 10, RIGHT = 10;
 
@@ -234,7 +274,8 @@
     const marker = make("line", { class: "axis", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden" });
     svg.append(marker);
     const tip = make("div", { class: "tip", hidden: "" });
-    const box = make("div", { class: "chart" }, make("h3", {}, title, yLabel ? make("span", { class: "unit" }, ` ${yLabel}`) : ""), svg, tip);
+    const heading = yLabel ? `${title}, ${yLabel}` : title;
+    const box = make("div", { class: "chart" }, make("h3", {}, title, yLabel ? make("span", { class: "unit" }, ` ${yLabel}`) : ""), asPicture(svg, heading, lines ? series : []), svg, tip);
     svg.addEventListener("pointermove", (event) => {
       const bounds = svg.getBoundingClientRect();
       const x = ((event.clientX - bounds.left) / bounds.width) * WIDTH;
@@ -296,6 +337,63 @@
           spread: having.map((g) => g.metrics[name][1]) }], { log2: true, xLabel: "latent dimension" });
       }
     } else section.querySelector("h2").textContent = "Rate and distortion";
+  }
+
+  // Parallel coordinates: a line for each group through all that differs, and what came of it
+  const differing = data.heads.map((head, i) => ({ label: head, of: (group) => group.labels[i] }));
+  if (differing.length > 1 && data.groups.length > 3) {
+    const section = one("parallel"), HIGH = 300, SIDE = 70, GAP = 130, UP = 34, DOWN = 14;
+    section.hidden = false;
+    const measures = [["test/elbo", "elbo"], ["test/iw_bound", "bound"], ["test/rate", "rate"], ["test/knn_accuracy", "nearest codes"],
+      ["test/frechet_samples", "Fréchet distance"]].filter(([name]) => data.groups.some((group) => group.metrics[name]))
+      .map(([name, label]) => ({ label, of: (group) => group.metrics[name] && group.metrics[name][0], metric: true }));
+    const all = [...differing, ...measures].map((axis) => {
+      const values = data.groups.map(axis.of), known = values.filter((value) => value !== undefined && value !== null);
+      const numbers = known.every((value) => value !== "" && !isNaN(value));
+      const distinct = [...new Set(known)].sort((a, b) => numbers ? a - b : String(a).localeCompare(b));
+      const [low, high] = [+distinct[0], +distinct[distinct.length - 1]];
+      const log = numbers && !axis.metric && low > 0 && high / low > 30, scale = log ? Math.log : Number;
+      // Options that are words, or few, are evenly spaced.
+      const even = !axis.metric && (!numbers || distinct.length <= 12);
+      const share = (value) => even ? (distinct.length > 1 ? distinct.indexOf(value) / (distinct.length - 1) : 0.5)
+        : high > low ? (scale(+value) - scale(low)) / (scale(high) - scale(low)) : 0.5;
+      return { ...axis, values, share, marks: even ? distinct : [...new Set([low, high])] };
+    });
+    const WIDE = 2 * SIDE + GAP * (all.length - 1);
+    const svg = make("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `Parallel coordinates of ${all.map((axis) => axis.label).join(", ")}` });
+    const across = (i) => SIDE + GAP * i, upwards = (share) => HIGH - DOWN - share * (HIGH - UP - DOWN);
+    const judged = all.find((axis) => axis.metric), paths = data.groups.map((group, i) => {
+      const at = all.map((axis, j) => [axis, j]).filter(([axis]) => axis.values[i] !== undefined && axis.values[i] !== null);
+      const d = at.map(([axis, j], k) => `${k ? "L" : "M"}${across(j)},${upwards(axis.share(axis.values[i])).toFixed(1)}`).join("");
+      const good = judged && judged.values[i] !== undefined ? judged.share(judged.values[i]) : 0;
+      return make("path", { d, fill: "none", stroke: judged ? `hsl(${Math.round(20 + 200 * good)} 65% 52%)` : colour(0), "stroke-width": 1.3, opacity: 0.75 });
+    });
+    const line = make("path", { fill: "none", class: "picked", visibility: "hidden" });
+    svg.append(...paths, line);
+    all.forEach((axis, j) => {
+      const x = across(j);
+      svg.append(make("line", { class: "axis", x1: x, x2: x, y1: upwards(1), y2: upwards(0) }), make("text", { x, y: 14, "text-anchor": "middle", class: "name" }, axis.label));
+      for (const mark of axis.marks) svg.append(make("text", { x: x + 5, y: upwards(axis.share(mark)) + 4, class: "mark" }, typeof mark === "number" ? short(mark, 1) : String(mark)));
+    });
+    const told = make("p", { class: "note", "aria-live": "polite" }, "\u00a0");
+    svg.addEventListener("pointermove", (event) => {
+      const bounds = svg.getBoundingClientRect();
+      const x = ((event.clientX - bounds.left) / bounds.width) * WIDE, y = ((event.clientY - bounds.top) / bounds.height) * HIGH;
+      const j = Math.min(all.length - 2, Math.max(0, Math.floor((x - SIDE) / GAP))), part = Math.min(1, Math.max(0, (x - across(j)) / GAP));
+      let nearest = null, least = Infinity;
+      data.groups.forEach((group, i) => {
+        const ends = [all[j], all[j + 1]].map((axis) => axis.values[i]);
+        if (ends.some((value) => value === undefined || value === null)) return;
+        const [a, b] = [upwards(all[j].share(ends[0])), upwards(all[j + 1].share(ends[1]))], away = Math.abs(a + (b - a) * part - y);
+        if (away < least) { least = away; nearest = i; }
+      });
+      if (nearest === null) return;
+      line.setAttribute("d", paths[nearest].getAttribute("d"));
+      line.setAttribute("visibility", "visible");
+      told.textContent = `${data.groups[nearest].label}: ${all.filter((axis) => axis.metric && axis.values[nearest] !== undefined).map((axis) => `${axis.label} ${short(axis.values[nearest], 1)}`).join(", ")}`;
+    });
+    svg.addEventListener("pointerleave", () => { line.setAttribute("visibility", "hidden"); told.textContent = "\u00a0"; });
+    section.append(make("div", { class: "chart wide" }, asPicture(svg, "Parallel coordinates", []), make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Parallel coordinates" }, svg)), told);
   }
 
   const axes = data.axes.filter(([name]) => data.groups.filter((group) => group.metrics[name]).length > 2);
