@@ -112,9 +112,10 @@ def _loss_of_information(dimension: int, runs: Sequence[Run]) -> Claim | None:
         return None
     measurement = (
         f"at d = {dimension} nearest neighbours classify {_spread(100 * codes, 1)} % of the test images correctly from "
-        f"their codes, and {_spread(100 * plane, 1)} % from the plane of their two leading principal components"
+        f"their codes, and {_spread(100 * plane, 1)} % from the plane of the two leading principal components of "
+        "training codes"
     )
-    for name, label in [("", "that plane"), ("_tsne", "a t-SNE picture")]:
+    for name, label in [("", "the plane of those of test codes"), ("_tsne", "a t-SNE picture")]:
         kept = [_mean(runs, f"test/{measure}{name}") for measure in ("trustworthiness", "continuity")]
         if None not in kept:
             measurement += (

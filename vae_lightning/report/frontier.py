@@ -111,7 +111,7 @@ def frontier_table(found: Sequence[Frontier]) -> pd.DataFrame:
     """Returns frontiers as text: the weights, the rates and distortions that they reach, and the mean distortion."""
     return pd.DataFrame(
         {
-            **({"": [frontier.group for frontier in found]} if any(frontier.group for frontier in found) else {}),
+            **({"runs": [frontier.group for frontier in found]} if any(frontier.group for frontier in found) else {}),
             "β": [", ".join(f"{weight:g}" for weight in frontier.points.index) for frontier in found],
             "rate": [_range(frontier.points["rate"]) for frontier in found],
             "distortion": [_range(frontier.points["distortion"]) for frontier in found],

@@ -37,7 +37,8 @@ _HALFWAY = (
     "distance of the picture half way between two codes from the nearest real image, in the classifier's features"
 )
 _CODES, _LATTICE = "of test images", "on the chapter's lattice, four cells apart"
-_PICTURE = "0 to 1: whether neighbours in the plotted plane are neighbours"
+_PLANE = "the plane of the two leading components of test codes, or the plane itself at d = 2"
+_PICTURE = f"0 to 1: whether neighbours in {_PLANE}, are neighbours"
 
 METRICS = {
     "test/elbo": Metric(
@@ -142,7 +143,7 @@ METRICS = {
     ),
     "test/knn_accuracy": Metric("knn", 3, 1, "", f"From codes: {_NEIGHBOURS}."),
     "test/knn_accuracy_plane": Metric(
-        "knn in plane", 3, 1, "", f"From the plane of the two leading components: {_NEIGHBOURS}."
+        "knn in plane", 3, 1, "", f"From the plane of the two leading components of training codes: {_NEIGHBOURS}."
     ),
     "test/knn_accuracy_pixels": Metric(
         "knn, pixels", 3, 0, "", f"From the same images' pixels, the same for all models: {_NEIGHBOURS}."
@@ -321,11 +322,11 @@ METRICS = {
     ),
     "test/trustworthiness": Metric("trustworthy", 3, 1, "", f"{_PICTURE} among the codes."),
     "test/continuity": Metric(
-        "continuity", 3, 1, "", "0 to 1: whether neighbours among the codes are neighbours in the plotted plane."
+        "continuity", 3, 1, "", f"0 to 1: whether neighbours among the codes are neighbours in {_PLANE}."
     ),
     "test/trustworthiness_images": Metric("trustw., images", 3, 1, "", f"{_PICTURE} among the images."),
     "test/continuity_images": Metric(
-        "cont., images", 3, 1, "", "0 to 1: whether neighbours among the images are neighbours in the plotted plane."
+        "cont., images", 3, 1, "", f"0 to 1: whether neighbours among the images are neighbours in {_PLANE}."
     ),
     "test/trustworthiness_tsne": Metric("trustw., t-SNE", 3, 1, "", "Trustworthiness of a t-SNE picture of the codes."),
     "test/continuity_tsne": Metric("cont., t-SNE", 3, 1, "", "Continuity of a t-SNE picture of the codes."),
