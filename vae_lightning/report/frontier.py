@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
@@ -126,6 +127,20 @@ def _range(values: pd.Series) -> str:
     return f"{values.min():.1f} to {values.max():.1f}"
 
 
+def _name_weights(axes: Axes, found: Sequence[Frontier]) -> None:
+    """Writes weights beside their points, the outer ones first, where they do not run into others."""
+    taken: list[tuple[float, float]] = []
+    for frontier in found:
+        points = frontier.points
+        for weight in sorted(points.index, key=lambda weight: -abs(np.log(max(weight, 1e-9)))):
+            at = points["rate"][weight], points["distortion"][weight]
+            x, y = axes.transData.transform(at)
+            if all(abs(x - other) > 34 or abs(y - above) > 18 for other, above in taken):
+                taken.append((x, y))
+                text = axes.annotate(f"{weight:g}", at, (5, 4), textcoords="offset points")
+                text.set(fontsize=7, color=plots.QUIET)
+
+
 def draw_frontiers(found: Sequence[Frontier], file: Path) -> None:
     """Draws distortion over rate to a PNG file, with the line of the best elbo and every model of the elbo itself."""
     with plots.style():
@@ -136,10 +151,6 @@ def draw_frontiers(found: Sequence[Frontier], file: Path) -> None:
             axes.plot(
                 points["rate"], points["distortion"], color=colour, marker="o", markersize=3.5, label=frontier.group
             )
-            for weight, (rate, distortion) in zip(points.index, points.to_numpy(), strict=True):
-                axes.annotate(
-                    f"{weight:g}", (rate, distortion), (5, 4), textcoords="offset points", fontsize=7, color=plots.QUIET
-                )
         every = pd.concat([frontier.points for frontier in found])
         if 1 in every.index:
             axes.plot(
@@ -154,6 +165,7 @@ def draw_frontiers(found: Sequence[Frontier], file: Path) -> None:
         axes.set_ylim(low, high)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _name_weights(axes, found)
         axes.set(xlabel="rate, nats per image", ylabel="distortion, nats per image", title="Rate and distortion, by β")
         axes.legend()
         Image.fromarray(plots.rendered(figure)).save(file, compress_level=plots.COMPRESSION)
