@@ -184,6 +184,9 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
         2,
         "callbacks.measurements: the chosen callbacks have none of that name; leave it out",
     ),
+    "an empty callback": (
+        nothing, ["vae-train", *TINY, "callbacks.grids=null"], 2, "callbacks.grids: is empty; leave it out with '~"
+    ),
     "no validation images to monitor": (
         nothing,
         ["vae-train", *QUICK, "+callbacks.stop={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/a}"],

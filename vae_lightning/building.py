@@ -108,9 +108,9 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
 
 def _make_callbacks(config: DictConfig) -> list[Callback]:
     for name in map(str, config):
-        if "_target_" not in config[name]:
-            advice = f"leave it out with '~callbacks.{name}'"
-            raise UsageError(f"callbacks.{name}: the chosen callbacks have none of that name; {advice}")
+        if not isinstance(config[name], DictConfig) or "_target_" not in config[name]:
+            reason = "the chosen callbacks have none of that name" if config[name] else "is empty"
+            raise UsageError(f"callbacks.{name}: {reason}; leave it out with '~callbacks.{name}'")
     return list(make(config).values())
 
 

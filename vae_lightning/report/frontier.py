@@ -27,7 +27,7 @@ class Frontier:
     """Models that differ only in how much the rate weighs.
 
     Attributes:
-        group: what else they are, such as "latent dimension 2"; empty if nothing else differs between the runs.
+        group: what else they are, such as "latent_dim 2"; empty if nothing else differs between the runs.
         points: by weight, the columns `rate` and `distortion`, means over seeds, in nats per image.
         low: the smallest rate of the area, which all frontiers that are compared have reached.
         high: its largest rate, the largest of all frontiers; beyond its own largest rate a frontier goes on at its
