@@ -1,5 +1,6 @@
 """The loss, its terms and the samplers, in float64 against independent calculations."""
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -319,21 +320,31 @@ class TestVampPrior:
         model.prior.attach(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(PIXELS), model.head))
         return model.double()
 
-    def test_is_the_mixture(self, model: SmallModel) -> None:
+    @pytest.mark.parametrize("training", [True, False])
+    def test_is_the_mixture_of_a_batch_of_its_own(self, model: SmallModel, training: bool) -> None:
         z = torch.randn(5, D).double()
         (encoder,) = model.prior._encoder
-        encoder.double().eval()
-        components = encoder(model.prior.pseudo_inputs.sigmoid())
+        _, norm, head = encoder.double().train(training)
+        norm.running_mean += 3
+        pixels = model.prior.pseudo_inputs.sigmoid().flatten(1)
+        centred = pixels - pixels.mean(0)
+        components = head(centred / (centred.square().mean(0) + norm.eps).sqrt())
         expected = torch.stack([components.log_prob(row).exp().mean().log() for row in z])
         torch.testing.assert_close(model.prior.distribution().log_prob(z), expected)
 
     def test_leaves_the_encoder_alone(self, model: SmallModel) -> None:
         (encoder,) = model.prior._encoder
         norm = encoder.double()[1]
+        before = copy.deepcopy(norm.state_dict())
         model.prior.distribution()
         assert norm.training
-        assert norm.num_batches_tracked == 0
+        assert norm.track_running_stats
+        torch.testing.assert_close(norm.state_dict(), before)
         assert set(model.prior.state_dict()) == {"pseudo_inputs"}
+
+    def test_a_single_pseudo_input_has_no_batch(self, model: SmallModel) -> None:
+        with pytest.raises(ValueError, match="components: must be at least 2"):
+            VampPrior((1, 2, 3), components=1).attach(model.prior._encoder[0])
 
     def test_the_rate_is_that_of_the_sample(self, model: SmallModel, images: Tensor) -> None:
         model.prior._encoder[0].double()

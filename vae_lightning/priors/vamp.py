@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..latent_spaces import CodeVectors
 from ..posteriors import is_deterministic, latent_space_of
@@ -17,12 +18,13 @@ __all__ = ["VampPrior"]
 class VampPrior(Prior):
     """VampPrior, the mixture of posteriors of learned pseudo-inputs u_k: p(z) = 1/K Σ_k q(z|u_k).
 
-    Pseudo-inputs are encoded with batch norm's running statistics, even in training: they are not images and must not
-    enter the statistics used to evaluate images.
+    Batch norm always takes the pseudo-inputs as a batch of their own, in training and afterwards: they are not images
+    and must not enter the statistics of these, and with running statistics, through which no gradient flows, the
+    encoder would be trained on values other than those it is evaluated with.
 
     Args:
         image_shape: `(C, H, W)`.
-        components: K, at least 1.
+        components: K, at least 1; at least 2 for an encoder with batch norm.
 
     Source: Tomczak and Welling (2018), equation 9, https://arxiv.org/abs/1705.07120.
     """
@@ -41,32 +43,38 @@ class VampPrior(Prior):
         """Sets the encoder. It remains the model's: the tuple keeps it out of this module's parameters.
 
         Raises:
-            ValueError: for codes without a density, through which no gradient reaches the pseudo-inputs.
+            ValueError: for codes without a density, through which no gradient reaches the pseudo-inputs; or for batch
+                norm of a single pseudo-input.
         """
         if is_deterministic(encoder) or latent_space_of(encoder) is CodeVectors:
             raise ValueError(
                 "prior: vamp needs a posterior with a density, such as diagonal, to train its pseudo-inputs"
             )
+        if len(self.pseudo_inputs) == 1 and _batch_norms(encoder):
+            raise ValueError("components: must be at least 2 for an encoder with batch norm, got 1")
         self._encoder = (encoder,)
         self.latent_space = latent_space_of(encoder)
 
     def distribution(self) -> MixtureSameFamily:
         (encoder,) = self._encoder
-        with _running_statistics(encoder):
+        with _own_statistics(encoder):
             components = encoder(self.pseudo_inputs.sigmoid())
         weights = Categorical(logits=self.uniform, validate_args=False)
         return MixtureSameFamily(weights, components, validate_args=False)
 
 
 @contextmanager
-def _running_statistics(module: nn.Module) -> Iterator[None]:
-    norms = [
-        layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training
-    ]
+def _own_statistics(module: nn.Module) -> Iterator[None]:
+    norms = _batch_norms(module)
+    before = [(layer.training, layer.track_running_stats) for layer in norms]
     for layer in norms:
-        layer.eval()
+        layer.training, layer.track_running_stats = True, False
     try:
         yield
     finally:
-        for layer in norms:
-            layer.train()
+        for layer, state in zip(norms, before, strict=True):
+            layer.training, layer.track_running_stats = state
+
+
+def _batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
