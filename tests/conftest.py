@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
     from vae_lightning.vae import VAE
 
-collect_ignore = ["benchmarks/against_pythae.py", "benchmarks/train_pythae.py"]  # run in an environment of their own
+collect_ignore = [
+    "benchmarks/against_pythae.py",
+    "benchmarks/loop_of_pythae.py",
+    "benchmarks/train_pythae.py",
+]  # run in an environment of their own
 
 # Begun first, so that no process is left with a long file at the end; the first two start no commands, for which all
 # is imported meanwhile, and only one of the next two needs the sweep, which the other would wait for.

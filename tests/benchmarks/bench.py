@@ -1,7 +1,9 @@
-"""`make bench`: what a training step costs here, beside the hand-written loop and beside what it could cost.
+"""`make bench`: what a training step costs here, beside a hand-written loop and beside what it could cost.
 
-Every loop runs in a process of its own, in turn, several times over, so that a machine that slows down for a while
-slows down all of them; ratios are between medians of all steps after the warm-up.
+    python tests/benchmarks/bench.py [--quick] [--pythae ENV/bin/python] [--commands]
+
+All loops take turns of a few seconds, so that a machine that slows down for a while slows down all of them. Ratios are
+medians over the rounds of the ratio in each, with a bootstrap interval of 95 %.
 """
 
 import argparse
@@ -12,126 +14,106 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
-DESCRIPTIONS = {
-    "a": "plain loop: torchvision data set, DataLoader, eager float32",
-    "b": "vae-train",
-    "c": "vae-train trainer=fast",
-    "d": "bare loop with all that c uses, without Lightning",
-    "e": "the network's arithmetic at this machine's matrix rate",
+import numpy as np
+from turns import Loop
+
+LOOPS = {
+    "a": ("loops.plain", "plain loop: torchvision data set, DataLoader, eager float32"),
+    "b": ("loops.project", "vae-train"),
+    "c": ("loops.fast", "vae-train trainer=fast"),
+    "d": ("loops.bare", "bare loop with all that c uses, without Lightning"),
+    "e": ("loops.arithmetic", "the network's arithmetic at this machine's matrix rate"),
+    "l": ("loops.plain_lightning", "the plain loop in Lightning, logged to TensorBoard"),
+    "p": ("loop_of_pythae.loop", "pythae's trainer"),
 }
 BATCH = 128
 
 
-def worker(loop: str, folder: Path, latent_dim: int, steps: int, started: float, images: int, batch: int) -> None:
-    """Runs one loop and prints what it measured as JSON."""
-    import torch
-    from loops import LOOPS, arithmetic_limit, profile, scaled
-
-    if loop == "e":
-        print(json.dumps(arithmetic_limit(latent_dim)))
-        return
-    if loop == "profile":
-        print(json.dumps(profile(folder, latent_dim, steps)))
-        return
-    if loop in ("resident", "loaded"):
-        timing = scaled(folder, images, batch, loop == "resident", steps)
-    else:
-        timing = LOOPS[loop](folder, latent_dim, steps)
-    cuda = torch.cuda.is_available()
-    measured = {
-        "steps": timing.steps,
-        "seconds_to_first_step": timing.first - started,
-        "host_mib": _peak_host_mib(),
-        "device_mib": torch.cuda.max_memory_allocated() / 2**20 if cuda else 0.0,
-    }
-    print(json.dumps(measured))
-
-
-def _peak_host_mib() -> float:
-    """This process's own peak; `getrusage` would count the parent's as well."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return float("nan")
-    (peak,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-    return int(peak.split()[1]) / 1024
-
-
-def run_worker(loop: str, folder: Path, latent_dim: int, steps: int, images: int = 0, batch: int = BATCH) -> dict:
-    command = [sys.executable, __file__, "--worker", loop, "--folder", folder, "--latent-dim", latent_dim]
-    command += ["--steps", steps, "--images", images, "--batch", batch, "--started", repr(time.time())]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"loop {loop} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def measure(folder: Path, latent_dim: int, steps: int, rounds: int) -> dict:
-    """All loops for one latent dimension; the arithmetic limit once."""
-    runs: dict[str, list[dict]] = {loop: [] for loop in "abcd"}
-    for number in range(rounds):
-        for loop, found in runs.items():
-            print(f"  latent dimension {latent_dim}, round {number + 1}/{rounds}, loop {loop} …", file=sys.stderr)
-            found.append(run_worker(loop, folder, latent_dim, steps))
-    result = {}
-    for loop, found in runs.items():
-        settled = [seconds for run in found for seconds in run["steps"][1:]]
-        low, _, high = quantiles(settled, n=4)
-        result[loop] = {
-            "step_ms": 1e3 * median(settled),
-            "quartiles_ms": [1e3 * low, 1e3 * high],
-            "images_per_second": BATCH / median(settled),
-            "seconds_to_first_step": median(run["seconds_to_first_step"] for run in found),
-            "host_mib": median(run["host_mib"] for run in found),
-            "device_mib": median(run["device_mib"] for run in found),
+def measure(folder: str, latent_dim: int, steps: int, rounds: int, pythae: str | None) -> dict:
+    """All loops for one latent dimension."""
+    names = [name for name in LOOPS if name != "p" or pythae]
+    with ExitStack() as started:
+        loops: dict[str, Loop] = {}
+        for name in names:
+            print(f"  latent dimension {latent_dim}, starting {name} …", file=sys.stderr)
+            arguments = [latent_dim] if name == "e" else [folder, latent_dim]
+            python = pythae if name == "p" and pythae else sys.executable
+            loops[name] = Loop(LOOPS[name][0], arguments, rounds + 1, steps, python)
+            started.callback(loops[name].stop)
+        for loop in loops.values():
+            loop.turn()
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        for number in range(rounds):
+            print(f"  latent dimension {latent_dim}, round {number + 1}/{rounds} …", file=sys.stderr)
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                seconds[name].append(loops[name].turn())
+        ends = {name: loop.finish() for name, loop in loops.items()}
+    result: dict = {}
+    for name, loop in loops.items():
+        result[name] = {
+            "step_ms": 1e3 * median(seconds[name]),
+            "rounds_ms": [1e3 * one for one in seconds[name]],
+            "images_per_second": BATCH / median(seconds[name]),
+            "seconds_to_first_step": loop.seconds_to_first_step,
+            "host_mib": ends[name]["host_mib"],
+            "device_mib": ends[name]["device_mib"],
         }
-    result["profile"] = run_worker("profile", folder, latent_dim, 20)
-    limit = run_worker("e", folder, latent_dim, steps)
-    result["e"] = {**limit, "step_ms": 1e3 * limit["step_seconds"]}
-    steps_ms = {loop: result[loop]["step_ms"] for loop in "abcde"}
-    result["ratios"] = {f"{x}/{y}": steps_ms[x] / steps_ms[y] for x, y in ("ab", "ac", "cd", "de")}
+    result["e"]["flops_per_step"] = ends["e"]["result"]
+    pairs = [(x, y) for x, y in ("ab", "ac", "lb", "lc", "pc", "cd", "de") if {x, y} <= set(names)]
+    result["ratios"] = {f"{x}/{y}": _ratio(seconds[x], seconds[y]) for x, y in pairs}
+    profile = Loop("loops.profile", [folder, latent_dim], 1, 20)
+    result["profile"] = profile.finish()["result"]
     return result
+
+
+def _ratio(ones: list[float], others: list[float]) -> list[float]:
+    """The median of the rounds' ratios, and the ends of its 95 % bootstrap interval."""
+    ratios = np.array(ones) / np.array(others)
+    drawn = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
+    return [float(np.median(ratios)), *map(float, np.quantile(np.median(drawn, axis=1), [0.025, 0.975]))]
 
 
 def show(latent_dim: int, result: dict) -> None:
     print(f"\nlatent dimension {latent_dim}, batches of {BATCH}\n")
-    print("     ms/step     quartiles   images/s   s to 1st step   host MiB   device MiB")
-    for loop in "abcd":
-        r = result[loop]
-        low, high = r["quartiles_ms"]
-        memory = f"{r['host_mib']:10,.0f} {r['device_mib']:12,.0f}"
-        print(
-            f"  {loop} {r['step_ms']:8.2f} {low:7.2f}–{high:6.2f} {r['images_per_second']:10,.0f}"
-            f" {r['seconds_to_first_step']:15.1f} {memory}   {DESCRIPTIONS[loop]}"
-        )
-    limit = result["e"]
-    print(f"  e {limit['step_ms']:8.2f}{'':63}{DESCRIPTIONS['e']}")
-    print(f"    {limit['flops_per_step'] / 1e9:.2f} GFLOP/step, {limit['matrix_flops_per_second'] / 1e12:.2f} TFLOP/s")
-    print("  " + "   ".join(f"{name} = {ratio:.2f}" for name, ratio in result["ratios"].items()))
+    print("     ms/step   of all rounds   images/s   s to 1st step   host MiB   device MiB")
+    for name in filter(result.__contains__, LOOPS):
+        r = result[name]
+        all_rounds = f"{min(r['rounds_ms']):7.2f}–{max(r['rounds_ms']):6.2f}"
+        rest = f"{r['seconds_to_first_step']:15.1f} {r['host_mib']:10,.0f} {r['device_mib']:12,.0f}"
+        rest = " " * len(rest) if name == "e" else rest
+        print(f"  {name} {r['step_ms']:8.2f} {all_rounds} {r['images_per_second']:10,.0f} {rest}   {LOOPS[name][1]}")
+    e = result["e"]
+    print(f"    {e['flops_per_step'] / 1e9:.2f} GFLOP/step, {e['flops_per_step'] / e['step_ms'] / 1e9:.2f} TFLOP/s")
+    for name, (ratio, low, high) in result["ratios"].items():
+        print(f"  {name} = {ratio:.2f} ({low:.2f} to {high:.2f})")
     print("  where d's time goes:")
     for row in result["profile"]:
         print(f"  {row['share']:6.1%} {row['calls']:6.1f} calls/step  {row['operation'][:90]}")
 
 
-def scale(folder: Path, steps: int) -> list[dict]:
+def scale(folder: str, steps: int) -> list[dict]:
     """c with more images, in larger batches, and with images that are loaded batch by batch."""
     rows = []
     sizes = [(60_000, 128), (60_000, 512), (60_000, 2048), (600_000, 128), (6_000_000, 128), (6_000_000, 2048)]
     for images, batch in sizes:
         for loop in ("resident", "loaded") if batch == BATCH and images > 600_000 else ("resident",):
             print(f"  {images:,} images, batches of {batch}, {loop} …", file=sys.stderr)
-            # As many images in each measurement, but at least three times as many steps as are timed together.
-            found = run_worker(loop, folder, 2, max(30, steps * BATCH // batch // 10 * 10), images, batch)
-            rate = batch / median(found["steps"][1:])
-            memory = {name: found[name] for name in ("host_mib", "device_mib")}
+            turns = Loop(
+                "loops.scaled", [folder, images, batch, loop == "resident"], 4, max(10, steps * BATCH // batch)
+            )
+            seconds = [turns.turn() for _ in range(4)][1:]
+            end = turns.finish()
+            memory = {name: end[name] for name in ("host_mib", "device_mib")}
             expected = images * (28 * 28 + 8) / 2**20
             rows.append(
-                {"images": images, "batch": batch, "loop": loop, "images_per_second": rate, "images_mib": expected}
-                | memory
-            )
+                {"images": images, "batch": batch, "loop": loop, "images_per_second": batch / median(seconds)}
+                | {"images_mib": expected} | memory
+            )  # fmt: skip
     return rows
 
 
@@ -145,29 +127,45 @@ def show_scale(rows: list[dict]) -> None:
         )
 
 
-def whole_trainings(folder: Path, images: int) -> dict[str, float]:
-    """Seconds of whole commands, start included: 3 epochs by a, which does no more, and by c with all that it draws."""
-    epochs, latent_dim = 3, 2
-    seconds = {}
-    for loop in "ac":
-        print(f"  {epochs} epochs of {images:,} images, {loop} …", file=sys.stderr)
-        start = time.perf_counter()
-        if loop == "a":
-            run_worker("a", folder, latent_dim, epochs * -(-images // BATCH) // 10 * 10)
-        else:
-            (folder / "data").mkdir(exist_ok=True)
-            source = f"{{_target_: loops.Files, folder: {folder}}}"
-            (folder / "data" / "bench.yaml").write_text(f"defaults: [_base]\nname: bench\nsource: {source}\n")
-            command = [sys.executable, "-m", "vae_lightning.cli", "--config-dir", str(folder), "data=bench"]
-            command += ["trainer=fast", f"trainer.max_epochs={epochs}", f"model.latent_dim={latent_dim}"]
-            command += [f"hydra.run.dir={folder}/whole"]
-            paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
-            if done.returncode:
-                sys.exit(f"vae-train failed:\n{done.stderr}")
-        seconds[loop] = time.perf_counter() - start
-    metrics = json.loads((folder / "whole" / "metrics.json").read_text())
-    return seconds | {"c, training alone": metrics["seconds_training"]}
+def whole_trainings(folder: Path, rounds: int) -> list[dict[str, float]]:
+    """Two epochs of 9,000 images by a, which does no more, and by c with all callbacks: training, and from Enter on."""
+    from loops import prepare
+
+    images, epochs = 9_000, 2
+    prepare(folder / "small", images)
+    (folder / "data").mkdir()
+    source = f"{{_target_: loops.Files, folder: {folder / 'small'}}}"
+    (folder / "data" / "bench.yaml").write_text(f"defaults: [_base]\nname: bench\nsource: {source}\n")
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    found = []
+    for number in range(rounds):
+        print(f"  {epochs} epochs of {images:,} images, round {number + 1}/{rounds} …", file=sys.stderr)
+        started = time.time()
+        plain = Loop("loops.plain", [str(folder / "small"), 2], 1, epochs * -(-images // BATCH))
+        seconds = {"a, training": plain.turn() * epochs * -(-images // BATCH)}
+        plain.finish()
+        seconds["a, whole"] = time.time() - started
+        run = folder / f"whole-{number}"
+        command = [sys.executable, "-m", "vae_lightning.cli", "--config-dir", str(folder), "data=bench"]
+        command += ["trainer=fast", f"trainer.max_epochs={epochs}", "model.latent_dim=2", f"hydra.run.dir={run}"]
+        started = time.time()
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+        if done.returncode:
+            sys.exit(f"vae-train failed:\n{done.stderr}")
+        seconds["c, whole"] = time.time() - started
+        seconds["c, training"] = json.loads((run / "metrics.json").read_text())["seconds_training"]
+        found.append(seconds)
+    return found
+
+
+def show_whole(found: list[dict[str, float]]) -> None:
+    print("\nwhole trainings, 2 epochs of 9,000 images, medians of", len(found), "rounds\n")
+    for name in found[0]:
+        print(f"  {name:12} {median(seconds[name] for seconds in found):6.1f} s")
+    ratio, low, high = _ratio(
+        [seconds["a, training"] for seconds in found], [seconds["c, training"] for seconds in found]
+    )
+    print(f"  a/c of the training = {ratio:.2f} ({low:.2f} to {high:.2f}); whole commands of c measure and draw, too")
 
 
 def main() -> None:
@@ -175,18 +173,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer steps and images, for a first look")
     parser.add_argument("--commands", action="store_true", help="time whole commands by phase instead of steps")
     parser.add_argument("--json", type=Path, default=Path("outputs/bench.json"), help="where the figures go")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--latent-dim", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
-    parser.add_argument("--images", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--batch", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--pythae", metavar="PYTHON", help="also time pythae's trainer, in that environment")
     options = parser.parse_args()
-    if options.worker:
-        settings = (options.latent_dim, options.steps, options.started, options.images, options.batch)
-        worker(options.worker, options.folder, *settings)
-        return
     if options.commands:
         import commands
 
@@ -195,25 +183,24 @@ def main() -> None:
         return
     import torch
 
-    images, steps, rounds, dimensions = (6_000, 40, 1, [2]) if options.quick else (60_000, 100, 3, [2, 128])
+    images, steps, rounds, dimensions = (6_000, 50, 2, [2]) if options.quick else (60_000, 100, 9, [2, 128])
     if torch.cuda.is_available():
         steps *= 10
-    with tempfile.TemporaryDirectory(prefix="vae-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="vae-bench-") as folder:
         from loops import prepare
 
         print(f"drawing {images:,} images …", file=sys.stderr)
-        prepare(Path(name), images)
+        prepare(Path(folder), images)
         results = {}
         for latent_dim in dimensions:
-            results[latent_dim] = measure(Path(name), latent_dim, steps, rounds)
+            results[latent_dim] = measure(folder, latent_dim, steps, rounds, options.pythae)
             show(latent_dim, results[latent_dim])
-        scales, whole = [], {}
+        scales, whole = [], []
         if not options.quick:
-            scales = scale(Path(name), steps // 2)
+            whole = whole_trainings(Path(folder), 5)
+            show_whole(whole)
+            scales = scale(folder, steps // 2)
             show_scale(scales)
-            whole = whole_trainings(Path(name), images)
-            print(f"\n3 epochs of {images:,} images, whole commands: a {whole['a']:.1f} s, c {whole['c']:.1f} s")
-            print(f"(start, test and figures included; c's training alone {whole['c, training alone']:.1f} s)")
 
     hardware = (
         torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} {platform.machine()} cores"

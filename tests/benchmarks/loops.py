@@ -1,11 +1,9 @@
-"""The loops that are compared. Each trains the chapter's network for a number of steps and returns a `Timing`.
+"""The loops that are compared. Each trains the chapter's network in `Turns`.
 
 `prepare` writes the images that all of them train on: glyphs, in the files that torchvision's KMNIST reads.
 """
 
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.datasets import KMNIST
 from torchvision.transforms import ToTensor
+from turns import Turns
 
 from vae_lightning import compose
 from vae_lightning.building import build
@@ -32,26 +31,7 @@ from vae_lightning.engine.cuda_graphs import CapturedStep, make_capturable
 from vae_lightning.engine.step_options import fused
 from vae_lightning.vae import VAE
 
-__all__ = ["LOOPS", "TOGETHER", "Timing", "arithmetic_limit", "prepare", "profile", "scaled"]
-
-
-TOGETHER = 10  # steps, at least, between two looks at the clock, which on a GPU wait for the device
-
-
-@dataclass
-class Timing:
-    """Seconds a step, means over `TOGETHER` steps or more, and the moment (`time.time()`) of the first's start."""
-
-    steps: list[float] = field(default_factory=list)
-    first: float = 0.0
-
-    def add(self, last: float, device: torch.device, steps: int = TOGETHER) -> float:
-        """Counts so many steps since `last`; returns the time."""
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        now = time.perf_counter()
-        self.steps.append((now - last) / steps)
-        return now
+__all__ = ["arithmetic", "bare", "fast", "plain", "plain_lightning", "prepare", "profile", "project", "scaled"]
 
 
 class Files:
@@ -112,29 +92,39 @@ class PlainVAE(nn.Module):
         z = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
         return self.decoder(self.project(z).view(len(x), -1, 1, 1)), mean, log_variance
 
+    def loss(self, x: Tensor) -> Tensor:
+        reconstruction, mean, log_variance = self(x)
+        distortion = functional.binary_cross_entropy(reconstruction, x, reduction="sum")
+        rate = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum()
+        return distortion + rate
+
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _timed(step: Callable[[Any], object], batches: Iterator[Any], steps: int, device: torch.device) -> Timing:
-    """Times whole turns of a loop, the fetching of the batches included."""
-    timing = Timing(first=time.time())
-    last = time.perf_counter()
-    for _ in range(steps // TOGETHER):
-        for _ in range(TOGETHER):
+def _take(turns: Turns, step: Callable[[Any], object], batches: Iterator[Any]) -> None:
+    """Times whole steps of a loop, the fetching of the batches included."""
+    turns.start()
+    for _ in range(turns.count):
+        for _ in range(turns.steps):
             step(next(batches))
-        last = timing.add(last, device)
-    return timing
+        _wait()
+        turns.end(turns.steps)
 
 
-def plain(folder: Path, latent_dim: int, steps: int) -> Timing:
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def plain(folder: str, latent_dim: int, turns: Turns) -> None:
     """a. What a user would write: torchvision's data set, a DataLoader, eager float32, Adam."""
     torch.manual_seed(0)
     device = _device()
     model = PlainVAE(latent_dim).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    loader = DataLoader(KMNIST(str(folder), transform=ToTensor()), batch_size=128, shuffle=True)
+    loader = DataLoader(KMNIST(folder, transform=ToTensor()), batch_size=128, shuffle=True)
 
     def batches() -> Iterator[Tensor]:
         while True:
@@ -142,14 +132,37 @@ def plain(folder: Path, latent_dim: int, steps: int) -> Timing:
                 yield x.to(device)
 
     def step(x: Tensor) -> None:
-        reconstruction, mean, log_variance = model(x)
-        distortion = functional.binary_cross_entropy(reconstruction, x, reduction="sum")
-        rate = -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum()
+        loss = model.loss(x)
         optimizer.zero_grad()
-        (distortion + rate).backward()
+        loss.backward()
         optimizer.step()
 
-    return _timed(step, batches(), steps, device)
+    _take(turns, step, batches())
+
+
+def plain_lightning(folder: str, latent_dim: int, turns: Turns) -> None:
+    """l. The same in Lightning, as its introduction has it: logged to TensorBoard, without grids or checkpoints."""
+
+    class Module(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = PlainVAE(latent_dim)
+
+        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+            loss = self.model.loss(batch[0])
+            self.log("loss", loss)
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+    seed_everything(0, verbose=False)
+    loader = DataLoader(KMNIST(folder, transform=ToTensor()), batch_size=128, shuffle=True)
+    trainer = Trainer(
+        max_epochs=-1, callbacks=[_StepTimes(turns)], default_root_dir=f"{folder}/lightning",
+        enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Module(), loader)
 
 
 def _compose(source: dict[str, object], latent_dim: int, *overrides: str) -> DictConfig:
@@ -159,64 +172,65 @@ def _compose(source: dict[str, object], latent_dim: int, *overrides: str) -> Dic
     return config
 
 
-def _files(folder: Path) -> dict[str, object]:
-    return {"_target_": "loops.Files", "folder": str(folder)}
+def _files(folder: str) -> dict[str, object]:
+    return {"_target_": "loops.Files", "folder": folder}
 
 
 class _StepTimes(Callback):
-    """Whole turns of Lightning's loop: from one batch's end to the next one's."""
+    """Turns of Lightning's loop. The last of the callbacks, so that the others' time counts; it ends the training.
 
-    def __init__(self) -> None:
-        self.timing = Timing()
-        self.last = 0.0
-        self.counted = 0
+    A call may take several steps, and fewer at the end of an epoch, so that a turn may be longer.
+    """
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.timing.first = self.timing.first or time.time()
-        self.last = self.last or time.perf_counter()
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
+        self.done = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.turns.start()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        steps = trainer.global_step - self.counted
-        if steps >= TOGETHER:
-            self.last = self.timing.add(self.last, pl_module.device, steps)
-            self.counted = trainer.global_step
+        steps = trainer.global_step - self.done
+        if steps >= self.turns.steps and not trainer.should_stop:
+            _wait()
+            self.turns.end(steps)
+            self.done = trainer.global_step
+            trainer.should_stop = len(self.turns.seconds) == self.turns.count
 
 
-def project(folder: Path, latent_dim: int, steps: int, *overrides: str) -> Timing:
+def project(folder: str, latent_dim: int, turns: Turns, *overrides: str) -> None:
     """b. This project, its callbacks and logging included."""
-    return _train(_compose(_files(folder), latent_dim, *overrides), steps, folder / "run")
+    _train(_compose(_files(folder), latent_dim, *overrides), f"{folder}/run", turns)
 
 
-def _train(config: DictConfig, steps: int, folder: Path) -> Timing:
+def _train(config: DictConfig, folder: str, turns: Turns) -> None:
     with open_dict(config):
-        config.run_dir = str(folder)
-        config.trainer.update({"max_epochs": None, "max_steps": steps, "enable_progress_bar": False})
+        config.run_dir = folder
+        config.trainer.update({"max_epochs": -1, "enable_progress_bar": False})
     seed_everything(0, verbose=False)
     model, data, trainer, _ = build(config)
-    times = _StepTimes()
-    trainer.callbacks.append(times)
+    trainer.callbacks.append(_StepTimes(turns))
     trainer.fit(model, datamodule=data)
-    return times.timing
 
 
-def fast(folder: Path, latent_dim: int, steps: int) -> Timing:
+def fast(folder: str, latent_dim: int, turns: Turns) -> None:
     """c. This project with `trainer=fast`."""
-    return project(folder, latent_dim, steps, "trainer=fast")
+    project(folder, latent_dim, turns, "trainer=fast")
 
 
-def ceiling(folder: Path, latent_dim: int, steps: int) -> Timing:
+def bare(folder: str, latent_dim: int, turns: Turns) -> None:
     """d. A bare loop with everything that c uses, on CUDA the recorded graph as well, and no Lightning."""
-    return _timed(*_bare_loop(folder, latent_dim), steps, _device())
+    _take(turns, *_bare_loop(folder, latent_dim))
 
 
-def _bare_loop(folder: Path, latent_dim: int) -> tuple[Callable[[Any], object], Iterator[Any]]:
+def _bare_loop(folder: str, latent_dim: int) -> tuple[Callable[[Any], object], Iterator[Any]]:
     config = _compose(_files(folder), latent_dim, "trainer=fast")
     torch.manual_seed(0)
     device = _device()
     model: VAE = instantiate(config.model, _convert_="all").to(device, memory_format=torch.channels_last)
     model.make_optimizer = fused(model.make_optimizer, device)
     (optimizer,) = model.configure_optimizers()
-    split = Files(str(folder)).load(folder, train=True)
+    split = Files(folder).load(Path(folder), train=True)
     sampler = EpochShuffle(len(split.images), seed=0)
     loader = ResidentLoader(StoredImages(split.images.to(device), split.labels.to(device)), Batches(128, sampler))
 
@@ -240,19 +254,20 @@ def _bare_loop(folder: Path, latent_dim: int) -> tuple[Callable[[Any], object], 
     return step, batches()
 
 
-def profile(folder: Path, latent_dim: int, steps: int) -> list[dict[str, float | str]]:
+def profile(folder: str, latent_dim: int, turns: Turns) -> list[dict[str, float | str]]:
     """Where the time of d goes: its dearest operations, each with its share of all of them and its calls a step."""
     step, batches = _bare_loop(folder, latent_dim)
+    turns.start()
     for _ in range(5):
         step(next(batches))
     with torch.profiler.profile() as profiler:
-        for _ in range(steps):
+        for _ in range(turns.steps):
             step(next(batches))
     on_device = "self_device_time_total" if _device().type == "cuda" else "self_cpu_time_total"
     events = sorted(profiler.key_averages(), key=lambda event: -getattr(event, on_device))
     total = sum(getattr(event, on_device) for event in events)
     return [
-        {"operation": event.key, "share": getattr(event, on_device) / total, "calls": event.count / steps}
+        {"operation": event.key, "share": getattr(event, on_device) / total, "calls": event.count / turns.steps}
         for event in events[:10]
     ]
 
@@ -276,31 +291,28 @@ class Noise:
         return Split(images, torch.zeros(count, dtype=torch.int64))
 
 
-def scaled(folder: Path, images: int, batch_size: int, resident: bool, steps: int) -> Timing:
+def scaled(folder: str, images: int, batch_size: int, resident: bool, turns: Turns) -> None:
     """c on more images, in larger batches, or with batches that come from worker processes."""
     options = ["trainer=fast", "callbacks=none", "logger=none", f"data.batch_size={batch_size}"]
     source: dict[str, object] = {"_target_": "loops.Noise", "images": images}
-    return _train(_compose(source, 2, *options, f"data.resident={resident}"), steps, folder / "run")
+    _train(_compose(source, 2, *options, f"data.resident={resident}"), f"{folder}/run", turns)
 
 
-LOOPS = {"a": plain, "b": project, "c": fast, "d": ceiling}
-
-
-def arithmetic_limit(latent_dim: int) -> dict[str, float]:
-    """e. The network's floating point operations at this machine's measured rate of matrix products in bfloat16."""
+def arithmetic(latent_dim: int, turns: Turns) -> float:
+    """e. Products of matrices in bfloat16, with as many operations as a step's network in each; returns that number."""
     device = _device()
     model = PlainVAE(latent_dim).to(device)
     with FlopCounterMode(display=False) as counter:
         reconstruction, mean, _ = model(torch.rand(128, 1, 28, 28, device=device))
         (reconstruction.sum() + mean.sum()).backward()
-    timing = Timing()
+    operations = counter.get_total_flops()
     size = 8192 if device.type == "cuda" else 1024
     matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16)
-    last = time.perf_counter()
-    for _ in range(5):
-        for _ in range(TOGETHER):
+    products = 20
+    turns.start()
+    for _ in range(turns.count):
+        for _ in range(products):
             matrix @ matrix
-        last = timing.add(last, device)
-    rate = 2 * size**3 / float(np.median(timing.steps[1:]))
-    flops = float(counter.get_total_flops())
-    return {"flops_per_step": flops, "matrix_flops_per_second": rate, "step_seconds": flops / rate}
+        _wait()
+        turns.end(2 * size**3 * products / operations)
+    return float(operations)
