@@ -69,6 +69,15 @@ def test_runs_from_anywhere(two: list[Run]) -> None:
     assert 'href="report/index.html"' in html
 
 
+def test_a_folder_of_runs_and_sweeps(two: list[Run], tmp_path: Path) -> None:
+    sweep = tmp_path / "b"
+    (sweep / "multirun.yaml").write_text("hydra: {}")
+    for run in (*two, write_run(tmp_path / "alone", model__latent_dim=5)):
+        run.environment_file.write_text("{}")
+    assert list(compare(tmp_path, tmp_path / "all").table["model.latent_dim"]) == [2, 5, 3]
+    assert len(compare(sweep).runs) == 1
+
+
 def test_a_single_object_and_an_empty_folder(two: list[Run], tmp_path: Path) -> None:
     assert len(compare(two[0], folder="alone").runs) == 1
     assert compare([two[0].folder, tmp_path / "b"], tmp_path / "both").folder == tmp_path / "both"

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
+from shared import TINY
 from torch import Tensor, nn
 from torch.distributions import (
     Categorical,
@@ -21,8 +22,10 @@ from torch.distributions import (
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from vae_lightning import compose, train
 from vae_lightning.callbacks import SampleGrids
 from vae_lightning.data.batch import Batch
+from vae_lightning.engine import devices
 from vae_lightning.engine.lightning_internals import (
     calls_done,
     count_calls,
@@ -153,6 +156,18 @@ def test_optimizers_whose_recorded_step_is_the_next_one(name: str, replayed: boo
     counts = [value for state in optimizer.state.values() for key, value in state.items() if key == "step"]
     on_host = any(not isinstance(count, torch.Tensor) or count.device.type == "cpu" for count in counts)
     assert replayed == (not on_host or "capturable" in optimizer.defaults)
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(2.0, True), (0.5, False)])
+def test_bfloat16_that_is_slow_is_told(
+    seconds: float, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(devices, "_seconds", lambda dtype: seconds if dtype == torch.bfloat16 else 1.0)
+    options = [option for option in TINY if not option.startswith("callbacks.")]
+    caplog.set_level("INFO")
+    train(compose(*options, "trainer=fast", "callbacks=none", "logger=none"), tmp_path, progress=False)
+    message = "precision  bfloat16 has 0.5 times the speed of 32 bits on this CPU"
+    assert (message in caplog.text) is said
 
 
 def test_fused_optimizers() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 from small_models import PIXELS, LinearGaussian
-from test_measuring import Silent
+from test_known_metrics import Silent
 from torch import Tensor
 
 from vae_lightning.data.batch import Batch

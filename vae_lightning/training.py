@@ -24,6 +24,7 @@ from .callbacks.divergence import refuse_divergence, refuse_values
 from .config import check
 from .config.messages import usage_errors
 from .data.images import StoredImages
+from .engine.devices import bfloat16_speed
 from .engine.lightning_internals import is_trial
 from .engine.processes import Processes, is_member
 from .engine.signals import Interrupted, Interruption
@@ -238,12 +239,11 @@ def _describe(config: DictConfig, run: Run, built: Built) -> None:
         config.choices.get("model/objective"),
         f"{parameters:,}",
     )
-    if (
-        trainer.precision == "bf16-mixed"
-        and device.type == "cpu"
-        and "AVX512" not in torch.backends.cpu.get_cpu_capability()
-    ):
-        log.info("precision  bfloat16 is slow on this CPU, which only emulates it; trainer=default is faster")
+    if trainer.precision == "bf16-mixed" and device.type == "cpu" and (speed := bfloat16_speed()) < 1:
+        log.info(
+            "precision  bfloat16 has %.1f times the speed of 32 bits on this CPU: trainer.precision=32-true is faster",
+            speed,
+        )
     devices = f"{trainer.world_size} × {device.type}" if trainer.world_size > 1 else str(device)
     log.info("device     %s, precision %s, seed %d", devices, trainer.precision, config.seed)
 

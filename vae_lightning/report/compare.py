@@ -130,7 +130,8 @@ def _sweep(sources: "Sequence[Source]") -> Path | None:
     if len(sources) != 1 or not isinstance(sources[0], Path | str):
         return None
     path = Path(sources[0])
-    return path if not Run(path).config_file.is_file() and sweep_runs(path) else None
+    runs = [] if Run(path).config_file.is_file() else sweep_runs(path)
+    return path if runs and len(runs) == len(_within(path)) else None
 
 
 def _runs(sources: "Sequence[Source]") -> list[Run]:
@@ -146,11 +147,19 @@ def _runs_of(source: "Source") -> list[Run]:
     if not isinstance(source, Path | str):
         return [source if isinstance(source, Run) else source.run]
     run = Run(Path(source))
-    runs = [run] if run.config_file.is_file() or run.hydra_file.is_file() else sweep_runs(run.folder)
-    runs = runs or [Run(folder) for folder in folders_of_runs(run.folder)]
+    runs = [run] if run.config_file.is_file() or run.hydra_file.is_file() else _within(run.folder)
     if not runs:
         raise FileNotFoundError(2, _no_runs(run.folder), str(source))
     return runs
+
+
+def _within(folder: Path) -> list[Run]:
+    """The runs of a sweep; those of any other folder at any depth."""
+    direct = sweep_runs(folder)
+    if (folder / "multirun.yaml").is_file():
+        return direct
+    anywhere = [Run(path) for path in folders_of_runs(folder)]
+    return anywhere if len(anywhere) > len(direct) else direct
 
 
 def _no_runs(folder: Path) -> str:
