@@ -65,7 +65,7 @@ def combinations() -> list[object]:
 def refusal(likelihood: str, objective: str, posterior: str, prior: str) -> str:
     """Why a model of these is not built; empty if it is."""
     if prior == "vamp" and posterior in CODES | {"none"}:
-        return "vamp needs a posterior with a density"
+        return "vamp needs a posterior with continuous noise"
     if posterior == "none" and prior == "standard" and objective not in ONLY_CODES | UNLIKE_POINTS.keys():
         return "codes without noise have no rate"
     if posterior == "none" and objective in UNLIKE_POINTS and prior == "standard":

@@ -152,6 +152,8 @@ def test_samples_without_labels_are_of_all_classes_alike() -> None:
     assert not plain.conditional
     assert plain.draw_labels(3) is None
     assert build("model=mlp", "model/prior=class_conditional").conditional
+    with pytest.raises(ValueError, match="labels: must be 64, one for each sample, got 10"):
+        model.sample(64, torch.arange(10))
 
 
 @pytest.mark.parametrize("kind", ["stored", "part", "fetched"])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -53,7 +54,7 @@ OWN_POSTERIOR = ["model=own", "model.objective._target_=vae_lightning.objectives
 
 def step_in_parts(rank: int, processes: int, options: list[str], folder: Path) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=(folder / "port").read_text())
-    dist.init_process_group("gloo", rank=rank, world_size=processes)
+    dist.init_process_group("gloo", rank=rank, world_size=processes, timeout=timedelta(seconds=60))
     torch.set_num_threads(1)
     torch.manual_seed(0)
     small = [option for option in TINY if "width" not in option or "model=own" not in options]
@@ -74,6 +75,8 @@ def step_in_parts(rank: int, processes: int, options: list[str], folder: Path) -
     for tensor in found:
         dist.all_reduce(tensor)
     found.append(torch.stack(list(means.values())).detach())
+    if rank == 0:
+        assert len(model.eval().sample(3)) == 3  # as grids do: the others are not asked
     SharedBatchNorms().revert(model)
     assert not any(isinstance(layer, SharedBatchNorm) for layer in model.modules())
     if rank == 0:

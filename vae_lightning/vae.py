@@ -95,7 +95,7 @@ class VAE(LightningModule):
 
     @property
     def has_bound(self) -> bool:
-        """Whether log p(x) has a bound, which takes a posterior with a density."""
+        """Whether log p(x) has a bound: for all but deterministic encoders."""
         return not is_deterministic(self.encoder)
 
     def draw_labels(self, count: int) -> Tensor | None:
@@ -106,8 +106,14 @@ class VAE(LightningModule):
         """Returns means of p(x|z) `(count, C, H, W)` for codes drawn from the prior, given labels `(count,)` if any.
 
         A conditional model draws labels if there are none.
+
+        Raises:
+            ValueError: if there are labels, but not `count` of them.
         """
-        labels = self.draw_labels(count) if labels is None else labels
+        if labels is None:
+            labels = self.draw_labels(count)
+        elif len(labels) != count:
+            raise ValueError(f"labels: must be {count}, one for each sample, got {len(labels)}")
         prior = self.prior_distribution(labels)
         z = prior.sample(() if prior.batch_shape else (count,))
         return self.decode(z, labels).mean

@@ -36,8 +36,7 @@ class SharedBatchNorm(_BatchNorm):
         count = _sum(x.new_tensor(x.numel() / x.shape[1]))
         mean = _sum(x.sum(axes)) / count
         variance = _sum((x - mean.view(shape)).square().sum(axes)) / count
-        if self.track_running_stats:
-            self._update(mean.detach(), (variance * count / (count - 1)).detach())
+        self._update(mean.detach(), (variance * count / (count - 1)).detach())
         scale = (variance + self.eps).rsqrt() * (self.weight if self.affine else 1)
         normal = (x - mean.view(shape)) * scale.view(shape)
         return (normal + self.bias.view(shape) if self.affine else normal).to(input.dtype)

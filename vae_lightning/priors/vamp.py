@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..latent_spaces import CodeVectors
@@ -18,9 +20,8 @@ __all__ = ["VampPrior"]
 class VampPrior(Prior):
     """VampPrior, the mixture of posteriors of learned pseudo-inputs u_k: p(z) = 1/K Σ_k q(z|u_k).
 
-    Batch norm always takes the pseudo-inputs as a batch of their own, in training and afterwards: they are not images
-    and must not enter the statistics of these, and with running statistics, through which no gradient flows, the
-    encoder would be trained on values other than those it is evaluated with.
+    Batch norm normalises the pseudo-inputs by their own statistics, in training and evaluation alike. Mixed with images,
+    they would distort the images' statistics; running statistics pass no gradient and lag behind the weights.
 
     Args:
         image_shape: `(C, H, W)`.
@@ -43,12 +44,12 @@ class VampPrior(Prior):
         """Sets the encoder. It remains the model's: the tuple keeps it out of this module's parameters.
 
         Raises:
-            ValueError: for codes without a density, through which no gradient reaches the pseudo-inputs; or for batch
+            ValueError: for codes without continuous noise, through which no gradient reaches the pseudo-inputs; or for batch
                 norm of a single pseudo-input.
         """
         if is_deterministic(encoder) or latent_space_of(encoder) is CodeVectors:
             raise ValueError(
-                "prior: vamp needs a posterior with a density, such as diagonal, to train its pseudo-inputs"
+                "prior: vamp needs a posterior with continuous noise, such as diagonal, to train its pseudo-inputs"
             )
         if len(self.pseudo_inputs) == 1 and _batch_norms(encoder):
             raise ValueError("components: must be at least 2 for an encoder with batch norm, got 1")
@@ -65,15 +66,19 @@ class VampPrior(Prior):
 
 @contextmanager
 def _own_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norm by the statistics of its own input, in this process alone: the first one samples without the others."""
     norms = _batch_norms(module)
-    before = [(layer.training, layer.track_running_stats) for layer in norms]
     for layer in norms:
-        layer.training, layer.track_running_stats = True, False
+        layer.forward = partial(_normalised, layer)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for layer, state in zip(norms, before, strict=True):
-            layer.training, layer.track_running_stats = state
+        for layer in norms:
+            del layer.forward
+
+
+def _normalised(layer: _BatchNorm, x: Tensor) -> Tensor:
+    return functional.batch_norm(x, None, None, layer.weight, layer.bias, training=True, eps=layer.eps)
 
 
 def _batch_norms(module: nn.Module) -> list[_BatchNorm]:
