@@ -105,14 +105,10 @@ class VAE(LightningModule):
     def sample(self, count: int, labels: Tensor | None = None) -> Tensor:
         """Returns means of p(x|z) `(count, C, H, W)` for codes drawn from the prior, given labels `(count,)` if any.
 
-        A conditional model draws labels if there are none.
-
-        Raises:
-            ValueError: if there are labels, but not `count` of them.
+        A conditional model draws labels if there are none. Raises `ValueError` if there is not one for each sample.
         """
-        if labels is None:
-            labels = self.draw_labels(count)
-        elif len(labels) != count:
+        labels = self.draw_labels(count) if labels is None else labels
+        if labels is not None and len(labels) != count:
             raise ValueError(f"labels: must be {count}, one for each sample, got {len(labels)}")
         prior = self.prior_distribution(labels)
         z = prior.sample(() if prior.batch_shape else (count,))

@@ -64,7 +64,7 @@ def measure(folder: str, latent_dim: int, steps: int, rounds: int, pythae: str |
             "device_mib": ends[name]["device_mib"],
         }
     result["e"]["flops_per_step"] = ends["e"]["result"]
-    pairs = [(x, y) for x, y in ("ab", "ac", "lb", "lc", "pc", "cd", "de") if {x, y} <= set(names)]
+    pairs = [(x, y) for x, y in ("ab", "pb", "lb", "ac", "pc", "lc", "cd", "de") if {x, y} <= set(names)]
     result["ratios"] = {f"{x}/{y}": _ratio(seconds[x], seconds[y]) for x, y in pairs}
     profile = Loop("loops.profile", [folder, latent_dim], 1, 20)
     result["profile"] = profile.finish()["result"]
@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer steps and images, for a first look")
     parser.add_argument("--commands", action="store_true", help="time whole commands by phase instead of steps")
     parser.add_argument("--json", type=Path, default=Path("outputs/bench.json"), help="where the figures go")
-    parser.add_argument("--pythae", metavar="PYTHON", help="also time pythae's trainer, in that environment")
+    parser.add_argument("--pythae", metavar="PYTHON", help="also time pythae's trainer, run by this interpreter")
     options = parser.parse_args()
     if options.commands:
         import commands

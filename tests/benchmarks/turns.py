@@ -23,13 +23,13 @@ class Turns:
     """The turns of one loop, and how long each took.
 
     Args:
-        count: of turns.
-        steps: of each turn, at least.
-        between: called with the seconds a step of the turn that has ended, None before the first; returns when the next
-            one may start.
+        count: number of turns.
+        steps: minimum number of steps in a turn.
+        between: called before the first turn with None, and after each turn with its seconds per step; returns when the
+            next turn may start.
 
     Attributes:
-        seconds: a step, of each turn.
+        seconds: mean seconds per step, one value per turn.
     """
 
     def __init__(self, count: int, steps: int, between: Callable[[float | None], None] = lambda seconds: None) -> None:
@@ -57,12 +57,12 @@ class Loop:
     Args:
         function: `module.function`, called with the arguments and `Turns`.
         arguments: that JSON can express.
-        count: of turns.
-        steps: of each turn.
-        python: of the loop's environment.
+        count: number of turns.
+        steps: minimum number of steps in a turn.
+        python: interpreter of the loop's environment.
 
     Attributes:
-        seconds_to_first_step: from the start of the process.
+        seconds_to_first_step: since the process was started.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Loop:
         self.seconds_to_first_step = self._receive() - started
 
     def turn(self) -> float:
-        """Lets it take a turn; returns the seconds a step."""
+        """Lets it take a turn; returns its seconds per step."""
         return self._answer()
 
     def finish(self) -> dict[str, Any]:

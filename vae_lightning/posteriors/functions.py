@@ -1,6 +1,6 @@
 """Functions of any posterior distribution.
 
-Each has a default that needs only `rsample` and `log_prob`, and exact versions for some types of distribution. Other
+Most have a default that needs only `rsample` and `log_prob`, and exact versions for some types of distribution. Other
 types can register their own:
 
 >>> import torch
