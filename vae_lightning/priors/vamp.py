@@ -20,8 +20,8 @@ __all__ = ["VampPrior"]
 class VampPrior(Prior):
     """VampPrior, the mixture of posteriors of learned pseudo-inputs u_k: p(z) = 1/K Σ_k q(z|u_k).
 
-    Batch norm normalises the pseudo-inputs by their own statistics, in training and evaluation alike. Mixed with images,
-    they would distort the images' statistics; running statistics pass no gradient and lag behind the weights.
+    Batch norm normalises the pseudo-inputs by their own statistics, in training and evaluation alike. Mixed with
+    images, they would distort the images' statistics; running statistics pass no gradient and lag behind the weights.
 
     Args:
         image_shape: `(C, H, W)`.
@@ -44,8 +44,8 @@ class VampPrior(Prior):
         """Sets the encoder. It remains the model's: the tuple keeps it out of this module's parameters.
 
         Raises:
-            ValueError: for codes without continuous noise, through which no gradient reaches the pseudo-inputs; or for batch
-                norm of a single pseudo-input.
+            ValueError: for codes without continuous noise, through which no gradient reaches the pseudo-inputs; or for
+                batch norm of a single pseudo-input.
         """
         if is_deterministic(encoder) or latent_space_of(encoder) is CodeVectors:
             raise ValueError(
@@ -66,7 +66,7 @@ class VampPrior(Prior):
 
 @contextmanager
 def _own_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norm by the statistics of its own input, in this process alone: the first one samples without the others."""
+    """Batch norm by the statistics of its own input, in this process alone: the first one samples by itself."""
     norms = _batch_norms(module)
     for layer in norms:
         layer.forward = partial(_normalised, layer)  # type: ignore[method-assign]
