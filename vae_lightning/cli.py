@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +45,9 @@ FLAGS_WITH_VALUE = {
 }  # fmt: skip
 
 register()
+if sys.version_info >= (3, 14):
+    # argparse now checks the help of options, of which Hydra has one that is no string (facebookresearch/hydra#3121).
+    setattr(ArgumentParser, "_check_help", lambda self, action: None)  # noqa: B010
 
 
 class JobError(RuntimeError):
