@@ -98,7 +98,8 @@ class Soak:
         run = Run(folder)
         assert state_of(run) == "finished", run.failure
         expected, left = self.expected[kind]
-        assert result(folder) == expected
+        found = result(folder)
+        assert found == expected, [name for name in expected | found if found.get(name) != expected.get(name)]
         assert files(folder) == left, files(folder) ^ left
         return fault.__name__
 

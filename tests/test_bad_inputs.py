@@ -266,8 +266,8 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
         2,
         "seed=5: sweep/latent_dim-2 was started with seed=0. Set it back to resume",
     ),
-    "resuming from half a checkpoint": (
-        lambda folder: (remove(METRICS)(folder), cut(CKPT, 0.5)(folder)),
+    "resuming from a part of a checkpoint": (
+        lambda folder: (remove(METRICS)(folder), cut(CKPT, 0.1)(folder)),
         ["vae-train", *TINY, "trainer.max_epochs=1", "callbacks.measurements.tsne=false", "model.latent_dim=2,3", "-m",
          "hydra.sweep.dir=sweep", "resume=true"],
         2,

@@ -185,6 +185,16 @@ def test_a_run_that_an_older_version_has_started_is_finished_with_it(tmp_path: P
         resume(Run(run.folder))
 
 
+@pytest.mark.parametrize(("version", "nodes"), [("0.2.0", ["engine"]), ("0.1.0", ["engine", "callbacks"])])
+def test_a_configuration_that_was_cut_off_is_not_one_of_an_older_version(
+    tmp_path: Path, version: str, nodes: list[str]
+) -> None:
+    run = write_run(tmp_path / "run", **dict.fromkeys(nodes, ...))
+    run.environment_file.write_text(json.dumps({"vae-lightning": version}))
+    with pytest.raises(UsageError, match=r"run: config\.yaml is damaged"):
+        resume(run)
+
+
 def test_a_damaged_configuration_is_not_resumed(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     run.config_file.write_text("[1]")

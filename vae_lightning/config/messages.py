@@ -117,7 +117,7 @@ def explain_failure(error: BaseException, folder: str, batch_size: int) -> str:
             return f"worker process {match[1]} died; data.num_workers=0 loads the images in the main process"
         if isinstance(cause, EOFError | ConnectionError) and _is_of_a_worker(cause):  # it died while handing over
             return "a worker process died; data.num_workers=0 loads the images in the main process"
-        if isinstance(cause, OSError) and cause.strerror and not cause.filename:
+        if isinstance(cause, OSError) and cause.strerror and not cause.filename and not isinstance(error, UsageError):
             return f"{folder}: {cause.strerror}"
     return explain(error)
 

@@ -58,12 +58,15 @@ def check_same(config: DictConfig, run: Run) -> bool:
         UsageError: naming the first option that differs, or the older version that started the run.
     """
     place = short_path(run.folder)
+    version = run.version
+    damaged = f"{place}: config.yaml is damaged; remove the folder to start this run from the beginning"
     if not run.has_config:
-        raise UsageError(f"{place}: config.yaml is damaged; remove the folder to start this run from the beginning")
+        raise UsageError(damaged)
     now = OmegaConf.to_container(OmegaConf.merge(config, {"run_dir": "."}), resolve=True)
     assert isinstance(now, dict)
-    if "engine" in now and "engine" not in run.config:
-        version = run.version
+    if missing := [node for node in NODES if node in now and node not in run.config]:
+        if (version and not version.startswith("0.1.")) or missing != ["engine"]:  # it has been cut off
+            raise UsageError(damaged)
         name = f"vae-lightning {version}" if version else "an older version of vae-lightning"
         raise UsageError(f"{place}: was started by {name}; finish it with that version, or train in another folder")
     shape = run.config.get("data", {}).get("image_shape")
