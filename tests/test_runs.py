@@ -185,11 +185,17 @@ def test_a_run_that_an_older_version_has_started_is_finished_with_it(tmp_path: P
         resume(Run(run.folder))
 
 
-@pytest.mark.parametrize(("version", "nodes"), [("0.2.0", ["engine"]), ("0.1.0", ["engine", "callbacks"])])
+@pytest.mark.parametrize(
+    ("version", "nodes"), [("0.2.0", ["engine"]), ("0.2.0", ["choices"]), ("0.1.0", ["engine", "callbacks"])]
+)
 def test_a_configuration_that_was_cut_off_is_not_one_of_an_older_version(
     tmp_path: Path, version: str, nodes: list[str]
 ) -> None:
-    run = write_run(tmp_path / "run", **dict.fromkeys(nodes, ...))
+    file = write_run(tmp_path / "run").config_file
+    file.write_text(
+        yaml.safe_dump({key: value for key, value in yaml.safe_load(file.read_text()).items() if key not in nodes})
+    )
+    run = Run(file.parent)
     run.environment_file.write_text(json.dumps({"vae-lightning": version}))
     with pytest.raises(UsageError, match=r"run: config\.yaml is damaged"):
         resume(run)

@@ -64,8 +64,9 @@ def check_same(config: DictConfig, run: Run) -> bool:
         raise UsageError(damaged)
     now = OmegaConf.to_container(OmegaConf.merge(config, {"run_dir": "."}), resolve=True)
     assert isinstance(now, dict)
-    if missing := [node for node in NODES if node in now and node not in run.config]:
-        if (version and not version.startswith("0.1.")) or missing != ["engine"]:  # it has been cut off
+    # The choices are written last: without them, the file has been cut off.
+    if missing := {node for node in (*NODES, "choices") if node in now and node not in run.config}:
+        if (version and not version.startswith("0.1.")) or not missing <= {"engine", "choices"}:
             raise UsageError(damaged)
         name = f"vae-lightning {version}" if version else "an older version of vae-lightning"
         raise UsageError(f"{place}: was started by {name}; finish it with that version, or train in another folder")
