@@ -310,7 +310,7 @@ MUTANTS = [
     ("posteriors/von_mises_fisher.py", "return posterior.mode", "return posterior.mean", DISTRIBUTIONS, ""),
     ("priors/prior.py", "if theirs is not space:", "if False:", "test_combinations.py", "uniform_sphere"),
     ("priors/vamp.py", "self.latent_space = latent_space_of(encoder)", "pass", "test_posteriors.py", "vamp"),
-    ("priors/vamp.py", "training=True", "training=False", "test_objectives.py", "VampPrior"),
+    ("priors/vamp.py", "= False, None, None", "= True, None, None", "test_objectives.py", "VampPrior"),
     ("priors/flow.py", "-self.location / self.scale", "self.location / self.scale", FITTED, ""),
     ("priors/gaussian_mixture.py", "self.below.tril(-1) +", "self.below.triu(1) +", FITTED, ""),
     ("priors/two_stage.py", "- kl_divergence(posterior, self.latent)", "", DISTRIBUTIONS, "second_stage"),

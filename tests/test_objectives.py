@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Laplace, Normal, StudentT, kl_divergence
 
 from vae_lightning.data.batch import Batch
+from vae_lightning.engine.batch_norm import SharedBatchNorms
 from vae_lightning.metrics.bounds import importance_weighted_bound, importance_weights
 from vae_lightning.objectives import (
     CIWAE,
@@ -337,6 +338,8 @@ class TestVampPrior:
         norm = encoder.double()[1]
         before = copy.deepcopy(norm.state_dict())
         model.prior.distribution()
+        SharedBatchNorms().apply(encoder)
+        model.prior.distribution()  # without the other processes, of which there are none here
         assert norm.training
         assert norm.track_running_stats
         torch.testing.assert_close(norm.state_dict(), before)

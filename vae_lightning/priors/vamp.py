@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, MixtureSameFamily
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..latent_spaces import CodeVectors
@@ -66,19 +64,16 @@ class VampPrior(Prior):
 
 @contextmanager
 def _own_statistics(module: nn.Module) -> Iterator[None]:
-    """Batch norm by the statistics of its own input, in this process alone: the first one samples by itself."""
+    # A layer that is not training and has no running statistics takes those of its input. It asks no other process.
     norms = _batch_norms(module)
+    before = [(layer.training, layer.running_mean, layer.running_var) for layer in norms]
     for layer in norms:
-        layer.forward = partial(_normalised, layer)  # type: ignore[method-assign]
+        layer.training, layer.running_mean, layer.running_var = False, None, None
     try:
         yield
     finally:
-        for layer in norms:
-            del layer.forward
-
-
-def _normalised(layer: _BatchNorm, x: Tensor) -> Tensor:
-    return functional.batch_norm(x, None, None, layer.weight, layer.bias, training=True, eps=layer.eps)
+        for layer, state in zip(norms, before, strict=True):
+            layer.training, layer.running_mean, layer.running_var = state
 
 
 def _batch_norms(module: nn.Module) -> list[_BatchNorm]:
