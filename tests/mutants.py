@@ -27,7 +27,7 @@ SUPPORT, OUTLIERS = "test_support.py", "test_outliers.py"
 FINDING, DIFFERENCES = "test_finding.py", "test_differences.py"
 PRETENDED, FRONTIER = "test_pretended_gpu.py", "test_frontier.py"
 NOTES, CLAIMS, ANNEALING = "test_notes.py", "test_claims.py", "test_annealing.py"
-INFORMATION, MEASUREMENTS = "test_information.py", "test_measurements.py"
+INFORMATION, MODELS = "test_information.py", "test_measured_models.py"
 LABELS, SEMI = "test_conditional.py", "test_semi_supervised.py"
 INTERRUPTED = "from_anywhere or with_anything"
 
@@ -137,14 +137,14 @@ MUTANTS = [
     ("metrics/information.py", "bounds = [total, ", "bounds = [", INFORMATION, "at_most_the_rate"),
     ("metrics/information.py", ", _mean(known - without)]", "]", INFORMATION, "repeated"),
     ("metrics/information.py", "    if euclidean:", "    if False:", INFORMATION, "correlated"),
-    ("metrics/information.py", "    if euclidean:", "    if True:", MEASUREMENTS, "directions"),
+    ("metrics/information.py", "    if euclidean:", "    if True:", MODELS, "directions"),
     ("metrics/information.py", "bounds.append(total - dimensionwise)", "pass", INFORMATION, "independent"),
     ("metrics/information.py", "and _independent(prior, codes)", "", INFORMATION, "at_most_the_rate"),
     ("metrics/information.py", "_mean(product - of_prior[chosen])", "_mean(product)", INFORMATION, "linear"),
     ("metrics/information.py", "min(upper, _mean(known - among))", "upper", INFORMATION, "correlated"),
     ("measuring/information.py", "euclidean=model.latent_space.unbounded", "euclidean=True",
-     MEASUREMENTS, "directions"),
-    ("measuring/information.py", "if prior.batch_shape:", "if False:", MEASUREMENTS, "conditional"),
+     MODELS, "directions"),
+    ("measuring/information.py", "if prior.batch_shape:", "if False:", MODELS, "conditional"),
     ("measuring/averages.py", "train.mean - test.mean[0]", "train.mean - test.mean[-1]", MEASURING, "elbo"),
     ("measuring/averages.py", "min(subject.sizes.training_images, test.elbo.count)", "subject.sizes.training_images",
      MEASURING, "elbo"),
