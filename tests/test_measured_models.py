@@ -8,7 +8,7 @@ import pytest
 import torch
 from pytorch_lightning import LightningDataModule
 from shared import ON_SPHERE, PARTNERS
-from test_measurements import built, lines_with, measured
+from test_measurements import BY_CLASS, built, lines_with, measured
 from torch import Tensor, nn
 from torch.distributions import (
     AffineTransform,
