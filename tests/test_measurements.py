@@ -11,7 +11,7 @@ import torch
 from hydra.utils import instantiate
 from pytorch_lightning import LightningDataModule, Trainer, seed_everything
 from shared import TINY, compose_config
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import (
     Distribution,
     Independent,
