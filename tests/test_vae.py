@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -192,6 +192,29 @@ class Replayed(CapturedStep):
             output.copy_(self.step(batch))
 
         return replay, output
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_the_first_replay_draws_its_own_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recording resets the graph's noise on a stream of its own, which a busy device may be late with."""
+
+    class Late(torch.cuda.CUDAGraph):
+        def capture_begin(self, *arguments: Any, **options: Any) -> None:
+            torch.cuda._sleep(200_000_000)
+            super().capture_begin(*arguments, **options)
+
+    def step(batch: Batch) -> Tensor:
+        torch.cuda._sleep(500_000_000)
+        return torch.randn(3, device="cuda")
+
+    torch.manual_seed(0)
+    eager = [torch.randn(3, device="cuda") for _ in range(6)]
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Late)
+    torch.manual_seed(0)
+    captured = CapturedStep(step)
+    assert torch.equal(
+        torch.stack([captured(Batch(torch.zeros(2, device="cuda"))) for _ in range(6)]), torch.stack(eager)
+    )
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

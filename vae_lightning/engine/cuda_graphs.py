@@ -72,6 +72,9 @@ class CapturedStep:
             raise RuntimeError(
                 f"engine.cuda_graph=true: the step cannot be recorded ({reason}); set it to false"
             ) from error
+        # Recording ends with the graph's noise reset, on a stream of its own. On a busy device the first replay, which
+        # sets it, could otherwise come first, and would then draw other noise.
+        torch.cuda.synchronize()
         return graph.replay, output
 
 
