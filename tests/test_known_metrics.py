@@ -202,7 +202,9 @@ class Gaussian(Model):
 def measured_bound(dimensions: int, samples: int) -> tuple[dict[str, float], Subject, float]:
     torch.manual_seed(1)
     images = 2**0.5 * torch.randn(300, 1, 1, dimensions)
-    found = subject(Gaussian(dimensions), OwnImages(images, images), bound_samples=samples, training_images=0)
+    found = subject(
+        Gaussian(dimensions), OwnImages(images, images), bound_samples=samples, bound_images=300, training_images=0
+    )
     metrics = averages.measure(found)
     return metrics, found, Normal(0.0, 2**0.5).log_prob(images).flatten(1).sum(1).mean().item()
 
@@ -317,7 +319,7 @@ def test_the_elbo_of_as_many_training_images_is_held_against_that_of_test_images
     error = sum(part.var() / 400 for part in exact) ** 0.5
     assert metrics["generalisation_gap_stderr"] == pytest.approx(error.item(), rel=0.1)
     # The same images, however many samples test images have.
-    same = averages.measure(subject(model, OwnImages(images, images), bound_samples=300))
+    same = averages.measure(subject(model, OwnImages(images, images), bound_samples=300, bound_images=500))
     assert same["generalisation_gap"] == pytest.approx(0, abs=0.05)
     assert "generalisation_gap" not in averages.measure(subject(model, data, bound_samples=3, training_images=0))
 

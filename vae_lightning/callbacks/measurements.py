@@ -64,7 +64,7 @@ class Measurements(Callback):
     def __init__(
         self,
         bound_samples: int = 50,
-        bound_images: int = 500,
+        bound_images: int = 200,
         training_images: int = 2000,
         rate_images: int = 2000,
         probe_images: int = 5000,

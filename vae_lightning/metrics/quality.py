@@ -6,6 +6,7 @@ data sets.
 """
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +35,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.trunk = nn.Sequential()
         before = image_shape[0]
-        for after in (32, 64, 128):
+        for after in (16, 32, 128):
             self.trunk += nn.Sequential(nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.ReLU())
             before = after
         self.trunk += nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * before, 64))
@@ -52,27 +53,32 @@ class Classifier(nn.Module):
 
 @torch.enable_grad()
 def train_classifier(
-    images: Tensor, labels: Tensor, classes: int, epochs: int = 6, batch_size: int = 128, least_steps: int = 60
+    images: Tensor,
+    labels: Tensor,
+    classes: int,
+    epochs: int = 6,
+    batch_size: int = 128,
+    least_steps: int = 60,
+    most_steps: int = 400,
 ) -> Classifier:
     """Returns a classifier of images `(N, C, H, W)` in [0, 1] with labels `(N,)`, in evaluation mode, on their device.
 
-    Few images are gone through more often, because a handful of steps would leave the classifier at chance. Draws from
-    torch's random state.
+    Few images are gone through more often, because a handful of steps would leave the classifier at chance, and many
+    less often, because more steps gain little. Draws from torch's random state.
     """
     device = images.device
     classifier = Classifier(images.shape[1:], classes).to(device)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3)
     batches = -(-len(images) // batch_size)
-    epochs = max(epochs, -(-least_steps // batches))
-    steps = epochs * batches
+    steps = min(max(epochs * batches, least_steps), most_steps)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=max(steps, 2))
-    for _ in range(epochs):
-        for chosen in torch.randperm(len(images)).to(device).split(batch_size):
-            if len(chosen) > 1:  # batch norm needs two
-                optimizer.zero_grad()
-                functional.cross_entropy(classifier(images[chosen]), labels[chosen]).backward()
-                optimizer.step()
-                schedule.step()
+    shuffled = (part for _ in range(steps) for part in torch.randperm(len(images)).to(device).split(batch_size))
+    for chosen in islice(shuffled, steps):
+        if len(chosen) > 1:  # batch norm needs two
+            optimizer.zero_grad()
+            functional.cross_entropy(classifier(images[chosen]), labels[chosen]).backward()
+            optimizer.step()
+            schedule.step()
     return classifier.eval()
 
 

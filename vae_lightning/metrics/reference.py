@@ -21,7 +21,7 @@ __all__ = ["LabelledData", "Reference", "judge", "reference"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 4  # of the procedure; part of the file name
+VERSION = 5  # of the procedure; part of the file name
 IMAGES = 20_000  # maximum number of training and of test images used; of large ones, `examples` gives fewer
 SPLITS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
 HELD_OUT = 0.2  # of these training images, from which the classifier does not learn
