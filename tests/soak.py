@@ -173,8 +173,28 @@ def full(soak: Soak, folder: Path, kind: list[str]) -> None:
     assert "Traceback (" not in done.stderr, done.stderr
 
 
+def clock(soak: Soak, folder: Path, kind: list[str]) -> None:
+    """The clock goes back or ahead by a year during a training that is then killed; its files are of tomorrow."""
+    starting = 5.0  # seconds, of a new interpreter
+    moment, end = sorted(soak.random.uniform(0, starting + soak.seconds) for _ in range(2))
+    year = soak.random.choice([-1, 1]) * 365 * 86400
+    program = (
+        f"import sys, time; real = time.time; moment = real() + {moment}; "
+        f"time.time = lambda: real() + ({year} if real() > moment else 0); "
+        "time.time_ns = lambda: int(1e9 * time.time()); "
+        "from vae_lightning.cli import main; sys.argv[0] = 'vae-train'; main()"
+    )
+    with suppress(subprocess.TimeoutExpired):
+        command = [sys.executable, "-c", program, *training(folder, kind, False)]
+        done = subprocess.run(command, cwd=soak.place, capture_output=True, text=True, timeout=end)
+        assert done.returncode == 0, done.stderr
+    tomorrow = time.time() + 86400
+    for path in folder.rglob("*"):
+        os.utime(path, (tomorrow, tomorrow))
+
+
 FAULTS: list[Callable[[Soak, Path, list[str]], None]] = [
-    *(nothing, killed, killed, killed, terminated, twice, truncated, truncated, full)
+    *(nothing, killed, killed, killed, terminated, twice, truncated, truncated, full, clock)
 ]
 
 
