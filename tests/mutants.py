@@ -156,7 +156,7 @@ MUTANTS = [
     ("report/table.py", "(active == 0) | (rate < NOTHING)", "(active == 0)", NOTES, "hardly_used"),
     ("report/table.py", "table[table[\"test/code_perplexity\"].isna()]", "table", NOTES, "hardly_used"),
     ("report/table.py", "noisy[\"latent_dim\"]) & ~unused", "noisy[\"latent_dim\"])", NOTES, "hardly_used"),
-    ("metrics/probes.py", "PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)", "PENALTIES = (1.0,)", METRICS,
+    ("metrics/probes.py", "PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)", "PENALTIES = (1.0,)", METRICS,
      "penalty"),
     ("metrics/reference.py", "(images[learnt], labels[learnt])", "(images, labels)", MEASURING, "held_out"),
     ("metrics/reference.py", "data.examples(name, probe_images)", "data.examples(name, IMAGES)", MEASURING, "same"),

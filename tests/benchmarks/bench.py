@@ -1,6 +1,7 @@
 """`make bench`: what a training step costs here, beside a hand-written loop and beside what it could cost.
 
-    python tests/benchmarks/bench.py [--quick] [--pythae ENV/bin/python] [--commands]
+    python tests/benchmarks/bench.py [--quick] [--pythae ENV/bin/python] [--keras ENV/bin/python]
+        [--commands]
 
 All loops take turns of a few seconds, so that a machine that slows down for a while slows down all of them. Ratios are
 medians over the rounds of the ratio in each, with a bootstrap interval of 95 %.
@@ -30,20 +31,21 @@ LOOPS = {
     "e": ("loops.arithmetic", "the network's arithmetic at this machine's matrix rate"),
     "l": ("loops.plain_lightning", "the plain loop in Lightning, logged to TensorBoard"),
     "p": ("loop_of_pythae.loop", "pythae's trainer"),
+    "k": ("loop_of_keras.loop", "Keras' fit on JAX"),
 }
+OTHERS = {"p": "pythae", "k": "keras"}  # in environments of their own
 BATCH = 128
 
 
-def measure(folder: str, latent_dim: int, steps: int, rounds: int, pythae: str | None) -> dict:
-    """All loops for one latent dimension."""
-    names = [name for name in LOOPS if name != "p" or pythae]
+def measure(folder: str, latent_dim: int, steps: int, rounds: int, pythons: dict[str, str]) -> dict:
+    """All loops for one latent dimension; those of other libraries by the interpreters that there are for them."""
+    names = [name for name in LOOPS if name not in OTHERS or name in pythons]
     with ExitStack() as started:
         loops: dict[str, Loop] = {}
         for name in names:
             print(f"  latent dimension {latent_dim}, starting {name} …", file=sys.stderr)
             arguments = [latent_dim] if name == "e" else [folder, latent_dim]
-            python = pythae if name == "p" and pythae else sys.executable
-            loops[name] = Loop(LOOPS[name][0], arguments, rounds + 1, steps, python)
+            loops[name] = Loop(LOOPS[name][0], arguments, rounds + 1, steps, pythons.get(name, sys.executable))
             started.callback(loops[name].stop)
         for loop in loops.values():
             loop.turn()
@@ -64,7 +66,7 @@ def measure(folder: str, latent_dim: int, steps: int, rounds: int, pythae: str |
             "device_mib": ends[name]["device_mib"],
         }
     result["e"]["flops_per_step"] = ends["e"]["result"]
-    pairs = [(x, y) for x, y in ("ab", "pb", "lb", "ac", "pc", "lc", "cd", "de") if {x, y} <= set(names)]
+    pairs = [(x, y) for x, y in ("ab", "pb", "kb", "lb", "ac", "pc", "kc", "lc", "cd", "de") if {x, y} <= set(names)]
     result["ratios"] = {f"{x}/{y}": _ratio(seconds[x], seconds[y]) for x, y in pairs}
     profile = Loop("loops.profile", [folder, latent_dim], 1, 20)
     result["profile"] = profile.finish()["result"]
@@ -173,7 +175,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer steps and images, for a first look")
     parser.add_argument("--commands", action="store_true", help="time whole commands by phase instead of steps")
     parser.add_argument("--json", type=Path, default=Path("outputs/bench.json"), help="where the figures go")
-    parser.add_argument("--pythae", metavar="PYTHON", help="also time pythae's trainer, run by this interpreter")
+    for name, library in OTHERS.items():
+        parser.add_argument(f"--{library}", metavar="PYTHON", help=f"also time {LOOPS[name][1]}, by this interpreter")
     options = parser.parse_args()
     if options.commands:
         import commands
@@ -183,6 +186,7 @@ def main() -> None:
         return
     import torch
 
+    pythons = {name: python for name, library in OTHERS.items() if (python := getattr(options, library))}
     images, steps, rounds, dimensions = (6_000, 50, 2, [2]) if options.quick else (60_000, 100, 9, [2, 128])
     if torch.cuda.is_available():
         steps *= 10
@@ -193,7 +197,7 @@ def main() -> None:
         prepare(Path(folder), images)
         results = {}
         for latent_dim in dimensions:
-            results[latent_dim] = measure(folder, latent_dim, steps, rounds, options.pythae)
+            results[latent_dim] = measure(folder, latent_dim, steps, rounds, pythons)
             show(latent_dim, results[latent_dim])
         scales, whole = [], []
         if not options.quick:

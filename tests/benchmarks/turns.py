@@ -127,8 +127,8 @@ def _host_mib() -> float:
 
 
 def _device_mib() -> float:
-    torch: Any = sys.modules["torch"]
-    return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+    torch: Any = sys.modules.get("torch")
+    return torch.cuda.max_memory_allocated() / 2**20 if torch and torch.cuda.is_available() else 0.0
 
 
 if __name__ == "__main__":
