@@ -51,6 +51,20 @@ def test_curves_leave_out_the_height_of_the_first_steps() -> None:
     assert axes.get_ylim()[1] < 12
 
 
+def test_one_of_many_curves_does_not_flatten_the_others() -> None:
+    steps = list(range(20))
+    many = {f"run {number}": (steps, [100.0 - number + step % 2 for step in steps]) for number in range(6)}
+    lagrangian = {"geco": (steps, [1e7 * (step + 1) for step in steps])}
+    axes = Figure().add_subplot()
+    plots.curves(axes, {"none": ([], []), **many, **lagrangian}, "loss")
+    assert 90 < axes.get_ylim()[0] < 95 < 101 < axes.get_ylim()[1] < 105
+    assert axes.get_title(loc="left") == "loss (1 outside)"
+    few = Figure().add_subplot()
+    plots.curves(few, {"run": many["run 0"], **lagrangian}, "loss")  # these two are what is compared
+    assert few.get_ylim()[1] > 1e7
+    assert few.get_title(loc="left") == "loss"
+
+
 def test_a_curve_of_a_single_point_is_a_dot() -> None:
     axes = Figure().add_subplot()
     plots.curves(axes, {"one": ([3], [5.0]), "gaps": ([3, 3], [float("nan"), 4.0]), "none": ([], [])}, "loss")

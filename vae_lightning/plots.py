@@ -28,6 +28,7 @@ __all__ = [
     "draw_picture",
     "draw_scatter",
     "evenly_spaced",
+    "far_outside",
     "labelled_tiles",
     "latent_scatter",
     "lattice",
@@ -276,10 +277,27 @@ def bound(samples: Tensor, values: Tensor, gap_errors: Tensor, title: str) -> Fi
     return figure
 
 
+def far_outside(series: Sequence[Sequence[float]]) -> set[int]:
+    """Returns the numbers of series, none of which is empty, that reach far from where most are.
+
+    Far is more than twenty interquartile ranges of the series' medians from their quartiles. Of fewer than five series
+    none is far, since two of three may be what is compared.
+
+    >>> far_outside([[1, 2], [2, 3], [3, 4], [4, 5], [5, 1e6]])
+    {4}
+    """
+    if len(series) < 5:
+        return set()
+    lower, upper = np.quantile([np.median(values) for values in series], [0.25, 0.75])
+    far = 20 * (upper - lower)
+    return {n for n, values in enumerate(series) if far and (min(values) < lower - far or max(values) > upper + far)}
+
+
 def curves(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> None:
     """Draws lines of (steps, values) by name into axes, single points as dots.
 
-    The range of values leaves out the first tenth of the steps, which would hide the rest.
+    The range of values leaves out the first tenth of the steps, and of many lines those that are far from most (see
+    `far_outside`), which would hide the rest. The title says how many these are.
     """
     for number, (name, (steps, values)) in enumerate(series.items()):
         marker = "o" if np.isfinite(values).sum() == 1 else ""
@@ -287,10 +305,12 @@ def curves(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[floa
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(every := {step for steps, _ in series.values() for step in steps}) == 1:
         axes.set_xlim(min(every) - 1, max(every) + 1)
-    settled = [v for _, values in series.values() for v in values[len(values) // 10 :] if np.isfinite(v)]
-    if settled:
-        low, high = min(settled), max(settled)
+    settled = [[v for v in values[len(values) // 10 :] if np.isfinite(v)] for _, values in series.values()]
+    settled = [values for values in settled if values]
+    outside = far_outside(settled)
+    if seen := [v for number, values in enumerate(settled) if number not in outside for v in values]:
+        low, high = min(seen), max(seen)
         margin = 0.06 * (high - low or abs(high) or 1)
         axes.set_ylim(low - margin, high + margin)
-    axes.set_title(title)
+    axes.set_title(f"{title} ({len(outside)} outside)" if outside else title)
     axes.set_xlabel("optimizer step")

@@ -223,13 +223,30 @@
     return found;
   }
 
+  // Of many curves, those that would flatten the others, as in plots.far_outside
+  function farOutside(heights) {
+    const sorted = (values) => [...values].sort((a, b) => a - b);
+    const quantile = (values, share) => {
+      const at = (values.length - 1) * share, below = Math.floor(at), above = Math.ceil(at);
+      return values[below] + (at - below) * (values[above] - values[below]);
+    };
+    const curves = heights.filter((values) => values.length);
+    if (curves.length < 5) return [];
+    const medians = sorted(curves.map((values) => quantile(sorted(values), 0.5)));
+    const lower = quantile(medians, 0.25), upper = quantile(medians, 0.75), far = 20 * (upper - lower);
+    return curves.filter((values) => far && (Math.min(...values) < lower - far || Math.max(...values) > upper + far));
+  }
+
   function chart(parent, title, series, { lines = true, log2 = false, xLabel = "", yLabel = "", settle = false, whole = false } = {}) {
     const across = log2 ? Math.log2 : (x) => x;
     const xs = series.flatMap((s) => s.x.map(across));
-    const ys = series.flatMap((s) => s.y.flatMap((y, i) => {
+    const heights = series.map((s) => s.y.flatMap((y, i) => {
       if (settle && i < Math.floor(s.y.length / 10)) return [];
       return s.spread ? [y - s.spread[i], y + s.spread[i]] : [y];
     }));
+    const outside = settle ? farOutside(heights) : [];
+    const ys = heights.filter((values) => !outside.includes(values)).flat();
+    if (outside.length) title += ` (${outside.length} outside)`;
     const range = (values) => {
       const low = Math.min(...values), high = Math.max(...values), margin = (high - low || Math.abs(high) || 1) * 0.06;
       return [low - margin, high + margin];
