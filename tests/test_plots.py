@@ -58,11 +58,11 @@ def test_one_of_many_curves_does_not_flatten_the_others() -> None:
     axes = Figure().add_subplot()
     plots.curves(axes, {"none": ([], []), **many, **lagrangian}, "loss")
     assert 90 < axes.get_ylim()[0] < 95 < 101 < axes.get_ylim()[1] < 105
-    assert axes.get_title(loc="left") == "loss (1 outside)"
+    assert axes.get_title() == "loss (1 outside)"
     few = Figure().add_subplot()
     plots.curves(few, {"run": many["run 0"], **lagrangian}, "loss")  # these two are what is compared
     assert few.get_ylim()[1] > 1e7
-    assert few.get_title(loc="left") == "loss"
+    assert few.get_title() == "loss"
 
 
 def test_a_curve_of_a_single_point_is_a_dot() -> None:
