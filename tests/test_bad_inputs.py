@@ -213,6 +213,12 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
     "negative seed": (nothing, ["vae-train", "seed=-1"], 2, "seed=-1: must be"),
     "huge seed": (nothing, ["vae-train", "seed=4294967296"], 2, "seed=4294967296: must be"),
     "no dimension": (nothing, ["vae-train", "model.latent_dim=0"], 2, "must be a whole number of at least 1"),
+    "too many stages": (
+        nothing, ["vae-train", *QUICK, "model.encoder.stages=1000000000"], 2, "stages: must be a whole number from 2 to"
+    ),
+    "too many blocks": (
+        nothing, ["vae-train", *QUICK, "model=resnet", "model.encoder.blocks=1000000000"], 2, "more than 10,000 modules"
+    ),
     "half a dimension": (nothing, ["vae-train", "model.latent_dim=2.5"], 2, "must be a whole number"),
     "nan as learning rate": (nothing, ["vae-train", "model.optimizer.lr=nan"], 2, "must be a number greater than 0"),
     "inf as learning rate": (nothing, ["vae-train", "model.optimizer.lr=inf"], 2, "must be a number greater than 0"),

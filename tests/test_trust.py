@@ -5,6 +5,7 @@ import os
 import pickle
 import resource
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -79,6 +80,17 @@ def test_hostile_options(foreign: Path, key: str, value: object, message: str) -
     config["model"]["encoder"][key] = value
     (foreign / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
     refused(foreign, message)
+
+
+def test_a_model_of_very_many_layers_takes_no_time(foreign: Path) -> None:
+    config = OmegaConf.to_container(OmegaConf.load(foreign / "config.yaml"))
+    encoder = {"_target_": "vae_lightning.architectures.resnet.ResNetEncoder", "width": 1, "blocks": 10**9}
+    config["model"]["encoder"].pop("stages", None)
+    config["model"]["encoder"].update(encoder)
+    (foreign / "config.yaml").write_text(json.dumps(config))
+    started = time.perf_counter()
+    refused(foreign, "more than 10,000 modules")
+    assert time.perf_counter() - started < 20
 
 
 @pytest.mark.parametrize(("place", "key"), [("model", "latent_dim"), ("encoder", "width"), ("decoder", "width")])

@@ -32,6 +32,7 @@ from .engine.strategies import OneDevice, SeveralDevices
 from .errors import UsageError
 from .loggers.recording import needed_to_make
 from .runs import Run
+from .runs.modules import few_modules
 from .vae import VAE
 
 __all__ = ["Built", "build"]
@@ -62,7 +63,8 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
     data = make(config.data)
     if config.data.get("image_shape") is None and hasattr(data, "image_shape"):
         config.data.image_shape = list(data.image_shape)
-    model = make(config.model)
+    with few_modules():
+        model = make(config.model)
     followers: list[Callback] = []
     if model.lr_scheduler:
         if "scheduler" not in model.lr_scheduler:

@@ -13,6 +13,7 @@ from ..posteriors import GaussianHead, Head
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
 CHAPTER = 4  # stages, for images of 28 pixels a side
+MOST = 16  # stages: no image can be halved more often
 
 
 class ConvEncoder(nn.Module):
@@ -112,8 +113,8 @@ def _widths(width: int, stages: int | None, sides: Sequence[int]) -> list[int]:
     """Channels of each stage, from the image inwards; None for as many as leave the shorter side about four pixels."""
     if stages is None:
         stages = max(CHAPTER, round(math.log2(min(sides))) - 1)
-    if stages < 2:
-        raise ValueError(f"stages: must be a whole number of at least 2, or null, got {stages}")
+    if not 2 <= stages <= MOST:
+        raise ValueError(f"stages: must be a whole number from 2 to {MOST}, or null, got {stages}")
     return [min(2**stage, 8) * width for stage in range(stages)]
 
 

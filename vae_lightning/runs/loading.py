@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from .modules import few_modules
 from .run import Run
 from .sweep import sweep_runs
 from .trust import LoadError, vet
@@ -153,7 +154,7 @@ def _check_size(node: Mapping[str, Any], state: Any, run: Run) -> None:
     import torch
 
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), few_modules():
             model = instantiate(OmegaConf.create(dict(node)), _convert_="all")
         saved = sum(tensor.numel() for tensor in state.values())
         described = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
@@ -167,7 +168,8 @@ def _check_size(node: Mapping[str, Any], state: Any, run: Run) -> None:
 
 def _make(node: Mapping[str, Any], key: str, run: Run) -> Any:
     try:
-        return instantiate(OmegaConf.create(dict(node)), _convert_="all")
+        with few_modules():
+            return instantiate(OmegaConf.create(dict(node)), _convert_="all")
     except Exception as error:
         raise LoadError(f"{run.config_file}: {key}: {_reason(error)}") from error
 
