@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 collect_ignore = [
     "benchmarks/against_pythae.py",
+    "benchmarks/loop_of_keras.py",
     "benchmarks/loop_of_pythae.py",
     "benchmarks/train_pythae.py",
 ]  # run in an environment of their own
