@@ -8,19 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from scipy import stats
-from shared import TINY, compose_config
-from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
 from vae_lightning.data.batch import Batch
-from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.latent_spaces import Euclidean
 from vae_lightning.measuring import Sizes, Subject, annealing, averages, copies, distances, paths
 from vae_lightning.metrics import quality
-from vae_lightning.metrics.reference import Reference, reference
+from vae_lightning.metrics.reference import Reference
 from vae_lightning.objectives import ELBO
 
 SIDE = 16
@@ -322,52 +318,6 @@ def test_the_elbo_of_as_many_training_images_is_held_against_that_of_test_images
     same = averages.measure(subject(model, OwnImages(images, images), bound_samples=300, bound_images=500))
     assert same["generalisation_gap"] == pytest.approx(0, abs=0.05)
     assert "generalisation_gap" not in averages.measure(subject(model, data, bound_samples=3, training_images=0))
-
-
-def untrained(images: Tensor, labels: Tensor, classes: int) -> quality.Classifier:
-    return quality.Classifier(images.shape[1:], classes).eval()
-
-
-class TestReference:
-    @pytest.fixture
-    def data(self) -> ImageDataModule:
-        config = compose_config(*TINY, "data.source.train_size=300", "data.source.test_size=200")
-        data = instantiate(config.data, _convert_="all")
-        data.setup()
-        return data
-
-    def test_codes_and_pixels_are_probed_on_the_same_images(
-        self, data: ImageDataModule, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Of data sorted by class, the first images would be of the first classes alone."""
-        monkeypatch.setattr(quality, "train_classifier", untrained)
-        for split in data.splits.values():
-            order = split.labels.argsort()
-            split.chosen = order
-        known = reference(data, torch.device("cpu"), 100, str(tmp_path))
-        (train, labels), (test, test_labels) = (data.examples(name, 100) for name in ("train", "test"))
-        judge = KNeighborsClassifier(10).fit(train.flatten(1).numpy(), labels.numpy())
-        expected = judge.score(test.flatten(1).numpy(), test_labels.numpy())
-        assert known.metrics["knn_accuracy_pixels"] == pytest.approx(expected)
-
-    def test_held_out_images_are_new_to_the_classifier(
-        self, data: ImageDataModule, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        learnt: list[Tensor] = []
-
-        def spy(images: Tensor, *rest: Any) -> quality.Classifier:
-            learnt.append(images)
-            return untrained(images, *rest)
-
-        monkeypatch.setattr(quality, "train_classifier", spy)
-        known = reference(data, torch.device("cpu"), 50, str(tmp_path))
-        (images,) = learnt
-        assert len(known.held_out) == 60
-        assert len(images) + len(known.held_out) == 300
-        assert torch.cdist(known.held_out.flatten(1), images.flatten(1)).min() > 0.1
-        again = reference(data, torch.device("cpu"), 50, str(tmp_path))
-        assert torch.equal(known.held_out, again.held_out)
-        assert len(learnt) == 1
 
 
 def test_the_error_of_the_elbo_is_that_of_a_bootstrap_over_images() -> None:

@@ -388,6 +388,19 @@ def test_numbers_on_an_axis_differ(browser, tmp_path: Path) -> None:
 
 
 @in_browser
+def test_one_of_many_curves_does_not_flatten_the_others(browser, tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    for dimension in range(2, 8):
+        loss = [1e7, 2e7, 3e7] if dimension == 7 else [104.0, 98.0 + dimension, 92.0]
+        write_curves(write_run(tmp_path / f"d-{dimension}", model__latent_dim=dimension), loss=loss)
+    compare(tmp_path)
+    with opened(browser, tmp_path) as page:
+        chart = page.locator("#curves .chart").first
+        assert chart.locator("h3").text_content().startswith("loss (1 outside)")
+        assert chart.locator("text[text-anchor=end]").all_text_contents()[:-1] == ["95", "100"]
+
+
+@in_browser
 def test_kinds_of_models_are_apart_in_the_table(browser, tmp_path: Path) -> None:
     """The best of each is marked, and sorting leaves them apart."""
     (tmp_path / "report").mkdir()

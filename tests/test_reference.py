@@ -1,14 +1,19 @@
 """A data set's own classifier: made once, kept, made again."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from shared import TINY, compose_config
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
 
 from vae_lightning.building import build
 from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.data.images import StoredImages
+from vae_lightning.metrics import quality
 from vae_lightning.metrics.reference import Reference, reference
 
 
@@ -72,3 +77,51 @@ class TestReference:
     def make(self, data: ImageDataModule, folder: Path) -> Reference:
         torch.manual_seed(1)
         return reference(data, torch.device("cpu"), 5000, str(folder))
+
+
+def untrained(images: Tensor, labels: Tensor, classes: int) -> quality.Classifier:
+    return quality.Classifier(images.shape[1:], classes).eval()
+
+
+class TestItsImages:
+    """Which images the classifier learns from, and which its features and the probes are judged on."""
+
+    @pytest.fixture
+    def data(self) -> ImageDataModule:
+        config = compose_config(*TINY, "data.source.train_size=300", "data.source.test_size=200")
+        data = instantiate(config.data, _convert_="all")
+        data.setup()
+        return data
+
+    def test_codes_and_pixels_are_probed_on_the_same_images(
+        self, data: ImageDataModule, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of data sorted by class, the first images would be of the first classes alone."""
+        monkeypatch.setattr(quality, "train_classifier", untrained)
+        for split in data.splits.values():
+            order = split.labels.argsort()
+            split.chosen = order
+        known = reference(data, torch.device("cpu"), 100, str(tmp_path))
+        (train, labels), (test, test_labels) = (data.examples(name, 100) for name in ("train", "test"))
+        judge = KNeighborsClassifier(10).fit(train.flatten(1).numpy(), labels.numpy())
+        expected = judge.score(test.flatten(1).numpy(), test_labels.numpy())
+        assert known.metrics["knn_accuracy_pixels"] == pytest.approx(expected)
+
+    def test_held_out_images_are_new_to_the_classifier(
+        self, data: ImageDataModule, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        learnt: list[Tensor] = []
+
+        def spy(images: Tensor, *rest: Any) -> quality.Classifier:
+            learnt.append(images)
+            return untrained(images, *rest)
+
+        monkeypatch.setattr(quality, "train_classifier", spy)
+        known = reference(data, torch.device("cpu"), 50, str(tmp_path))
+        (images,) = learnt
+        assert len(known.held_out) == 60
+        assert len(images) + len(known.held_out) == 300
+        assert torch.cdist(known.held_out.flatten(1), images.flatten(1)).min() > 0.1
+        again = reference(data, torch.device("cpu"), 50, str(tmp_path))
+        assert torch.equal(known.held_out, again.held_out)
+        assert len(learnt) == 1
