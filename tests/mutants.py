@@ -161,7 +161,7 @@ MUTANTS = [
     ("metrics/reference.py", "(images[learnt], labels[learnt])", "(images, labels)", "test_reference.py", "held_out"),
     ("metrics/reference.py", "data.examples(name, probe_images)", "data.examples(name, IMAGES)",
      "test_reference.py", "same"),
-    ("plots.py", "if len(series) < 5:", "if len(series) < 2:", "test_plots.py", "flatten"),
+    ("plots.py", "len(series) >= 5 and", "len(series) >= 2 and", "test_plots.py", "outside"),
     ("measuring/averages.py", "self.elbo.mean + self.above.mean", "self.curve.mean", MEASURING, ""),
     ("measuring/averages.py", "1 / self.above.count - 1 / self.elbo.count", "1 / self.above.count", MEASURING, ""),
     ("measuring/averages.py", "self.curve.variance / self.elbo.count", "self.curve.variance / self.curve.count",

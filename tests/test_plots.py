@@ -59,10 +59,15 @@ def test_one_of_many_curves_does_not_flatten_the_others() -> None:
     plots.curves(axes, {"none": ([], []), **many, **lagrangian}, "loss")
     assert 90 < axes.get_ylim()[0] < 95 < 101 < axes.get_ylim()[1] < 105
     assert axes.get_title() == "loss (1 outside)"
-    few = Figure().add_subplot()
-    plots.curves(few, {"run": many["run 0"], **lagrangian}, "loss")  # these two are what is compared
-    assert few.get_ylim()[1] > 1e7
-    assert few.get_title() == "loss"
+
+
+def test_curves_are_left_outside_only_if_most_are_not() -> None:
+    near, spike = [3.0, 2.0, 1.0, 2.0], [1.0, 2.0, 1e7, 2.0]
+    seeds = [[300.0, 250.0, 220.0 + 1e-3 * number, 219.0] for number in range(6)]  # alike, each with its own fall
+    assert plots.far_outside(seeds) == set()
+    assert plots.far_outside([near] * 4 + [spike]) == {4}
+    for compared in ([], [spike], [near, spike], [near] * 3 + [spike], [near] * 3 + [spike] * 3):
+        assert plots.far_outside(compared) == set()
 
 
 def test_a_curve_of_a_single_point_is_a_dot() -> None:

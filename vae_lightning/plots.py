@@ -280,17 +280,16 @@ def bound(samples: Tensor, values: Tensor, gap_errors: Tensor, title: str) -> Fi
 def far_outside(series: Sequence[Sequence[float]]) -> set[int]:
     """Returns the numbers of series, none of which is empty, that reach far from where most are.
 
-    Far is more than twenty interquartile ranges of the series' medians from their quartiles. Of fewer than five series
-    none is far, since two of three may be what is compared.
+    Far is more than twenty interquartile ranges of all values from their quartiles. Of fewer than five series none is
+    far, since two of three may be what is compared, and none if half of them are.
 
     >>> far_outside([[1, 2], [2, 3], [3, 4], [4, 5], [5, 1e6]])
     {4}
     """
-    if len(series) < 5:
-        return set()
-    lower, upper = np.quantile([np.median(values) for values in series], [0.25, 0.75])
+    lower, upper = np.quantile(np.concatenate(series), [0.25, 0.75]) if series else (0.0, 0.0)
     far = 20 * (upper - lower)
-    return {n for n, values in enumerate(series) if far and (min(values) < lower - far or max(values) > upper + far)}
+    outside = {n for n, values in enumerate(series) if min(values) < lower - far or max(values) > upper + far}
+    return outside if len(series) >= 5 and 2 * len(outside) < len(series) else set()
 
 
 def curves(axes: Axes, series: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str) -> None:

@@ -225,16 +225,14 @@
 
   // Of many curves, those that would flatten the others, as in plots.far_outside
   function farOutside(heights) {
-    const sorted = (values) => [...values].sort((a, b) => a - b);
-    const quantile = (values, share) => {
-      const at = (values.length - 1) * share, below = Math.floor(at), above = Math.ceil(at);
-      return values[below] + (at - below) * (values[above] - values[below]);
+    const curves = heights.filter((values) => values.length), all = curves.flat().sort((a, b) => a - b);
+    const quantile = (share) => {
+      const at = (all.length - 1) * share, below = Math.floor(at);
+      return all[below] + (at - below) * (all[Math.ceil(at)] - all[below]);
     };
-    const curves = heights.filter((values) => values.length);
-    if (curves.length < 5) return [];
-    const medians = sorted(curves.map((values) => quantile(sorted(values), 0.5)));
-    const lower = quantile(medians, 0.25), upper = quantile(medians, 0.75), far = 20 * (upper - lower);
-    return curves.filter((values) => far && (Math.min(...values) < lower - far || Math.max(...values) > upper + far));
+    const lower = quantile(0.25), upper = quantile(0.75), far = 20 * (upper - lower);
+    const outside = curves.filter((values) => Math.min(...values) < lower - far || Math.max(...values) > upper + far);
+    return curves.length >= 5 && 2 * outside.length < curves.length ? outside : [];
   }
 
   function chart(parent, title, series, { lines = true, log2 = false, xLabel = "", yLabel = "", settle = false, whole = false } = {}) {
