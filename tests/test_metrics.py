@@ -224,10 +224,10 @@ def test_frechet_distance_of_two_gaussians() -> None:
     samples = [generator.normal(size=(60_000, 5)) @ a.T + m for a, m in zip(factors, means, strict=True)]
     one, other = (a @ a.T for a in factors)
     expected = ((means[0] - means[1]) ** 2).sum() + np.trace(one + other - 2 * linalg.sqrtm(one @ other).real)
-    found = quality.distances(*(torch.from_numpy(sample) for sample in samples))
-    assert found.frechet == pytest.approx(expected, rel=0.03)
-    same = quality.distances(*(torch.from_numpy(half) for half in np.split(samples[0], 2)))
-    assert same.frechet < 0.01 * expected
+    found = quality.frechet(*(torch.from_numpy(sample) for sample in samples))
+    assert found == pytest.approx(expected, rel=0.03)
+    same = quality.frechet(*(torch.from_numpy(half) for half in np.split(samples[0], 2)))
+    assert same < 0.01 * expected
 
 
 def test_kernel_distance_is_the_unbiased_estimate() -> None:

@@ -7,6 +7,7 @@ data sets.
 
 from collections.abc import Sequence
 from itertools import islice
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -106,10 +107,12 @@ class Distances(NamedTuple):
 def distances(real: Tensor, other: Tensor) -> Distances:
     """Returns the distances of features `(N, F)` and `(M, F)`, at least two each.
 
-    The kernel's subsets are drawn from torch's random state.
+    The kernel's is of all features, if there are as many of both and at most 2,000: many small subsets, as is usual,
+    take longer and vary more. Else it is the mean of as many subsets as would cover them, from torch's random state.
     """
-    size = min(500, len(real), len(other))
-    kernel = KernelInceptionDistance(_Features(real.shape[1]), subsets=50, subset_size=size, **ALONE)
+    size = min(2000, len(real), len(other))
+    subsets = ceil(max(len(real), len(other)) / size)
+    kernel = KernelInceptionDistance(_Features(real.shape[1]), subsets=subsets, subset_size=size, **ALONE)
     return Distances(frechet(real, other), _compared(kernel, real, other)[0].item())
 
 
