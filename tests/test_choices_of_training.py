@@ -89,12 +89,18 @@ def test_an_average_of_a_run_that_is_extended(tmp_path: Path) -> None:
 
 def test_a_finished_training_that_was_not_yet_tested(tmp_path: Path) -> None:
     """As after a crash while measuring: the average is tested, not the weights that training would continue from."""
-    average = ["+callbacks.own={_target_: pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.9}"]
+    average = ["+callbacks.own={_target_: vae_lightning.callbacks.MovingAverage, decay: 0.9}"]
     found = run(tmp_path / "run", *average)
     found.run.metrics_file.unlink()
     again = run(tmp_path / "run", *average, "resume=true")
     assert same(found, again)
     assert again.metrics["test/elbo"] == found.metrics["test/elbo"]
+
+
+def test_what_is_counted_is_not_averaged(tmp_path: Path) -> None:
+    average = ["+callbacks.own={_target_: vae_lightning.callbacks.MovingAverage, decay: 0.9}"]
+    found = run(tmp_path / "run", *average, "model/objective=annealed", "model.objective.steps=100")
+    assert found.model.objective.taken == found.metrics["steps"] > 1
 
 
 @pytest.mark.parametrize("fast", [[], pytest.param(["trainer=fast"], marks=pytest.mark.slow)], ids=["", "fast"])

@@ -77,6 +77,17 @@ def test_each_process_gets_its_share_of_the_whole_batchs_noise(name: str) -> Non
         assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_feature_maps_with_as_many_channels_as_images(channels: int) -> None:
+    maps = torch.rand(7, channels, 4, 4)
+    torch.manual_seed(0)
+    whole = functional.dropout(maps)
+    for start, end in ((0, channels), (channels, 7)):
+        torch.manual_seed(0)
+        with sharded(Shard(Batch(maps[start:end]), start, 7)):
+            assert torch.equal(functional.dropout(maps[start:end]), whole[start:end])
+
+
 @pytest.mark.parametrize(
     ("draw", "message"),
     [

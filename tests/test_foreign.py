@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from pytorch_lightning import Trainer
 from shared import TINY, UNMEASURED, compose_config, run_command
 
 from vae_lightning import LoadError, load_run, train
+from vae_lightning.errors import UsageError
 from vae_lightning.runs import Run
 from vae_lightning.runs.loading import LoadedRun
 
@@ -136,3 +138,13 @@ def test_several_optimizers_on_several_devices_are_refused(tmp_path: Path) -> No
     done = run_command("vae_lightning.cli", *options, cwd=tmp_path, PYTHONPATH=str(FOREIGN))
     assert done.returncode == 2
     assert done.stderr.startswith("trainer.devices: loss, discriminator_loss have separate optimizers")
+
+
+def test_a_gradient_scaler_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, Lightning trains in bfloat16 instead, which needs none."""
+    monkeypatch.syspath_prepend(FOREIGN)
+    monkeypatch.setattr(Trainer, "precision", "16-mixed")
+    with pytest.raises(
+        UsageError, match="trainer.precision=16-mixed: loss, discriminator_loss have separate optimizers"
+    ):
+        own_run(tmp_path / "run")

@@ -61,6 +61,16 @@ def test_continuous_bernoulli_integrates_to_one_and_has_its_mean(raw: float) -> 
     assert drawn.mean().item() == pytest.approx(mean, abs=0.01)
 
 
+def test_gradients_of_a_continuous_bernoulli_are_finite() -> None:
+    raw = torch.tensor([-400.0, -90.0, -3.0, 0.0, 2.0, 90.0, 400.0]).view(-1, 1, 1, 1).requires_grad_()
+    distribution = ContinuousBernoulli()(raw)
+    variance = distribution.sample((50_000,)).var(0)
+    (slope,) = torch.autograd.grad(distribution.mean.sum(), raw)  # d mean / d η of an exponential family: its variance
+    torch.testing.assert_close(slope, variance, rtol=0.05, atol=1e-5)
+    (slope,) = torch.autograd.grad(ContinuousBernoulli()(raw).log_prob(torch.full_like(raw, 0.3)).sum(), raw)
+    torch.testing.assert_close(slope, 0.3 - distribution.mean.detach())
+
+
 @pytest.mark.parametrize("raw", [-400.0, -90.0, -3.0, 0.0005, 2.0, 90.0, 400.0])
 def test_samples_of_a_continuous_bernoulli_have_its_distribution(raw: float) -> None:
     torch.manual_seed(0)

@@ -44,6 +44,17 @@ class TestReference:
         self.make(data, tmp_path)
         assert len(list(tmp_path.glob("*.pt"))) == 2
 
+    def test_of_pictures_whose_channels_come_last(
+        self, data: ImageDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(quality, "train_classifier", untrained)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            for name, split in data.splits.items():
+                images = split.images[:, :1].expand(-1, 3, -1, -1).contiguous(memory_format=layout)
+                data.splits[name] = StoredImages(images, split.labels)
+            self.make(data, tmp_path)
+        assert len(list(tmp_path.glob("*.pt"))) == 1
+
     @pytest.mark.parametrize("content", [b"", b"not a file of PyTorch's"])
     @pytest.mark.slow
     def test_is_made_again_if_it_is_damaged(self, data: ImageDataModule, tmp_path: Path, content: bytes) -> None:

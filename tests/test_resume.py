@@ -166,6 +166,24 @@ def test_with_anything(tmp_path: Path, options: list[str]) -> None:
     assert [name for name in expected if not same(expected[name], found[name])] == []
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["trainer.limit_train_batches=3", "trainer.accumulate_grad_batches=2"],
+        ["trainer.limit_train_batches=4", "engine.steps_per_call=2"],
+        ["trainer.overfit_batches=2"],
+    ],
+    ids=" ".join,
+)
+def test_a_run_of_epochs_that_are_not_whole_is_extended(tmp_path: Path, options: list[str]) -> None:
+    expected = train(tmp_path / "whole", *options)
+    train(tmp_path / "parts", *options, "trainer.max_epochs=1")
+    found = train(tmp_path / "parts", *options)
+    assert expected is not None
+    assert found is not None
+    assert [name for name in expected if not same(expected[name], found[name])] == []
+
+
 EARLY = ["callbacks=[default,early_stopping]", "callbacks.stopping.mode=min", "callbacks.stopping.patience=1"]
 EMA = ["callbacks=[default,ema]"]
 BEST = ["callbacks=[default,best]", "callbacks.best.mode=min", "trainer.val_check_interval=4"]

@@ -167,11 +167,20 @@ def _settle(
             )
         if trainer.accumulate_grad_batches != 1:
             raise UsageError(f"trainer.accumulate_grad_batches: must be 1, because {terms} have separate optimizers")
+        if trainer.precision == "16-mixed":
+            raise UsageError(
+                f"trainer.precision=16-mixed: {terms} have separate optimizers, which one gradient scaler does not suit; "
+                "use bf16-mixed"
+            )
         if reason := next(filter(None, map(spaced, schedules)), ""):
             raise UsageError(f"model.lr_scheduler.{reason}: is not possible, because {terms} have separate optimizers")
     if isinstance(strategy, SeveralDevices):
         if options.compile:
             raise UsageError("engine.compile=true: needs a single device; use trainer=default or engine.compile=false")
+        if options != Options():
+            log.info(
+                "steps      one per call of Lightning's loop, as PyTorch lays them out, because of several devices"
+            )
         return
     strategy.options, reason = settle(options, trainer, schedules)
     if hasattr(data, "batches_per_call"):

@@ -6,6 +6,7 @@ from .final_figures import FinalFigures
 from .latent_explorer import LatentExplorer
 from .loss_lines import LossLines
 from .measurements import Measurements
+from .moving_average import MovingAverage
 from .sample_grids import SampleGrids
 from .stopwatch import Stopwatch
 from .tensorboard_views import TensorBoardViews
@@ -17,6 +18,7 @@ __all__ = [
     "LatentExplorer",
     "LossLines",
     "Measurements",
+    "MovingAverage",
     "SampleGrids",
     "Stopwatch",
     "TensorBoardViews",

@@ -42,7 +42,10 @@ class Curves(Callback):
         self.values: dict[str, list[float]] = {}
         self._unseen: list[tuple[int, dict[str, Tensor], dict[str, list[float]]]] = []
         self._rates: dict[str, list[float]] = {}  # of the steps of this call
-        self._step = -1
+        self._step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         if trainer.lr_scheduler_configs:

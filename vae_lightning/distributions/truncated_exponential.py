@@ -32,7 +32,9 @@ class TruncatedExponential(Distribution):
     def mean(self) -> Tensor:
         """1/(1 − e^−η) − 1/η."""
         eta, small = self._apart_from_zero(0.05)
-        return torch.where(small, 0.5 + self.rate / 12, -1 / torch.expm1(-eta) - 1 / eta)
+        size = eta.abs()
+        rising = -1 / torch.expm1(-size) - 1 / size  # of |η|, which cannot overflow, nor its gradient
+        return torch.where(small, 0.5 + self.rate / 12, torch.where(eta > 0, rising, 1 - rising))
 
     def log_prob(self, value: Tensor) -> Tensor:
         eta, small = self._apart_from_zero(1e-3)

@@ -29,7 +29,8 @@ class NoiseError(RuntimeError):
 class WholeBatchNoise(TorchDispatchMode):
     """A mode in which random operations on a shard draw the noise of the whole batch and keep the shard's slice.
 
-    The batch axis is the first axis with the shard's length. Draws from an explicit `torch.Generator` are not changed.
+    The batch axis is the first axis with the shard's length, of pictures and feature maps `(B, C, H, W)` therefore the
+    first even if there are as many channels. Draws from an explicit `torch.Generator` are not changed.
 
     Args:
         length: number of images in the shard.
@@ -37,8 +38,8 @@ class WholeBatchNoise(TorchDispatchMode):
         total: number of images in the whole batch.
 
     Raises:
-        NoiseError: for noise with no axis of the shard's length, or with two leading ones, and for operations that may
-            draw more random values for some images than for others.
+        NoiseError: for noise with no axis of the shard's length, or with two leading ones of three or five, and for
+            operations that may draw more random values for some images than for others.
     """
 
     def __init__(self, length: int, start: int, total: int) -> None:
@@ -82,7 +83,7 @@ class WholeBatchNoise(TorchDispatchMode):
         axes = [axis for axis, size in enumerate(shape) if size == self.length]
         if not axes:
             raise NoiseError(self._refusal(name, f"draws noise of shape {tuple(shape)}"))
-        if len(shape) > 2 and axes[:2] == [0, 1]:
+        if len(shape) in (3, 5) and axes[:2] == [0, 1]:  # (K, B, …) or (B, K, …)
             raise NoiseError(self._refusal(name, f"draws noise of shape {tuple(shape)}, with two such axes"))
         return axes[0]
 

@@ -156,7 +156,7 @@ def _digest(settings: str, *tensors: Tensor) -> str:
     digest = hashlib.sha256(settings.encode())
     for tensor in tensors:
         digest.update(str(tuple(tensor.shape)).encode())
-        digest.update(tensor.numpy().data)
+        digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()[:24]
 
 
