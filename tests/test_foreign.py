@@ -144,7 +144,5 @@ def test_a_gradient_scaler_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     """On a CPU, Lightning trains in bfloat16 instead, which needs none."""
     monkeypatch.syspath_prepend(FOREIGN)
     monkeypatch.setattr(Trainer, "precision", "16-mixed")
-    with pytest.raises(
-        UsageError, match="trainer.precision=16-mixed: loss, discriminator_loss have separate optimizers"
-    ):
+    with pytest.raises(UsageError, match="trainer.precision=16-mixed: loss, discriminator_loss have separate"):
         own_run(tmp_path / "run")

@@ -43,7 +43,10 @@ def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
     return np.concatenate(pixels).reshape(-1, 3, 32, 32)
 
 
-def test_torchvisions_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvisions_data_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     pixels = write_cifar10(tmp_path, monkeypatch)
     config = compose_config("data=cifar10", f"data.root={tmp_path}", "model=mlp")
     config.run_dir = str(tmp_path)
@@ -57,6 +60,10 @@ def test_torchvisions_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     grey = Torchvision("CIFAR10", (1, 16, 16), {"train": True}, {"train": False}, labels=False)
     images, labels = everything(grey, tmp_path)
     assert (images.shape, labels) == ((24, 1, 16, 16), None)
+    for _ in range(2):  # each choice is decoded once
+        everything(Torchvision("CIFAR10", (1, 16, 16), {"train": False}, {"train": True}), tmp_path)
+        assert np.array_equal(everything(grey, tmp_path)[0], images)
+    assert caplog.text.count("reading 24 images of CIFAR10, once") == 3
 
 
 def built_and_read(root: Path, choice: str) -> ImageDataModule:

@@ -169,7 +169,7 @@ def _settle(
             raise UsageError(f"trainer.accumulate_grad_batches: must be 1, because {terms} have separate optimizers")
         if trainer.precision == "16-mixed":
             raise UsageError(
-                f"trainer.precision=16-mixed: {terms} have separate optimizers, which one gradient scaler does not suit; "
+                f"trainer.precision=16-mixed: {terms} have separate optimizers, which need a gradient scaler each; "
                 "use bf16-mixed"
             )
         if reason := next(filter(None, map(spaced, schedules)), ""):
@@ -178,9 +178,7 @@ def _settle(
         if options.compile:
             raise UsageError("engine.compile=true: needs a single device; use trainer=default or engine.compile=false")
         if options != Options():
-            log.info(
-                "steps      one per call of Lightning's loop, as PyTorch lays them out, because of several devices"
-            )
+            log.info("steps      without the options of engine, which need a single device")
         return
     strategy.options, reason = settle(options, trainer, schedules)
     if hasattr(data, "batches_per_call"):

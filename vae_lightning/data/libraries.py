@@ -47,12 +47,13 @@ class Fitted:
         image_shape: `(C, H, W)` that pictures are fitted to, with 1 or 3 channels.
         fit: see `vae_lightning.data.pictures.pixels`.
         cache: see `vae_lightning.data.sources.cache_folder`.
+        options: others that choose images; what is decoded is kept for each choice.
 
     Raises:
         ValueError: for an option out of range.
     """
 
-    def __init__(self, name: str, image_shape: Sequence[int], fit: Fitting, cache: str | None) -> None:
+    def __init__(self, name: str, image_shape: Sequence[int], fit: Fitting, cache: str | None, *options: Any) -> None:
         if len(image_shape) != 3 or image_shape[0] not in (1, 3):
             raise ValueError(f"image_shape: must be [1, height, width] or [3, height, width], got {list(image_shape)}")
         if fit not in ("crop", "pad"):
@@ -60,6 +61,7 @@ class Fitted:
         self.name = name
         self.image_shape = tuple(image_shape)
         self.fit: Fitting = fit
+        self.options = options
         self.cache = cache
         self.class_names: tuple[str, ...] = ()
         self._images: Decoded | None = None
@@ -87,7 +89,7 @@ class Fitted:
                         images.add(train, found, int(label) if opened.class_names else None)
             return images
 
-        place = (type(self).__name__, str(root.resolve()), self.image_shape, self.fit)
+        place = (type(self).__name__, str(root.resolve()), self.image_shape, self.fit, self.options)
         version = (opened.version, len(opened.train), len(opened.test), opened.class_names)
         self._images = decoded(self.name.replace("/", "-"), place, version, write, self.cache)
         self.class_names = self._images.class_names
@@ -140,15 +142,14 @@ class Torchvision(Fitted):
             if unknown := sorted(set(options) - self.accepted):
                 allowed = ", ".join(sorted(self.accepted))
                 raise ValueError(f"{name}: must be options of {dataset} ({allowed}), got {', '.join(unknown)}")
-        super().__init__(dataset, image_shape, fit, cache)
+        super().__init__(dataset, image_shape, fit, cache, dict(train), dict(test))
         self.kind = kind
-        self.options = (dict(train), dict(test))
         self.labels = labels
 
     def _open(self, root: Path) -> Opened:
         train, test = (self._part(root, options) for options in self.options)
         labelled = self.labels and _is_number(train[0][1])
-        return Opened(train, test, tuple(map(str, _classes(train))) if labelled else (), self.options)
+        return Opened(train, test, tuple(map(str, _classes(train))) if labelled else (), ())
 
     def _part(self, root: Path, options: dict[str, Any]) -> Any:
         try:
@@ -203,7 +204,8 @@ class HuggingFace(Fitted):
         fit: Fitting = "crop",
         cache: str | None = None,
     ) -> None:
-        super().__init__(name, image_shape, fit, cache)
+        options = config, revision, train, test, image, label, test_share, split_seed
+        super().__init__(name, image_shape, fit, cache, *options)
         if not 0 < test_share < 1:
             raise ValueError(f"test_share: must be a number between 0 and 1, got {test_share}")
         self.config = config
