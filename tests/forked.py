@@ -127,7 +127,8 @@ def run(
 
 
 def serve(address: str) -> None:
-    with Server(address, Handler) as server:  # from now on commands wait, or fail at once if an import does
+    with Server(f"{address}.new", Handler) as server:
+        Path(f"{address}.new").rename(address)  # from now on commands wait, or fail at once if an import does
         import vae_lightning.report.page
         import vae_lightning.report.picture
         import vae_lightning.training  # noqa: F401

@@ -108,6 +108,7 @@ def test_tensorboard_has_curves_pictures_and_hyperparameters(swept: Swept) -> No
     tags = events.Tags()
     assert {"train/loss", "train/distortion", "train/rate", "test/elbo"} <= set(tags["scalars"])
     assert {"samples during training", "latent means", "lattice", "reconstructions", "samples"} <= set(tags["images"])
+    assert {event.step for event in events.Scalars("test/elbo")} == {18}  # at 0, what came before would be dropped
     assert [event.step for event in events.Images("samples during training")] == [3, 6, 9, 12, 15, 18]
     start = HParamsPluginData.FromString(events.PluginTagToContent("hparams")["_hparams_/session_start_info"])
     hparams = start.session_start_info.hparams

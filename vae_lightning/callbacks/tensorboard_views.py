@@ -45,8 +45,7 @@ class TensorBoardViews(Callback):
         images, labels = data.examples("test", self.points)
         with drawing(model):
             codes = encode_all(model, [Batch(images, labels).on(model.device)]).points
-        if model.latent_space.axes == 1:  # the projector needs at least two columns
-            codes = model.latent_space.chart(codes).coordinates
+        codes = pad(codes, (0, max(0, 3 - codes.shape[1])))  # the projector draws nothing of fewer columns
         names = dict(enumerate(data.class_names))
         classes = None if labels is None else [names.get(label, str(label)) for label in labels.tolist()]
         for logger in loggers:

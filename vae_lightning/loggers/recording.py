@@ -260,7 +260,7 @@ def _conclude(logger: Logger, hyperparameters: dict[str, Any], metrics: dict[str
 @_conclude.register
 def _(logger: TensorBoardLogger, hyperparameters: dict[str, Any], metrics: dict[str, Any], step: int) -> None:
     outcome = {name: value for name, value in metrics.items() if name not in hyperparameters}
-    logger.log_hyperparams(hyperparameters, outcome)
+    logger.log_hyperparams(hyperparameters, outcome, step)  # at step 0, TensorBoard would drop what came before
 
 
 @_conclude.register
