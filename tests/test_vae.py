@@ -63,6 +63,15 @@ def test_drawing_leaves_no_trace_on_the_training(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "drawn" / "figures" / "grids" / grids[0]).size == (3 * 29 + 1, 3 * 29 + 1)
 
 
+def test_epochs_of_few_batches_are_drawn_and_printed_as_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """4, 8 and 12 batches are done at the ends of the second, third and fourth epoch."""
+    caplog.set_level("INFO")
+    fit(tmp_path, "trainer.max_epochs=5", callbacks=[SampleGrids(every_n_batches=4, images=4), LossLines(4)])
+    assert sorted(Run(tmp_path).grids()) == [6, 9, 12]
+    printed = [line.partition("   loss")[0] for line in caplog.messages if line.startswith("epoch")]
+    assert printed == [f"epoch {epoch}/5  batch   3/3" for epoch in (2, 3, 4)]
+
+
 def test_validation_leaves_no_trace_on_the_training(tmp_path: Path) -> None:
     """The held-out images are fixed, so that only the validation itself makes the difference."""
     states = []

@@ -24,8 +24,10 @@ from ..vae import VAE
 
 __all__ = [
     "batches_done",
+    "batches_of_epoch",
     "drawing",
     "grey_values",
+    "is_due",
     "model_of",
     "run_of",
     "save_figure",
@@ -82,6 +84,23 @@ def batches_done(trainer: Trainer, batch_idx: int) -> int:
     data = trainer.datamodule  # type: ignore[attr-defined]
     per_call = getattr(data, "batches_per_call", 1)
     return batch_idx + 1 if per_call == 1 else min((batch_idx + 1) * per_call, data.training_batches)
+
+
+def is_due(trainer: Trainer, batch_idx: int, every_n_batches: int) -> bool:
+    """Returns whether the batches done in this epoch are a multiple of n.
+
+    Epochs of fewer batches are counted as one: the end of each that completes a multiple of n is due.
+    """
+    done = batches_done(trainer, batch_idx)
+    if (whole := batches_of_epoch(trainer)) >= every_n_batches:
+        return done % every_n_batches == 0
+    before = trainer.current_epoch * whole
+    return done == whole and (before + whole) // every_n_batches > before // every_n_batches
+
+
+def batches_of_epoch(trainer: Trainer) -> int:
+    """Returns the number of batches in an epoch."""
+    return batches_done(trainer, int(trainer.num_training_batches) - 1)
 
 
 def model_of(module: LightningModule) -> VAE:

@@ -7,7 +7,7 @@ from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from .. import plots
 from ..data.sizes import shrunk
-from .drawing import batches_done, drawing, model_of, run_of, save_figure, save_picture
+from .drawing import drawing, is_due, model_of, run_of, save_figure, save_picture
 
 __all__ = ["SampleGrids"]
 
@@ -22,7 +22,7 @@ class SampleGrids(Callback):
     the end of training, evenly spaced grids, including the first and last, are combined in one figure.
 
     Args:
-        every_n_batches: n.
+        every_n_batches: n; epochs of fewer batches are counted as one, with grids at the end of some.
         images: samples per grid.
         shown: grids in the final figure.
     """
@@ -33,7 +33,7 @@ class SampleGrids(Callback):
         self.shown = shown
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
-        if batches_done(trainer, batch_idx) % self.every_n_batches or not trainer.is_global_zero:
+        if not is_due(trainer, batch_idx, self.every_n_batches) or not trainer.is_global_zero:
             return
         model = model_of(pl_module)
         with drawing(model):
