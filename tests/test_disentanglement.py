@@ -35,6 +35,7 @@ CODES: dict[str, Code] = {
     "one to one": lambda factors, generator: 3 * factors + 1,
     "in another order, and bent": lambda factors, generator: (-(factors**3))[:, [2, 0, 3, 1]],
     "with unused dimensions": lambda factors, generator: torch.cat([factors, 1e-3 * noise(factors, generator)], 1),
+    "with unused dimensions that tell": lambda factors, generator: torch.cat([factors, 1e-3 * factors], 1),
     "rotated": lambda factors, generator: factors @ EVEN_ROTATION,
     "twice": lambda factors, generator: torch.cat([factors, factors], 1),
     "constant": lambda factors, generator: torch.zeros(len(factors), 4),
@@ -68,6 +69,7 @@ EXPECTED = {
     # Mutual information does not see a bend, linear prediction does: the squared correlation of x and x³ is 21/25.
     "in another order, and bent": BEST | {SAP: 21 / 25},
     "with unused dimensions": BEST,
+    "with unused dimensions that tell": BEST,
     "rotated": {MIG: 0, SAP: 0, "disentanglement": 0, "completeness": 0, FACTOR_VAE: 1 / 4, BETA_VAE: 1 / 4},
     "twice": BEST | {MIG: 0, SAP: 0, "completeness": 1 - math.log(2) / math.log(8)},
     "constant": dict.fromkeys(BEST, 0.0) | {BETA_VAE: 1 / 4},

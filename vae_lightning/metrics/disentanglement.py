@@ -245,14 +245,19 @@ class _Factor(NamedTuple):
 
 
 def _arrays(*parts: Factored, least: int = 2) -> Any:
-    """The codes `(N, D)` of each part and its factors that vary in all of them."""
+    """The codes `(N, D)` of each part, without what dimensions that the first one does not use tell, and its factors.
+
+    Of the factors only those that vary in all parts.
+    """
     chosen = sorted(set.intersection(*(set(varying(part.factors)) for part in parts)))
     if len(chosen) < least:
         raise ValueError(f"factors: at least {least} must vary, got {len(chosen)}")
-    found = []
-    for codes, factors, categorical in parts:
+    found, used = [], None
+    for part, factors, categorical in parts:
+        codes = part.flatten(1).double().numpy()
+        used = _used(codes) if used is None else used
         columns = [_factor(factors[:, k].double().numpy(), bool(categorical[k])) for k in chosen]
-        found.append((codes.flatten(1).double().numpy(), columns))
+        found.append((codes * used, columns))
     return found if len(found) > 1 else found[0]
 
 
@@ -275,7 +280,7 @@ def _used(codes: Array) -> NDArray[np.bool_]:
 
 def _information(codes: Array, factors: Sequence[_Factor]) -> tuple[Array, Array]:
     """The mutual information of dimensions and factors `(D, K)`, and the entropies of factors `(K,)`, in nats."""
-    discrete = [_discrete(column) for column in (codes * _used(codes)).T]
+    discrete = [_discrete(column) for column in codes.T]
     entropies = np.array([_entropy(factor.classes) for factor in factors])
     information = [
         [
