@@ -239,6 +239,34 @@ def test_a_run_without_grids_has_its_name(two: list[Run], drawn: list[Figure]) -
     assert "no samples were drawn during training" in all_text(drawn[1])
 
 
+def test_runs_that_differ_in_much_are_told_apart_within_the_picture(tmp_path: Path, drawn: list[Figure]) -> None:
+    names = [f"{'averaged_' * 14}{number}" for number in range(3)]
+    for number, name in enumerate(names):
+        optimizer = {
+            "_target_": "torch.optim.Adam",
+            "lr": number,
+            "weight_decay": number,
+            "betas": [0.9, 0.99 + number],
+        }
+        others = {"data__batch_size": number, "model__latent_dim": number + 2, "trainer__max_epochs": number}
+        run = write_run(tmp_path / name, model__optimizer=optimizer, seed=number, **others)
+        write_curves(run, loss=[9.0, 8, 7])
+        write_grid(run, 5)
+    compare(tmp_path)
+    (figure,) = drawn
+    curves, titles, _ = figure.subfigs
+    assert [text.get_text() for text in curves.legends[0].get_texts()] == names
+    assert [cell.get_suptitle().rpartition("\n")[0].replace("\n", "") for cell in titles.subfigs] == names
+    assert figure.get_suptitle().endswith("seed 0, 1, 2  ·  glyphs  ·  2 epochs")
+    drawn_in = [
+        (figure, figure.texts[0]),
+        (figure, curves.legends[0]),
+        *((cell, cell.texts[0]) for cell in titles.subfigs),
+    ]
+    for part, artist in drawn_in:
+        assert part.bbox.x0 <= artist.get_window_extent().x0 < artist.get_window_extent().x1 <= part.bbox.x1
+
+
 @pytest.mark.parametrize("exact", [True, False, None])
 def test_without_labels(two: list[Run], drawn: list[Figure], exact: bool | None) -> None:
     for run in two:

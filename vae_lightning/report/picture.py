@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
 from .. import plots
-from ..runs import Run, run_labels, short_names, shown
+from ..runs import Run, run_labels, run_names, short_names, shown
 from .curves import Curves, learning_curves, terms
 from .files import Arrays, is_exact, read_figures, read_picture
 from .metrics import describe
@@ -24,6 +24,8 @@ SIDE_BY_SIDE = 6  # runs; of more, evenly spaced ones are drawn
 TERMS = 6  # panels of curves
 GRIDS = 4  # from each run's training
 LEGEND = 12  # runs named in the legend of the curves
+LONGEST = 100  # characters of a label, beyond which runs have their names instead
+CHARACTER = 0.0082  # inches of width, on average, for each point of the font's size
 
 
 class _Column(NamedTuple):
@@ -46,31 +48,38 @@ def comparison_picture(runs: Sequence[Run], keys: Sequence[str], file: Path) -> 
     Returns:
         Whether there was anything to draw: runs without callbacks leave no figures.
     """
-    labels = run_labels(runs, keys)
-    curves = {labels[run]: found for run in plots.evenly_spaced(runs, CURVES) if (found := learning_curves(run))}
+    labels = _labels(runs, keys)
+    beside = _side_by_side(runs)
+    width = {1: 6.6, 2: 5.6, 3: 4.6}.get(len(beside), 4.0)
+    full = max(width * len(beside), 9)
+    of_legend = {run: _wrapped(label, full - 0.3, 8) for run, label in labels.items()}
+    curves = {of_legend[run]: found for run in plots.evenly_spaced(runs, CURVES) if (found := learning_curves(run))}
     names = terms(curves.values())[:TERMS]
-    columns = [_Column(run, labels[run], run.grids(), read_figures(run)) for run in _side_by_side(runs)]
-    width = {1: 6.6, 2: 5.6, 3: 4.6}.get(len(columns), 4.0)
+    columns = [
+        _Column(run, _wrapped(labels[run], full / len(beside), 9), run.grids(), read_figures(run)) for run in beside
+    ]
     arrays = [column.arrays for column in columns if column.arrays]
     bands: list[tuple[float, Callable[[SubFigure, _Column], None]]] = []
     if any(column.grids for column in columns) or arrays:
-        bands.append((0.4, _draw_title))
+        bands.append((0.4 + 0.14 * max(column.label.count("\n") for column in columns), _draw_title))
     if any(column.grids for column in columns):
         bands.append((width / GRIDS + 0.25, _draw_grids))
     if arrays:
         bands += [(2 * width / 11 + 0.3, _draw_reconstructions), (width * 0.8 + 0.3, _draw_codes)]
     heights = [height for height, _ in bands]
+    across = _legend_columns(list(curves), full)
     if names:
-        heights.insert(0, 2.7 * _rows(len(names)) + 0.17 * -(-min(len(curves), LEGEND) // 3))
+        heights.insert(0, 2.7 * _rows(len(names)) + 0.17 * -(-min(len(curves), LEGEND) // across))
     if not heights:
         return False
     with plots.style():
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
-        figure = Figure(figsize=(max(width * len(columns), 9), sum(heights) + 0.5), layout=layout)
-        figure.suptitle(sweep_title(runs, keys), x=0.012, ha="left", fontsize=13)
+        title = _wrapped(sweep_title(runs, keys), full, 13)
+        figure = Figure(figsize=(full, sum(heights) + 0.5 + 0.2 * title.count("\n")), layout=layout)
+        figure.suptitle(title, x=0.012, ha="left", fontsize=13)
         parts = list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).flat)
         if names:
-            _draw_curves(parts.pop(0), curves, names)
+            _draw_curves(parts.pop(0), curves, names, across)
         for part, (_, draw) in zip(parts, bands, strict=True):
             for cell, column in zip(part.subfigures(1, len(columns), squeeze=False).flat, columns, strict=True):
                 draw(cell, column)
@@ -80,6 +89,17 @@ def comparison_picture(runs: Sequence[Run], keys: Sequence[str], file: Path) -> 
             figure.legend(handles, class_names, loc="outside lower center", ncols=len(classes), handletextpad=0.2)
         Image.fromarray(plots.rendered(figure)).save(file, compress_level=plots.COMPRESSION)
     return True
+
+
+def _labels(runs: Sequence[Run], keys: Sequence[str]) -> dict[Run, str]:
+    """What tells runs apart: the options in which they differ, or, where these are many, the runs' names."""
+    labels = run_labels(runs, keys)
+    return labels if all(len(label) <= LONGEST for label in labels.values()) else run_names(runs)
+
+
+def _wrapped(text: str, width: float, size: float) -> str:
+    """Text in lines that are no wider than so many inches, at a size in points."""
+    return textwrap.fill(text, int((width - 0.3) / (size * CHARACTER)))
 
 
 def _side_by_side(runs: Sequence[Run]) -> list[Run]:
@@ -102,7 +122,13 @@ def _rows(panels: int) -> int:
     return 1 if panels <= 3 else 2
 
 
-def _draw_curves(figure: SubFigure, curves: Mapping[str, Curves], names: Sequence[str]) -> None:
+def _legend_columns(labels: Sequence[str], width: float) -> int:
+    """At most three, if the labels and their lines fit side by side into so many inches."""
+    longest = max(map(len, labels), default=0) * 8 * CHARACTER + 0.6
+    return max(1, min(3, len(labels), int(width / longest)))
+
+
+def _draw_curves(figure: SubFigure, curves: Mapping[str, Curves], names: Sequence[str], across: int) -> None:
     rows = _rows(len(names))
     panels = list(figure.subplots(rows, -(-len(names) // rows), squeeze=False).flat)
     for axes, name in zip(panels, names, strict=False):
@@ -113,7 +139,7 @@ def _draw_curves(figure: SubFigure, curves: Mapping[str, Curves], names: Sequenc
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     if len(curves) <= LEGEND:
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=min(3, len(curves)))
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left", ncols=across)
 
 
 def _draw_title(figure: SubFigure, column: _Column) -> None:
@@ -122,7 +148,7 @@ def _draw_title(figure: SubFigure, column: _Column) -> None:
         terms = f"distortion {distortion:.1f}, no bound"
     else:
         terms = f"elbo {elbo:.1f} = −(distortion {distortion:.1f} + rate {rate:.1f})".replace("-", "−")
-    figure.suptitle(f"{textwrap.shorten(column.label, 60)}\n{terms}", x=0.02, y=0.95, va="top", ha="left", fontsize=9)
+    figure.suptitle(f"{column.label}\n{terms}", x=0.02, y=0.95, va="top", ha="left", fontsize=9)
 
 
 def _draw_grids(figure: SubFigure, column: _Column) -> None:
