@@ -118,7 +118,7 @@ def test_a_search_that_would_choose_by_the_test_images_is_refused(tmp_path: Path
     assert not (tmp_path / "search").exists()
 
 
-def test_grey_pixels_have_no_bernoulli_likelihood(tmp_path: Path) -> None:
+def test_pixels_between_0_and_1_have_no_bernoulli_likelihood(tmp_path: Path) -> None:
     grey = {"test/distortion": 210.0, "test/distortion_above_floor": 60.0}
     binary = {"test/distortion": 90.0, "test/distortion_above_floor": 90.0}
     gaussian = {"test/distortion": 90.0}
@@ -128,3 +128,4 @@ def test_grey_pixels_have_no_bernoulli_likelihood(tmp_path: Path) -> None:
         told[name] = [note for note in compare([run], tmp_path / f"{name}_report").notes if "cross entropy" in note]
     assert [len(notes) for notes in told.values()] == [1, 0, 0]
     assert told["grey"][0] in (tmp_path / "grey_report" / "index.html").read_text()
+    assert told["grey"][0].startswith("Pixels between 0 and 1 under a Bernoulli likelihood")

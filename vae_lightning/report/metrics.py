@@ -58,7 +58,7 @@ METRICS = {
         "loss", 2, 0, "nats", "What was minimised, on test images; comparable between equal objectives only."
     ),
     "test/distortion_above_floor": Metric(
-        "above floor", 2, -1, "nats", "Distortion above the entropy of the grey pixels, the least it can be."
+        "above floor", 2, -1, "nats", "Distortion above the entropy of pixels between 0 and 1, the least it can be."
     ),
     "test/bits_per_dim": Metric("bits/dim", 3, -1, "bits", "−elbo for each pixel and channel, in bits."),
     "test/mse": Metric("mse", 4, -1, "", "Mean squared error of the pixels, reconstructed from the posterior mean."),

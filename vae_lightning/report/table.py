@@ -31,9 +31,9 @@ IN_SHORT = (
     "test/mse", "test/active_units", "test/knn_accuracy", "test/frechet_samples", "test/precision", "test/recall",
     "test/density", "test/coverage",
 )  # fmt: skip
-GREY = (
-    "Grey pixels under a Bernoulli likelihood: what is called a bound of log p(x) is one of minus a cross entropy. It "
-    "compares such models of the same data, and nothing else."
+BETWEEN = (
+    "Pixels between 0 and 1 under a Bernoulli likelihood: what is called a bound of log p(x) is one of minus a cross "
+    "entropy. It compares such models of the same data, and nothing else."
 )
 FLOOR = "test/distortion_above_floor"
 ROUNDING = 0.01  # nats
@@ -179,15 +179,15 @@ def mark(rows: pd.DataFrame, name: str) -> str:
 def notes_on(table: pd.DataFrame) -> list[str]:
     """Returns what a `metrics_table` must be read with.
 
-    The explanations of its marks, and sentences on Bernoulli likelihoods of grey pixels and on posteriors that have
-    collapsed.
+    The explanations of its marks, and sentences on Bernoulli likelihoods of pixels between 0 and 1 and on posteriors
+    that have collapsed.
     """
     names = [str(name) for name in table.columns if str(name).endswith(BOUND)]
     marks = [EXPLANATION] if any(mark(table, name) for name in names) else []
-    return [*marks, *([GREY] if _of_grey_pixels(table) else []), *_collapsed(table)]
+    return [*marks, *([BETWEEN] if _of_pixels_between(table) else []), *_collapsed(table)]
 
 
-def _of_grey_pixels(table: pd.DataFrame) -> bool:
+def _of_pixels_between(table: pd.DataFrame) -> bool:
     """Whether the likelihood of any run is a Bernoulli distribution and its pixels are not all 0 or 1."""
     if not {"test/distortion", FLOOR} <= set(table):
         return False
