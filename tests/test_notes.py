@@ -10,7 +10,8 @@ from shared import TINY, run_command
 from written_runs import write_run
 
 from vae_lightning.report import compare, print_comparison
-from vae_lightning.report.table import RISING, evaluation_table, mean_table, notes_on, run_table
+from vae_lightning.report.metrics import describe
+from vae_lightning.report.table import RISING, evaluation_table, mean_table, notes_on, run_table, spread
 
 SETTLED = {"test/iw_bound": -90.0, "test/iw_bound_rise": 0.02, "test/iw_bound_rise_stderr": 0.01}
 STILL = {"test/iw_bound": -95.0, "test/iw_bound_rise": 1.2, "test/iw_bound_rise_stderr": 0.05}
@@ -57,6 +58,11 @@ def test_so_is_one_of_vae_evaluate() -> None:
     assert table["iw bound"].tolist() == ["-90.00", f"-95.00 {RISING}"]
     assert len(notes_on(pd.DataFrame([SETTLED, STILL]))) == 1
     assert notes_on(pd.DataFrame([SETTLED])) == []
+
+
+@pytest.mark.parametrize(("units", "text"), [([1, 2], "1.5 ± 0.7"), ([2, 3], "2.5 ± 0.7"), ([0, 1], "0.5 ± 0.7")])
+def test_a_mean_of_whole_numbers_has_a_digit_after_the_point(units: list[int], text: str) -> None:
+    assert spread(pd.Series(units), describe("test/active_units")) == text
 
 
 def use(active: float, rate: float, **others: float) -> dict[str, float]:

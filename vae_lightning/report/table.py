@@ -232,5 +232,7 @@ def _used(rows: pd.DataFrame) -> str:
 
 def spread(values: pd.Series, metric: Metric) -> str:
     """Returns mean ± standard deviation of a metric over seeds; of a single one, its value."""
-    mean = metric.write(values.mean()) if values.count() else ""
-    return f"{mean} ± {values.std():,.{max(metric.digits, 1)}f}" if values.count() > 1 else mean
+    if values.count() > 1:
+        finer = metric._replace(digits=max(metric.digits, 1))
+        return f"{finer.write(values.mean())} ± {values.std():,.{finer.digits}f}"
+    return metric.write(values.mean()) if values.count() else ""
