@@ -153,7 +153,7 @@ MUTANTS = [
     ("metrics/probes.py", "KMeans(count,", "KMeans(2,", METRICS, "clusters"),
     ("metrics/probes.py", "(found[some], classes[some])", "(found[some], clusters[some])", METRICS, "silhouette"),
     ("evaluating/evaluate.py", "{\"training_images\": 0, **sizes}", "sizes", "test_evaluate.py", "other_data_are_seen"),
-    ("report/table.py", "(active == 0) | (rate < NOTHING)", "(active == 0)", NOTES, "hardly_used"),
+    ("report/table.py", "(active == 0) & (rate >= NOTHING)", "(active == 0)", NOTES, "hardly_used"),
     ("report/table.py", "table[table[\"test/code_perplexity\"].isna()]", "table", NOTES, "hardly_used"),
     ("report/table.py", "noisy[\"latent_dim\"]) & ~unused", "noisy[\"latent_dim\"])", NOTES, "hardly_used"),
     ("metrics/probes.py", "PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)", "PENALTIES = (1.0,)", METRICS,

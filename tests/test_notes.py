@@ -74,14 +74,18 @@ def test_a_latent_space_that_is_hardly_used_is_said_in_a_sentence(
 ) -> None:
     found = {
         "none": use(0, 0.004), "little": use(12, 0.05), "few": use(3, 9.5), "half": use(8, 20.0),
-        "codes": use(0, 88.7, **{"test/code_perplexity": 30.0}),
+        "codes": use(0, 88.7, **{"test/code_perplexity": 30.0}), "same": use(0, 2.0),
     }  # fmt: skip
     runs = [write_run(tmp_path / name, metrics, model__latent_dim=16) for name, metrics in found.items()]
     comparison = compare(runs, tmp_path / "report")
-    collapsed, few = comparison.notes
+    collapsed, same, few = comparison.notes
     assert collapsed == (
         "The posterior has collapsed to the prior: the codes of none (0 of 16 active, rate 4.0e-03 nats), little (12 "
         "of 16 active, rate 0.05 nats) tell next to nothing of the images."
+    )
+    assert same == (
+        "The posterior is nearly the same for all images, but not the prior: the codes of same (0 of 16 active, rate "
+        "2.00 nats) tell next to nothing of the images."
     )
     assert few == (
         "Less than half of the latent dimensions are used by few (3 of 16 active, rate 9.50 nats); in the others the "
@@ -90,7 +94,7 @@ def test_a_latent_space_that_is_hardly_used_is_said_in_a_sentence(
     print_comparison(comparison)
     assert "The posterior has collapsed to the prior: the codes of none (0 of 16" in capsys.readouterr().out
     assert collapsed in (tmp_path / "report" / "index.html").read_text()
-    assert compare(runs[3:], tmp_path / "other").notes == ()
+    assert compare(runs[3:5], tmp_path / "other").notes == ()
     without_noise = {"run": "rae", "latent_dim": 16, **use(0, float("nan"))}
     assert notes_on(pd.DataFrame([without_noise])) == []
     many = [write_run(tmp_path / f"m{i}", use(0, 0.0), model__latent_dim=4, seed=i) for i in range(5)]
@@ -133,5 +137,5 @@ def test_pixels_between_0_and_1_have_no_bernoulli_likelihood(tmp_path: Path) -> 
         run = write_run(tmp_path / name, SETTLED | metrics)
         told[name] = [note for note in compare([run], tmp_path / f"{name}_report").notes if "cross entropy" in note]
     assert [len(notes) for notes in told.values()] == [1, 0, 0]
-    assert told["grey"][0] in (tmp_path / "grey_report" / "index.html").read_text()
     assert told["grey"][0].startswith("Pixels between 0 and 1 under a Bernoulli likelihood")
+    assert told["grey"][0] in (tmp_path / "grey_report" / "index.html").read_text()

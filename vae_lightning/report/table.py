@@ -195,7 +195,7 @@ def _of_pixels_between(table: pd.DataFrame) -> bool:
 
 
 def _collapsed(table: pd.DataFrame) -> list[str]:
-    """A sentence each on the runs whose latent space is not used at all, and on those that use less than half of it.
+    """A sentence each on runs whose posterior is the prior, or another for all images, or uses less than half of it.
 
     Not of codebooks, which have no noise, nor of models without a rate, whose codes have no scale.
     """
@@ -203,13 +203,19 @@ def _collapsed(table: pd.DataFrame) -> list[str]:
         return []
     noisy = table[table["test/code_perplexity"].isna()] if "test/code_perplexity" in table else table
     active, rate = noisy["test/active_units"], noisy["test/rate"]
-    unused = rate.notna() & ((active == 0) | (rate < NOTHING))
-    few = rate.notna() & (active < FEW * noisy["latent_dim"]) & ~unused
+    unused = rate < NOTHING
+    same = (active == 0) & (rate >= NOTHING)
+    few = rate.notna() & (active < FEW * noisy["latent_dim"]) & ~unused & ~same
     found = []
     if unused.any():
         found.append(
             f"The posterior has collapsed to the prior: the codes of {_used(noisy[unused])} tell next to nothing of "
             "the images."
+        )
+    if same.any():
+        found.append(
+            f"The posterior is nearly the same for all images, but not the prior: the codes of {_used(noisy[same])} "
+            "tell next to nothing of the images."
         )
     if few.any():
         found.append(
