@@ -97,10 +97,17 @@ def test_a_latent_space_that_is_hardly_used_is_said_in_a_sentence(
     assert compare(runs[3:5], tmp_path / "other").notes == ()
     without_noise = {"run": "rae", "latent_dim": 16, **use(0, float("nan"))}
     assert notes_on(pd.DataFrame([without_noise])) == []
-    many = [write_run(tmp_path / f"m{i}", use(0, 0.0), model__latent_dim=4, seed=i) for i in range(5)]
-    (note,) = compare(many, tmp_path / "many").notes
+    many = [
+        write_run(tmp_path / f"model-gated_latent_dim-4_seed-{i}", use(0, 0.0), model__latent_dim=4, seed=i)
+        for i in range(5)
+    ]
+    comparison = compare(many, tmp_path / "many")
+    (note,) = comparison.notes
     assert note.count(" of 4 active") == 3
     assert "nats) and 2 more tell next to nothing" in note
+    print_comparison(comparison)
+    shown = capsys.readouterr().out
+    assert all(f"model-gated_latent_dim-4_seed-{seed}" in shown for seed in range(3))  # not broken at a hyphen
 
 
 @pytest.mark.parametrize(("held_out", "said"), [(True, "elbo of validation images"), (False, "its value is too good")])

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
@@ -115,6 +114,7 @@ def _runs(folders: Sequence[str]) -> list[Run]:
 def _print(evaluations: "Sequence[Evaluation]") -> None:
     import pandas as pd
 
+    from ..report.console import in_lines
     from ..report.table import STANDARD_ERROR, against_table, evaluation_table, notes_on
 
     names = run_names([evaluation.run for evaluation in evaluations])
@@ -130,7 +130,7 @@ def _print(evaluations: "Sequence[Evaluation]") -> None:
         for evaluation in evaluations
     ]
     for note in notes_on(pd.DataFrame(rows)):
-        print(f"\n{fill(note, 105)}")
+        print(f"\n{in_lines(note)}")
     print("\nAll metrics are in")
     for evaluation in evaluations:
         print(f"  {os.path.relpath(evaluation.file)}")

@@ -1,14 +1,19 @@
 """A comparison as text, for the command line."""
 
 import os
-from textwrap import fill, wrap
+from textwrap import fill, indent
 
 from ..runs import run_names
 from .compare import Comparison
 
-__all__ = ["print_comparison"]
+__all__ = ["in_lines", "print_comparison"]
 
 PRINTED = 60  # runs
+
+
+def in_lines(text: str) -> str:
+    """Returns text in lines of at most 105 characters, with names of runs whole, so that they can be copied."""
+    return fill(text, 105, break_long_words=False, break_on_hyphens=False)
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -33,13 +38,13 @@ def print_comparison(comparison: Comparison) -> None:
             print("\ndifferences from the baseline ± half the 95 % interval over paired seeds\n")
             print(differences_table(comparison.differences).to_string(index=False))
             if comparison.differences["differs"].any():
-                print(f"\n{fill(MARKED, 105)}")
+                print(f"\n{in_lines(MARKED)}")
         if comparison.frontiers:
             print("\nwhat the weight of the rate buys, nats per image\n")
             print(frontier_table(comparison.frontiers).to_string(index=False))
         print()
         for note in comparison.notes:
-            print(fill(note, 105), end="\n\n")
+            print(in_lines(note), end="\n\n")
         _print_claims(comparison)
     folder = comparison.folder
     if (folder / "comparison.png").is_file():
@@ -64,8 +69,7 @@ def _print_claims(comparison: Comparison) -> None:
     print(f"the chapter's claims, on {finished.option('data')}\n")
     for claim in comparison.claims:
         print(f"{claim.verdict:<10} {claim.claim}")
-        for line in wrap(f"{claim.measurement}. It holds if {claim.criterion}.", 105):
-            print(f"           {line}")
+        print(indent(in_lines(f"{claim.measurement}. It holds if {claim.criterion}."), " " * 11))
     if any(claim.holds is None for claim in comparison.claims):
         print("\nSome claims are undecided because they need several seeds: sweep over seed=0,1,2.")
     print()
