@@ -186,6 +186,33 @@ def test_seeds_are_averaged(tmp_path: Path) -> None:
     assert "mean ± standard deviation over 2 seeds" in page
 
 
+LAPLACE = {"model__likelihood": {"_target_": "mine.Laplace"}}
+
+
+@pytest.mark.parametrize(
+    ("others", "different", "best"),
+    [
+        ({}, "", ["−107.00", "0.1000"]),
+        ({"data__name": "mnist"}, "data", ["−107.00", "−101.00", "0.3000", "0.1000"]),
+        (LAPLACE, "likelihoods", ["−107.00", "−101.00", "0.1000"]),
+        ({"data__name": "mnist", **LAPLACE}, "data and likelihoods", ["−107.00", "−101.00", "0.3000", "0.1000"]),
+    ],
+)
+def test_only_what_can_be_compared_is_ranked(
+    tmp_path: Path, others: dict[str, Any], different: str, best: list[str]
+) -> None:
+    for dimension, mse in [(7, 0.3), (8, 0.4)]:
+        write_run(tmp_path / f"d-{dimension}", {"test/mse": mse}, model__latent_dim=dimension)
+    for dimension, mse in [(1 if others else 9, 0.1), (2 if others else 10, 0.2)]:
+        write_run(tmp_path / f"d-{dimension}", {"test/mse": mse}, model__latent_dim=dimension, **others)
+    compare(tmp_path)
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert (f"The test elbos are of different {different}, so they are not ranked" in page) == bool(different)
+    assert ("The best test elbo is that of latent_dim = 7: −107.00" in page) == (not different)
+    assert ("among runs of the same data" in page) == bool(different)
+    assert sorted(re.findall(r'class="best">([^<]*)<', page)) == sorted(best)
+
+
 def test_a_sweep_without_a_note_of_what_was_swept(tmp_path: Path) -> None:
     for dimension in (2, 3):
         write_run(tmp_path / f"d-{dimension}", model__latent_dim=dimension)

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -86,15 +87,15 @@ def write_page(
         "groups": _groups(table, keys),
         "axes": _axes(table, keys),
     }
-    names = run_names(runs)
+    names, tested = run_names(runs), [_tested(run) for run in runs]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vae_lightning.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template("page.html").render(
         title=_study(finished or runs),
         facts=_facts(finished, keys),
-        sentence=_sentence(table, keys),
-        table=_table(table, keys),
+        sentence=_sentence(table, keys, tested),
+        table=_table(table, keys, tested),
         unfinished=[(names[run], run.failure) for run in runs if not run.finished],
         claims=claims,
         baseline=baseline,
@@ -187,10 +188,24 @@ def _metric_columns(table: pd.DataFrame) -> list[str]:
     return known + [name for name in numeric if name not in METRICS and name not in ("latent_dim", "seed")]
 
 
-def _table(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
+def _tested(run: Run) -> tuple[str, str]:
+    """The test images, by their digest if it is known, and the likelihood: bounds of others are not comparable."""
+    digests = run.environment.get("data")
+    images = digests.get("test") if isinstance(digests, dict) else None
+    return str(images or run.option("data.name")), str(run.option("model.likelihood._target_"))
+
+
+def _different(tested: Sequence[tuple[str, str]]) -> str:
+    """What differs between what runs are tested on."""
+    parts = zip(("data", "likelihoods"), zip(*tested, strict=True), strict=False)
+    return " and ".join(name for name, found in parts if len(set(found)) > 1)
+
+
+def _table(table: pd.DataFrame, keys: Sequence[str], tested: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Columns, and rows of cells by kind of model: text, the value to sort by, and whether it is the best of its kind.
 
-    If the runs are of one kind, its name is empty.
+    If the runs are of one kind, its name is empty. The best of its kind is that of the same data, in nats also of the
+    same likelihood.
     """
     group_keys, groups = _aggregated(table, keys)
     names = short_names(group_keys)
@@ -198,6 +213,7 @@ def _table(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
     kinds: dict[str, list[dict[str, Any]]] = {}
     for labels, found in groups:
         row = {"labels": labels, "count": len(found), "cells": [_cell(name, found) for name in columns]}
+        row["tested"] = tested[found.index[0]]
         kinds.setdefault(found["kind"].iloc[0] if "kind" in found else "", []).append(row)
     for rows in kinds.values():
         _mark_best(columns, rows)
@@ -205,18 +221,23 @@ def _table(table: pd.DataFrame, keys: Sequence[str]) -> dict[str, Any]:
         "heads": [names[key] for key in group_keys] or ["run"],
         "metrics": [describe(name) for name in columns],
         "kinds": kinds,
+        "different": _different([row["tested"] for rows in kinds.values() for row in rows]),
         "seeds": any(row["count"] > 1 for rows in kinds.values() for row in rows),
     }
 
 
 def _mark_best(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
     for position, name in enumerate(columns):
-        better, values = describe(name).better, [row["cells"][position]["value"] for row in rows]
-        known = [value for value in values if value is not None]
-        if better and len(set(known)) > 1:
-            best = max(known) if better > 0 else min(known)
-            for row in rows:
-                row["cells"][position]["best"] = row["cells"][position]["value"] == best
+        metric, comparable = describe(name), defaultdict[Any, list[dict[str, Any]]](list)
+        for row in rows:
+            if row["cells"][position]["value"] is not None:
+                comparable[row["tested"][: 2 if metric.unit == "nats" else 1]].append(row["cells"][position])
+        for cells in comparable.values():
+            values = {cell["value"] for cell in cells}
+            if metric.better and len(values) > 1:
+                best = max(values) if metric.better > 0 else min(values)
+                for cell in cells:
+                    cell["best"] = cell["value"] == best
 
 
 def _cell(name: str, rows: pd.DataFrame) -> dict[str, Any]:
@@ -228,14 +249,19 @@ def _cell(name: str, rows: pd.DataFrame) -> dict[str, Any]:
     return {"text": text.replace("-", "−") + mark(rows, name), "value": float(mean), "best": False}
 
 
-def _sentence(table: pd.DataFrame, keys: Sequence[str]) -> str:
-    """The result: the best group by the test elbo against the worst."""
+def _sentence(table: pd.DataFrame, keys: Sequence[str], tested: Sequence[tuple[str, str]]) -> str:
+    """The result: the best group by the test elbo against the worst, if they can be compared."""
     group_keys, groups = _aggregated(table, keys)
     if not groups:
         return "No run has finished."
     groups = [group for group in groups if "test/elbo" in group[1] and group[1]["test/elbo"].notna().all()]
     if not groups:
         return "None of the models has a bound of log p(x)."
+    if different := _different([tested[rows.index[0]] for _, rows in groups]):
+        return (
+            f"The test elbos are of different {different}, so they are not ranked; the table marks the best of those "
+            "that can be compared."
+        )
     elbo = describe("test/elbo")
 
     def name(labels: list[str]) -> str:
