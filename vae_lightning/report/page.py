@@ -192,7 +192,9 @@ def _tested(run: Run) -> tuple[str, str]:
     """The test images, by their digest if it is known, and the likelihood: elbos of others are not comparable."""
     digests = run.environment.get("data")
     images = digests.get("test") if isinstance(digests, dict) else None
-    return f"{images or run.option('data.name')}, {run.option('data.binarize')}", str(run.option("model.likelihood._target_"))
+    return f"{images or run.option('data.name')}, {run.option('data.binarize')}", str(
+        run.option("model.likelihood._target_")
+    )
 
 
 def _different(tested: Sequence[tuple[str, str]]) -> str:

@@ -110,8 +110,10 @@ def _side_by_side(runs: Sequence[Run]) -> list[Run]:
 
 def sweep_title(runs: Sequence[Run], keys: Sequence[str]) -> str:
     """Returns one line with what finished runs differ in, their data and epochs."""
-    names = short_names(keys)
-    swept = [f"{names[key]} {', '.join(dict.fromkeys(shown(run.option(key)) for run in runs))}" for key in keys]
+    names = {key: name for key, name in short_names(keys).items() if name not in ("data", "max_epochs")}
+    swept = [
+        f"{name} {', '.join(dict.fromkeys(shown(run.option(key)) for run in runs))}" for key, name in names.items()
+    ]
     swept = [textwrap.shorten(text, 60, placeholder=" …") for text in swept]
     data = ", ".join(dict.fromkeys(str(run.option("data.name")) for run in runs))
     epochs = ", ".join(dict.fromkeys(str(run.metrics["epochs"]) for run in runs))
