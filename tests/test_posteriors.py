@@ -1,5 +1,6 @@
 """Posteriors that can be chosen in the config tree: each goes with every architecture."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,17 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from shared import TINY, compose_config
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Poisson
 
+from vae_lightning.architectures.mlp import MLPDecoder, MLPEncoder
 from vae_lightning.building import build
 from vae_lightning.config import CONFIGURATION
 from vae_lightning.config.messages import explain
 from vae_lightning.data.batch import Batch
+from vae_lightning.errors import UsageError
 from vae_lightning.latent_spaces import Euclidean, Sphere
+from vae_lightning.objectives import ELBO, Model, Terms
 from vae_lightning.posteriors import moments, point, spread
 from vae_lightning.vae import VAE
 
@@ -100,3 +106,54 @@ def test_trying_an_objective_leaves_no_trace(tmp_path: Path) -> None:
     after = torch.rand(3)
     made("iaf", "model/objective=annealed")
     assert torch.equal(after, torch.rand(3))
+
+
+class WithoutChannels(MLPDecoder):
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(z).squeeze(-3)
+
+
+class WithoutLeadingAxes(MLPDecoder):
+    def forward(self, z: Tensor) -> Tensor:
+        return self.pixels(self.trunk(z)).view(z.shape[0], *self.image_shape)
+
+
+class WithoutDistribution(MLPEncoder):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mean
+
+
+class WithoutReparameterisation(MLPEncoder):
+    def forward(self, x: Tensor) -> Distribution:
+        return Independent(Poisson(super().forward(x).stddev, validate_args=False), 1, validate_args=False)
+
+
+class WithoutImages(ELBO):
+    def forward(self, model: Model, batch: Batch) -> Terms:
+        return {name: term.mean() for name, term in super().forward(model, batch).items()}
+
+
+class WithoutLoss(ELBO):
+    def forward(self, model: Model, batch: Batch) -> Terms:
+        return {"distortion": super().forward(model, batch)["distortion"]}
+
+
+@pytest.mark.parametrize(
+    ("part", "broken", "message"),
+    [
+        ("decoder", WithoutChannels, "Independent with batch shape (3,) and event shape (2, 28, 28); a decoder maps"),
+        ("decoder", WithoutLeadingAxes, "fails for codes (3, 2, 2): shape '[3, 1, 28, 28]' is invalid"),
+        ("encoder", WithoutDistribution, "returns Tensor of shape (2, 2) for two images; an encoder maps"),
+        ("encoder", WithoutReparameterisation, "event shape (2,), which has no rsample; an encoder maps"),
+        ("objective", WithoutImages, "loss is Tensor of shape () for two images; an objective returns named terms"),
+        ("objective", WithoutLoss, "loss is NoneType for two images; an objective returns named terms"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_part_that_breaks_its_contract_is_refused(tmp_path: Path, part: str, broken: type, message: str) -> None:
+    options = [option for option in TINY if "width" not in option]
+    config = compose_config(*options, "model=mlp", "model.latent_dim=2", "logger=none", f"run_dir={tmp_path}")
+    config.model[part]["_target_"] = f"{__name__}.{broken.__name__}"
+    with pytest.raises(UsageError, match=re.escape(message)) as caught:
+        build(config)
+    assert str(caught.value).startswith(f"model.{part}: ")
