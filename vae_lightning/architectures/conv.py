@@ -1,4 +1,4 @@
-"""The chapter's convolutional network, for images with even sides of at least 10 pixels; large ones get more stages."""
+"""The chapter's convolutional network, for images with even sides of at least 6 pixels; large ones get more stages."""
 
 import math
 from collections.abc import Sequence
@@ -24,8 +24,9 @@ class ConvEncoder(nn.Module):
         latent_dim: dimension of z.
         width: channels of the first convolution, doubled by each later one up to eightfold. The chapter uses the image
             size, 28.
-        stages: number of convolutions. None for as many as the image size asks for: four up to 45 pixels, as in the
-            chapter, five up to 90, six up to 181, ….
+        stages: number of convolutions. None for as many as the image size asks for: four from 17 to 45 pixels, as in
+            the chapter, five up to 90, six up to 181, …; three from 9 pixels, two below, because batch norm needs
+            more than one pixel where a batch has a single image.
         posterior: makes the posterior's head; see `vae_lightning.posteriors`.
 
     Source: Keydana, *Deep Learning and Scientific Computing with R torch*, chapter 16.
@@ -110,9 +111,10 @@ class SpreadPixel(nn.ConvTranspose2d):
 
 
 def _widths(width: int, stages: int | None, sides: Sequence[int]) -> list[int]:
-    """Channels of each stage, from the image inwards; None for as many as leave the shorter side about four pixels."""
+    """Channels of each stage, from the image inwards; None for as many as `ConvEncoder` says."""
     if stages is None:
-        stages = max(CHAPTER, round(math.log2(min(sides))) - 1)
+        leaving_two_pixels = max(2, math.ceil(math.log2(max(sides))) - 1)
+        stages = min(max(CHAPTER, round(math.log2(min(sides))) - 1), leaving_two_pixels)
     if not 2 <= stages <= MOST:
         raise ValueError(f"stages: must be a whole number from 2 to {MOST}, or null, got {stages}")
     return [min(2**stage, 8) * width for stage in range(stages)]
