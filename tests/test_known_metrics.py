@@ -12,6 +12,8 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
+from vae_lightning.architectures.conditional import ConditionalDecoder
+from vae_lightning.architectures.mlp import MLPDecoder
 from vae_lightning.data.batch import Batch
 from vae_lightning.latent_spaces import Euclidean
 from vae_lightning.measuring import Sizes, Subject, annealing, averages, copies, distances, paths
@@ -138,6 +140,18 @@ def test_the_trained_decoder_is_there_again_after_the_untrained_one() -> None:
     paths.measure(subject(model, OwnImages(bars(9, 0), bars(9, 1))))
     assert model.decoder is decoder
     assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
+
+
+def test_an_untrained_decoder_is_initialised_as_the_trained_one_was() -> None:
+    decoder = MLPDecoder((1, SIDE, SIDE), 4, hidden=[500], initialisation="he")
+    model = Model(ConditionalDecoder(decoder, 2, classes=3))
+    for parameter in model.parameters():
+        parameter.data.fill_(7.0)
+    torch.manual_seed(0)
+    with paths._untrained(model):
+        assert model.decoder.vectors.weight.abs().max() < 3
+        assert model.decoder.decoder.pixels.weight.var().item() == pytest.approx(2 / 500, rel=0.05)
+        assert not model.decoder.decoder.pixels.bias.any()
 
 
 @pytest.mark.parametrize("binary", [True, False])

@@ -106,7 +106,12 @@ class ClassVectors(nn.Module):
 
     def __init__(self, classes: int, features: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(classes, features))
+        self.weight = nn.Parameter(torch.empty(classes, features))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the vectors from a standard normal distribution."""
+        nn.init.normal_(self.weight)
 
     def forward(self, labels: Tensor | None) -> Tensor:
         """Returns vectors `(B, features)` of labels `(B,)`, negative ones being unknown; `(features,)` for None."""

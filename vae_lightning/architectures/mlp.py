@@ -85,7 +85,12 @@ class MLPDecoder(nn.Module):
         self.image_shape = tuple(image_shape)
         self.trunk = _hidden_layers(latent_dim, hidden, activation)
         self.pixels = nn.Linear([latent_dim, *hidden][-1], prod(image_shape))
-        _initialise(self, initialisation)
+        self.initialisation = initialisation
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the parameters of all layers as `initialisation` says, after PyTorch has drawn its own."""
+        _initialise(self, self.initialisation)
 
     def forward(self, z: Tensor) -> Tensor:
         return self.pixels(self.trunk(z)).view(*z.shape[:-1], *self.image_shape)

@@ -101,12 +101,11 @@ def _distance(subject: Subject, means: Tensor) -> float:
 
 @contextmanager
 def _untrained(model: VAE) -> Iterator[None]:
-    """A context in which the model has a decoder whose layers are as before training."""
+    """A context in which the model has a decoder whose layers are as before training: see `reset_parameters`."""
     trained = model.decoder
     model.decoder = deepcopy(trained)
-    for layer in model.decoder.modules():
-        if callable(reset := getattr(layer, "reset_parameters", None)):
-            reset()
+    # The parts of a module first, whose parameters it may initialise in its own way.
+    model.decoder.apply(lambda module: getattr(module, "reset_parameters", lambda: None)())
     try:
         yield
     finally:
