@@ -205,6 +205,12 @@ def test_labels_are_dropped_anew_in_training_alone() -> None:
         (["data.labelled=0.5"], UsageError, "data.labelled=0.5: no part .* choose model/labels=embedded"),
         (["data.label_dropout=0.5"], UsageError, "data.label_dropout=0.5: no part of the model"),
         (["data.labelled=0.5", "model/prior=class_conditional"], UsageError, "prior needs the label of every image"),
+        (["data.label_dropout=0.5", "model/prior=class_conditional"], UsageError, "needs the label of every image$"),
+        (
+            [*CONDITIONAL, "model/objective=m2", "data.label_dropout=0.5"],
+            UsageError,
+            "data.label_dropout=0.5: M2 infers hidden labels .* hide them with data.labelled",
+        ),
         (["data.labelled=0"], UsageError, "data.labelled=0: must be a share greater than 0"),
         (["data.label_dropout=1"], UsageError, "data.label_dropout=1: must be a probability"),
         (["model/objective=m2"], Exception, "M2 needs a decoder that is given labels; choose model/labels=embedded"),

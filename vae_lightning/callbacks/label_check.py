@@ -20,7 +20,7 @@ class LabelCheck(Callback):
     Raises:
         DataError: for images without labels, or with another number of classes.
         UsageError: for hidden labels (`data.labelled`, `data.label_dropout`) that no part of the model sees, or that
-            one needs.
+            one needs; for those of `data.label_dropout` if the objective infers labels, whose share it has to know.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -46,8 +46,15 @@ class LabelCheck(Callback):
         if not _parts(model):
             raise UsageError(f"{option}: no part of the model is given labels; choose model/labels=embedded")
         needing = [name for name, part in _parts(model).items() if getattr(part, "needs_all_labels", False)]
-        if needing and not getattr(model.objective, "infers_labels", False):
-            raise UsageError(f"{option}: {needing[0]} needs the label of every image, unless model/objective=m2")
+        infers = getattr(model.objective, "infers_labels", False)
+        if infers and data.label_dropout:
+            raise UsageError(
+                f"data.label_dropout={data.label_dropout}: {type(model.objective).__name__} infers hidden labels and "
+                "has to know their share; hide them with data.labelled"
+            )
+        if needing and not infers:
+            unless = "" if data.label_dropout else ", unless model/objective=m2"
+            raise UsageError(f"{option}: {needing[0]} needs the label of every image{unless}")
 
 
 HIDING = {"labelled": 1.0, "label_dropout": 0.0}
