@@ -17,6 +17,7 @@ from PIL import Image
 from pytorch_lightning import Trainer
 from shared import PARTNERS, TINY, UNMEASURED, compose_config
 
+from vae_lightning.callbacks import LatentExplorer
 from vae_lightning.config import CONFIGURATION, compose, make
 from vae_lightning.config.messages import explain, explain_failure
 from vae_lightning.config.schema import check, check_calls
@@ -116,6 +117,8 @@ def test_an_experiment_says_how_to_run_it_and_what_to_expect(path: Path) -> None
         ("data.image_shape=[28,28]", "data.image_shape=[28, 28]: must be three whole numbers"),
         ("trainer.devices=[0]", "trainer.devices=[0]: must be a whole number of at least 1"),
         ("callbacks.figures.samples=0", "callbacks.figures.samples=0: must be a whole number of at least 1"),
+        ("callbacks.explorer.points=0", "callbacks.explorer.points=0: must be a whole number of at least 1"),
+        ("callbacks.explorer.dimensions=0", "callbacks.explorer.dimensions=0: must be a whole number of at least 1"),
         ("seed=-1", "seed=-1: must be a whole number from 0"),
         ("trainer.accelerator=gpus", "trainer.accelerator=gpus: must be one of auto, cpu"),
         ("engine.steps_per_call=0", "engine.steps_per_call=0: must be a whole number of at least 1"),
@@ -131,6 +134,12 @@ def test_ranges(override: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         check(compose_config(override))
     assert message in explain(caught.value)
+
+
+@pytest.mark.parametrize(("option", "least"), [("cells", 2), ("points", 1), ("dimensions", 1), ("steps", 2)])
+def test_the_explorer_has_something_to_show(option: str, least: int) -> None:
+    with pytest.raises(ValueError, match=f"{option}: must be a whole number of at least {least}, got {least - 1}"):
+        LatentExplorer(**{option: least - 1})
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,10 @@ class LatentExplorer(Callback):
     def __init__(
         self, cells: int = 41, points: int = 800, dimensions: int = 8, steps: int = 25, megabytes: float = 8.0
     ) -> None:
-        for option, value in [("cells", cells), ("steps", steps)]:
-            if value < 2:
-                raise ValueError(f"{option}: must be a whole number of at least 2, got {value}")
+        options = [("cells", cells, 2), ("points", points, 1), ("dimensions", dimensions, 1), ("steps", steps, 2)]
+        for option, value, least in options:
+            if value < least:
+                raise ValueError(f"{option}: must be a whole number of at least {least}, got {value}")
         if not megabytes > 0:
             raise ValueError(f"megabytes: must be greater than 0, got {megabytes}")
         self.cells = cells

@@ -201,6 +201,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
             *("losses.every_n_batches", "grids.every_n_batches", "grids.images", "grids.shown"),
             *("figures.lattice_cells", "figures.quantile_cells", "figures.reconstructions"),
             *("figures.samples", "figures.traversed", "figures.class_samples"),
+            *("explorer.points", "explorer.dimensions"),
         ]
     },
     "callbacks.figures.lattice_extent": _POSITIVE,
