@@ -142,6 +142,13 @@ def test_the_trained_decoder_is_there_again_after_the_untrained_one() -> None:
     assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
 
 
+def test_without_images_held_out_a_path_has_its_evenness_alone() -> None:
+    of_few = subject(Model(Bar()), OwnImages(bars(9, 0), bars(9, 1)))
+    of_few.reference = of_few.reference._replace(held_out=bars(0, 1))
+    with torch.no_grad():
+        assert set(paths.measure(of_few)) == {"path_unevenness", "path_unevenness_lattice"}
+
+
 def test_an_untrained_decoder_is_initialised_as_the_trained_one_was() -> None:
     decoder = MLPDecoder((1, SIDE, SIDE), 4, hidden=[500], initialisation="he")
     model = Model(ConditionalDecoder(decoder, 2, classes=3))

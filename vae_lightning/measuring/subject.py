@@ -143,8 +143,8 @@ class Subject:
 
     @property
     def has_features(self) -> bool:
-        """Whether a classifier of the data set can compare images: it takes classes that it can tell."""
-        return self.has_classes and not self.reference.at_chance
+        """Whether a classifier of the data set can compare images: of classes that it can tell, with some held out."""
+        return self.has_classes and not self.reference.at_chance and len(self.reference.held_out) > 0
 
     @cached_property
     def features(self) -> Features:
