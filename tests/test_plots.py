@@ -1,11 +1,17 @@
 """Figures say what is in their tensors."""
 
 from itertools import pairwise
+from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 from vae_lightning import plots
+from vae_lightning.callbacks.tensorboard_views import _sprites
+from vae_lightning.generate.image_files import write_gif
 
 
 def test_evenly_spaced_is_the_chapters_choice() -> None:
@@ -23,6 +29,21 @@ def test_grey_values_are_not_rescaled() -> None:
     axes = Figure().add_subplot()
     plots.draw_picture(axes, plots.tile(dim, 2))
     assert axes.images[0].to_rgba(axes.images[0].get_array())[1, 1, 0] == 0.25
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_channels_that_are_no_colours_are_below_each_other_in_grey(channels: int, tmp_path: Path) -> None:
+    images = torch.rand(3, channels, 5, 6)
+    below = images.reshape(3, 1, channels * 5, 6)
+    assert torch.equal(plots.tile(images, 3), plots.tile(below, 3))
+    one, other = (plots.rendered(plots.tiles(given, 3, "title")) for given in (images, below))
+    assert np.array_equal(one, other)
+    write_gif((images * 255).to(torch.uint8), tmp_path / "animation.gif", "images")
+    with Image.open(tmp_path / "animation.gif") as animation:
+        assert animation.size[1] * 6 == animation.size[0] * channels * 5
+    sprites = _sprites(images)
+    assert sprites.shape == (3, 3, channels * 5, channels * 5)
+    assert torch.equal(sprites[:, 0], sprites[:, 2])
 
 
 def test_lattice_has_the_second_coordinate_upwards() -> None:

@@ -1,7 +1,8 @@
 """Figures: tensors in, matplotlib figures out. Nothing here touches files, loggers or matplotlib's global state.
 
 Grey values are always shown on the fixed scale from 0 (black) to 1 (white), so that brightness can be compared
-between pictures. Images with three channels are shown in colour.
+between pictures. Images with three channels are shown in colour; other channels are no colours, and are shown below
+each other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ __all__ = [
     "curves",
     "draw_picture",
     "draw_scatter",
+    "drawable",
     "evenly_spaced",
     "far_outside",
     "labelled_tiles",
@@ -93,8 +95,14 @@ def rendered(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def drawable(images: Tensor) -> Tensor:
+    """Returns images `(…, C, H, W)` in grey or in colour; other channels than 1 or 3 are below each other in grey."""
+    return images if images.shape[-3] in (1, 3) else images.flatten(-3, -2).unsqueeze(-3)
+
+
 def tile(images: Tensor, columns: int) -> Tensor:
-    """Returns one picture `(C, H', W')` of images `(N, C, H, W)` in [0, 1], in rows of `columns` with thin gaps."""
+    """Returns one picture `(3, H', W')` of images `(N, C, H, W)` in [0, 1], in rows of `columns` with thin gaps."""
+    images = drawable(images)
     gap = max(1, max(images.shape[-2:]) // 32)
     return make_grid(images, nrow=columns, padding=gap, pad_value=0.35).clamp(0, 1)
 
@@ -138,8 +146,9 @@ def _show(axes: Axes, picture: np.ndarray) -> None:
 
 
 def _aspect(images: Tensor) -> float:
-    """Height over width of images `(…, H, W)`."""
-    return images.shape[-2] / images.shape[-1]
+    """Height over width of images `(…, C, H, W)` as they are drawn."""
+    height, width = drawable(images).shape[-2:]
+    return height / width
 
 
 def evenly_spaced(items: Sequence[T], count: int) -> list[T]:

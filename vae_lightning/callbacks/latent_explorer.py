@@ -13,7 +13,7 @@ from ..data.batch import Batch
 from ..data.sizes import shrunk
 from ..latent_spaces import box_lattice
 from ..metrics.codes import decode_all, encode_all
-from ..plots import evenly_spaced
+from ..plots import drawable, evenly_spaced
 from ..progress import Progress
 from ..vae import VAE
 from .drawing import drawing, grey_values, model_of, run_of
@@ -27,7 +27,7 @@ CLASSES = 10  # that codes are decoded with
 class LatentExplorer(Callback):
     """Decodes the images of the report's latent explorer in advance, because a web page cannot run the model.
 
-    `figures/explorer.npz` holds, with all images as uint8:
+    `figures/explorer.npz` holds, with all images as uint8, in grey or in colour (see `drawable`):
 
     - `codes` `(N, 1)` or `(N, 2)`: posterior means of test images, above two dimensions in the plane of their leading
       components; `images` `(N, C, H, W)`: the test images; `labels` `(N,)` and `class_names` if the data have them;
@@ -129,5 +129,5 @@ def _decoded(model: VAE, codes: Tensor, image_shape: Sequence[int], classes: Seq
 
 
 def _shown(images: Tensor) -> Tensor:
-    """Returns images `(N, C, H, W)` as uint8, with at most `LARGEST` pixels a side."""
-    return grey_values(shrunk(images, LARGEST))
+    """Returns images `(N, C, H, W)` as uint8, with at most `LARGEST` pixels a side of each of their channels."""
+    return grey_values(drawable(shrunk(images, LARGEST)))

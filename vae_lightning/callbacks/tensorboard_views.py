@@ -7,6 +7,7 @@ from torch.nn.functional import pad
 from ..data.batch import Batch
 from ..data.sizes import shrunk
 from ..metrics.codes import encode_all
+from ..plots import drawable
 from .drawing import drawing, model_of, tensorboards
 
 __all__ = ["TensorBoardViews"]
@@ -54,7 +55,7 @@ class TensorBoardViews(Callback):
 
 def _sprites(images: Tensor) -> Tensor:
     """Returns images in colour, reduced, and padded to squares: TensorBoard cannot put together others."""
-    small = shrunk(images, SPRITE)
+    small = shrunk(drawable(images), SPRITE)
     height, width = small.shape[-2:]
     side = max(height, width)
     left, top = (side - width) // 2, (side - height) // 2

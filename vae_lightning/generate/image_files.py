@@ -13,7 +13,7 @@ from torchvision.transforms.functional import to_pil_image
 from ..data.pictures import Fitting, PictureError, open_picture, upright_size
 from ..data.pictures import pixels as fitted
 from ..errors import UsageError
-from ..plots import tile
+from ..plots import drawable, tile
 
 __all__ = ["pixels", "read_image", "write_gif", "write_images"]
 
@@ -79,7 +79,7 @@ def write_images(images: Tensor, output: Path, columns: int = 0, what: str = "im
 
 def write_gif(frames: Tensor, output: Path, what: str) -> str:
     """Writes frames `(N, C, H, W)`, uint8, there and back, enlarged to be seen; returns what has been written."""
-    pictures = [to_pil_image(frame) for frame in frames]
+    pictures = [to_pil_image(frame) for frame in drawable(frames)]
     factor = max(1, 256 // max(pictures[0].size))
     size = (pictures[0].width * factor, pictures[0].height * factor)
     larger = [picture.resize(size, Image.Resampling.NEAREST) for picture in pictures]
