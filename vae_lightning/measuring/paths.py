@@ -78,7 +78,7 @@ def _between(subject: Subject, pairs: _Pairs, image_shape: torch.Size) -> Metric
 
     def decoded(steps: int) -> Tensor:
         """Pictures `(N, steps, C, H, W)` on the paths."""
-        paths = torch.stack([space.interpolate(*ends, steps) for ends in zip(*pairs[:2], strict=True)])
+        paths = space.interpolate(pairs.starts, pairs.ends, steps)
         labels = None if pairs.labels is None else pairs.labels.repeat_interleave(steps)
         return codes.decode_all(model, paths.flatten(0, 1), image_shape, labels).unflatten(0, (-1, steps))
 
