@@ -70,7 +70,7 @@ class TestReference:
         assert self.make(data, tmp_path / "file" / "cache").metrics == self.make(data, tmp_path).metrics
 
     def test_needs_labels(self, data: ImageDataModule, tmp_path: Path) -> None:
-        data.splits["test"].labels = None
+        data.splits["test"] = StoredImages(data.splits["test"].images)
         with pytest.raises(ValueError, match="labels"):
             self.make(data, tmp_path)
 

@@ -88,10 +88,6 @@ class StoredImages:
         """`(N,)`, or None."""
         return self._labels if self.chosen is None or self._labels is None else self._labels[self.chosen]
 
-    @labels.setter
-    def labels(self, labels: Tensor | None) -> None:
-        self._images, self._labels, self._factors, self.chosen = self.images, labels, self.factors, None
-
     @property
     def factors(self) -> Tensor | None:
         """`(N, K)`, or None."""
