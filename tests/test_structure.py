@@ -25,9 +25,9 @@ ALLOWED: dict[str, set[str]] = {
     "posteriors": {"distributions", "engine", "latent_spaces", "rates"},
     "priors": {"distributions", "latent_spaces", "posteriors"},
     "conditioning": set(),
-    "architectures": {"posteriors"},
+    "architectures": {"conditioning", "posteriors"},
     "data": {"engine", "errors"},
-    "objectives": {"data", "engine", "posteriors", "rates"},
+    "objectives": {"conditioning", "data", "engine", "posteriors", "rates"},
     "vae": {"conditioning", "data", "engine", "likelihoods", "objectives", "posteriors", "priors"},
     "metrics": {"data", "objectives", "posteriors", "rates"},
     "measuring": {"data", "metrics", "posteriors", "progress", "vae"},
@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors", "runs"},
     "report": {"errors", "plots", "runs"},
     "generate": {
+        "conditioning",
         "data",
         "engine",
         "errors",
@@ -48,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "loggers": {"errors", "runs"},
     "callbacks": {
+        "conditioning",
         "data",
         "engine",
         "errors",
@@ -66,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
     "again": {"config", "errors", "runs", "training"},
     "evaluating": {
         "callbacks",
+        "conditioning",
         "config",
         "data",
         "engine",

@@ -31,6 +31,7 @@ __all__ = [
     "drawable",
     "evenly_spaced",
     "far_outside",
+    "grey_values",
     "labelled_tiles",
     "latent_scatter",
     "lattice",
@@ -98,6 +99,11 @@ def rendered(figure: Figure) -> np.ndarray:
 def drawable(images: Tensor) -> Tensor:
     """Returns images `(…, C, H, W)` in grey or in colour; other channels than 1 or 3 are below each other in grey."""
     return images if images.shape[-3] in (1, 3) else images.flatten(-3, -2).unsqueeze(-3)
+
+
+def grey_values(images: Tensor) -> Tensor:
+    """Returns images in [0, 1] as uint8 on the CPU; values outside are clamped."""
+    return (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def tile(images: Tensor, columns: int) -> Tensor:

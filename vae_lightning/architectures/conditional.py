@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.functional import embedding
 
+from ..conditioning import is_conditional
+
 __all__ = ["ConditionalDecoder", "ConditionalEncoder", "Labels"]
 
 
@@ -43,7 +45,7 @@ class Labels:
     def __call__(self, encoder: nn.Module, decoder: nn.Module) -> tuple[nn.Module, nn.Module]:
         """Returns both networks with labels as a second argument; raises `ValueError` if one has labels already."""
         for part in (encoder, decoder):
-            if getattr(part, "conditional", False):
+            if is_conditional(part):
                 raise ValueError(f"labels: {type(part).__name__} is given labels already; choose model/labels=none")
         return ConditionalEncoder(encoder, self.planes, self.classes), ConditionalDecoder(
             decoder, self.features, self.classes

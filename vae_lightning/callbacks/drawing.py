@@ -14,7 +14,6 @@ from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.seed import isolate_rng
-from torch import Tensor
 
 from .. import plots
 from ..data.batch import Batch
@@ -26,7 +25,6 @@ __all__ = [
     "batches_done",
     "batches_of_epoch",
     "drawing",
-    "grey_values",
     "is_due",
     "model_of",
     "run_of",
@@ -63,11 +61,6 @@ def save_picture(trainer: Trainer, name: str, picture: Image.Image, file: Path) 
     for logger in trainer.loggers:
         with forgiven(logger, name):
             add_picture(logger, name, file, trainer.global_step)
-
-
-def grey_values(images: Tensor) -> Tensor:
-    """Returns images in [0, 1] as uint8; values outside are clamped."""
-    return (images.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def tested_batches(trainer: Trainer) -> Iterator[Batch]:

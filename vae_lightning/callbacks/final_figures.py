@@ -15,7 +15,7 @@ from ..metrics.codes import Codes, decode_all, encode_all
 from ..metrics.disentanglement import Factored, known_shares, varying
 from ..progress import Progress
 from ..vae import VAE
-from .drawing import drawing, grey_values, model_of, run_of, save_figure, tested_batches
+from .drawing import drawing, model_of, run_of, save_figure, tested_batches
 from .measurements import Measurements
 
 __all__ = ["FinalFigures"]
@@ -102,7 +102,7 @@ class FinalFigures(Callback):
         yield from self._decoded(model, codes, subject, images.shape[1:], _factors_known(data, codes.points))
 
         pictures = {"originals": originals, "reconstructions": reconstructed, "samples": samples}
-        arrays: dict[str, Any] = {name: grey_values(images).cpu().numpy() for name, images in pictures.items()}
+        arrays: dict[str, Any] = {name: plots.grey_values(images).numpy() for name, images in pictures.items()}
         if codes.labels is not None:
             arrays |= {"labels": codes.labels.numpy(), "class_names": np.array(data.class_names)}
         arrays |= {

@@ -3,6 +3,7 @@
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import nn
 
+from ..conditioning import is_conditional
 from ..data.datamodule import ImageDataModule
 from ..errors import DataError, UsageError
 from ..vae import VAE
@@ -77,7 +78,7 @@ def _parts(model: VAE) -> dict[str, nn.Module]:
         "model.prior": model.prior,
         "model.objective": model.objective,
     }
-    return {name: part for name, part in parts.items() if getattr(part, "conditional", False)}
+    return {name: part for name, part in parts.items() if is_conditional(part)}
 
 
 def _classes(model: VAE) -> dict[str, int]:

@@ -9,14 +9,15 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from ..conditioning import is_conditional
 from ..data.batch import Batch
 from ..data.sizes import shrunk
 from ..latent_spaces import box_lattice
 from ..metrics.codes import decode_all, encode_all
-from ..plots import drawable, evenly_spaced
+from ..plots import drawable, evenly_spaced, grey_values
 from ..progress import Progress
 from ..vae import VAE
-from .drawing import drawing, grey_values, model_of, run_of
+from .drawing import drawing, model_of, run_of
 
 __all__ = ["LatentExplorer"]
 
@@ -115,7 +116,7 @@ class LatentExplorer(Callback):
 
 def _decoded_classes(model: VAE, class_names: Sequence[str]) -> list[int]:
     """The labels that codes are decoded with, of many classes some; empty if the decoder is given none."""
-    if not getattr(model.decoder, "conditional", False):
+    if not is_conditional(model.decoder):
         return []
     return evenly_spaced(range(len(class_names)), CLASSES)
 

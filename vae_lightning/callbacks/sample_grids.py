@@ -40,7 +40,7 @@ class SampleGrids(Callback):
             # The noise is fixed rather than the codes, because a learned prior changes.
             torch.manual_seed(0)
             samples = shrunk(model.sample(self.images), LARGEST)
-        grid = (plots.tile(samples, round(self.images**0.5)) * 255).round().to(torch.uint8).cpu()
+        grid = plots.grey_values(plots.tile(samples, round(self.images**0.5)))
         file = run_of(trainer).grid_file(trainer.global_step)
         save_picture(trainer, "samples during training", to_pil_image(grid), file)
 

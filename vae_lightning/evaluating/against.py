@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..callbacks.drawing import drawing
+from ..conditioning import is_conditional
 from ..data.batch import Batch
 from ..metrics.bounds import importance_weighted_bound
 from ..metrics.outliers import auroc, code_length, complexity, typicality
@@ -60,7 +61,7 @@ def measure_against(
 def _lack(model: VAE) -> str:
     if not model.has_bound:
         return "the model has no bound of log p(x)"
-    if model.conditional or getattr(model.encoder, "conditional", False):
+    if model.conditional or is_conditional(model.encoder):
         return "the model's bound is of log p(x) given a label, and other data have other labels"
     return ""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ..conditioning import is_conditional
 from ..errors import UsageError
 from ..posteriors import point, spread
 from ..runs.loading import LoadedRun
@@ -117,7 +118,7 @@ def _check_packages() -> None:
 
 def _inputs(name: str, example: Tensor, part: nn.Module) -> dict[str, Tensor]:
     """Examples of a network's inputs, by name."""
-    labels = {"labels": torch.zeros(len(example), dtype=torch.long)} if getattr(part, "conditional", False) else {}
+    labels = {"labels": torch.zeros(len(example), dtype=torch.long)} if is_conditional(part) else {}
     return {name: example, **labels}
 
 

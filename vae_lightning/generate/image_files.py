@@ -10,12 +10,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from ..data.pictures import Fitting, PictureError, open_picture, upright_size
-from ..data.pictures import pixels as fitted
+from ..data.pictures import Fitting, PictureError, open_picture, pixels, upright_size
 from ..errors import UsageError
 from ..plots import drawable, tile
 
-__all__ = ["pixels", "read_image", "write_gif", "write_images"]
+__all__ = ["read_image", "write_gif", "write_images"]
 
 LARGEST_SIDE = 8192  # pixels of an image that is read
 
@@ -40,7 +39,7 @@ def read_image(path: Path, shape: Sequence[int], fit: Fitting = "crop", backgrou
             found_height, found_width = upright_size(picture)
             if max(found_height, found_width) > LARGEST_SIDE:
                 raise UsageError(f"{path}: has {found_width} × {found_height} pixels, at most {LARGEST_SIDE} a side")
-            found = fitted(picture, (height, width), channels, fit, background)
+            found = pixels(picture, (height, width), channels, fit, background)
     except PictureError as error:
         raise UsageError(f"{path}: cannot be read as an image: {error}") from error
     if (found_height, found_width) != (height, width):
@@ -48,11 +47,6 @@ def read_image(path: Path, shape: Sequence[int], fit: Fitting = "crop", backgrou
         how = "cropped and resized" if cut else "resized"
         print(f"{path}: {how} from {found_width} × {found_height} to {width} × {height} pixels")
     return torch.tensor(found)[None].float() / 255
-
-
-def pixels(images: Tensor) -> Tensor:
-    """Returns images in [0, 1] as uint8 on the CPU; values outside are clamped."""
-    return (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
 
 
 def write_images(images: Tensor, output: Path, columns: int = 0, what: str = "images") -> str:

@@ -13,11 +13,12 @@ from torch.distributions import Distribution
 
 from ..data.sizes import at_once
 from ..errors import UsageError
+from ..plots import grey_values
 from ..posteriors import point, spread
 from ..priors import tempered
 from ..runs import plain_cell
 from ..runs.loading import LoadedRun
-from .image_files import pixels, write_images
+from .image_files import write_images
 from .inputs import named_images, named_labels
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def sample(model: "VAE", count: int, temperature: float = 1.0, labels: Tensor | 
         part = None if labels is None else labels[start : start + size].to(model.device)
         prior = _at(temperature, model.prior_distribution(part))
         codes = prior.sample(() if prior.batch_shape else (size,))  # a conditional prior's batch is the labels'
-        parts.append(pixels(model.decode(codes, part).mean))
+        parts.append(grey_values(model.decode(codes, part).mean))
         start += size
     return torch.cat(parts)
 
@@ -80,13 +81,13 @@ def _at(temperature: float, prior: Distribution) -> Distribution:
 @torch.no_grad()
 def decode(model: "VAE", codes: Tensor, labels: Tensor | None = None) -> Tensor:
     """Returns pictures `(N, C, H, W)`, uint8, of codes `(N, latent_dim)` and, where known, their classes `(N,)`."""
-    return torch.cat([pixels(model.decode(*part).mean) for part in _parts(model, codes, labels)])
+    return torch.cat([grey_values(model.decode(*part).mean) for part in _parts(model, codes, labels)])
 
 
 @torch.no_grad()
 def reconstruct(model: "VAE", images: Tensor, labels: Tensor | None = None) -> Tensor:
     """Returns reconstructions, uint8, of images `(N, C, H, W)` in [0, 1] and, where known, their classes `(N,)`."""
-    return torch.cat([pixels(model.reconstruct(*part)) for part in _parts(model, images, labels)])
+    return torch.cat([grey_values(model.reconstruct(*part)) for part in _parts(model, images, labels)])
 
 
 @torch.no_grad()
@@ -109,7 +110,7 @@ def write_reconstructions(run: LoadedRun, options: argparse.Namespace, output: P
     """Writes images and their reconstructions: as arrays, or in rows of a picture, images above reconstructions."""
     torch.manual_seed(options.seed)
     images, labels, *_ = named_images(run, options)
-    originals, reconstructions = pixels(images), reconstruct(run.model, images, labels)
+    originals, reconstructions = grey_values(images), reconstruct(run.model, images, labels)
     if output.suffix == ".npz":
         np.savez_compressed(output, images=originals.numpy(), reconstructions=reconstructions.numpy())
         return {output: f"{_counted(images)} with reconstructions"}

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..latent_spaces import great_circle
-from ..plots import tile
+from ..plots import grey_values, tile
 from ..runs.loading import LoadedRun
-from .image_files import pixels, write_gif, write_images
+from .image_files import write_gif, write_images
 from .images import decode, encode
 from .inputs import named_image
 
@@ -105,7 +105,7 @@ def write_traversal(run: LoadedRun, options: argparse.Namespace, output: Path) -
     what = f"pictures: dimensions {listed} from {-options.extent:g} to {options.extent:g}"
     if output.suffix == ".gif":
         columns = math.ceil(len(dimensions) ** 0.5)
-        frames = torch.stack([pixels(tile(frame / 255, columns)) for frame in rows.transpose(0, 1)])
+        frames = torch.stack([grey_values(tile(frame / 255, columns)) for frame in rows.transpose(0, 1)])
         return {output: write_gif(frames, output, what)}
     return {output: write_images(rows.flatten(0, 1), output, options.steps, what)}
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ..conditioning import is_conditional
 from ..data.batch import Batch
 from .checks import at_least
 from .elbo import ELBO
@@ -52,7 +53,7 @@ class M2(ELBO):
         self.labelled = labelled
 
     def check(self, model: Model) -> None:
-        if not getattr(getattr(model, "decoder", None), "conditional", False):
+        if not is_conditional(model.decoder):
             raise ValueError("objective: M2 needs a decoder that is given labels; choose model/labels=embedded")
 
     def forward(self, model: Model, batch: Batch) -> Terms:
