@@ -86,7 +86,7 @@ class _Autoregression(Distribution):
         return self.codebook.decode(indices).view(*sample_shape, -1)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        indices = self.codebook.encode(z).flatten(0, -2)
+        indices = self.codebook.encode(z).reshape(-1, self.codebook.positions)
         log_probabilities = self.network(indices[:, :-1]).log_softmax(-1)
         return log_probabilities.gather(-1, indices.unsqueeze(-1)).sum((1, 2)).view(z.shape[:-1])
 
