@@ -22,7 +22,7 @@ from torch.distributions import (
 )
 
 from vae_lightning.data.batch import Batch
-from vae_lightning.latent_spaces import Euclidean, box_lattice, normal_lattice, square_lattice
+from vae_lightning.latent_spaces import Euclidean, Lattice, box_lattice, normal_lattice, square_lattice
 from vae_lightning.metrics import probes, quality
 from vae_lightning.metrics.bounds import bound_with, effective_share, importance_weighted_bound, squared_error
 from vae_lightning.metrics.codes import Aggregate, active_units, encode_all
@@ -58,6 +58,14 @@ def test_lattices() -> None:
 def test_traverse_changes_one_dimension_a_row() -> None:
     codes = Euclidean(4).traverse(torch.arange(4.0), torch.tensor([2, 0]), torch.tensor([-1.0, 9.0]))
     assert codes.tolist() == [[[0, 1, -1, 3], [0, 1, 9, 3]], [[-1, 1, 2, 3], [9, 1, 2, 3]]]
+
+
+@pytest.mark.parametrize("lattice", [Euclidean(1).lattice(5, 2.0), Euclidean(1).quantiles(5)], ids=["even", "likely"])
+def test_a_lattice_with_one_axis_is_a_row_of_its_chart(lattice: Lattice) -> None:
+    assert lattice.codes.shape == (1, 5, 1)
+    chart = Euclidean(1).chart(lattice.codes[0])
+    assert torch.equal(chart.coordinates, lattice.coordinates[0])
+    assert chart.names == lattice.names
 
 
 def test_rates_of_the_dimensions_add_up_over_unequal_batches(tiny_model) -> None:

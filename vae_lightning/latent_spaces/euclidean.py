@@ -11,6 +11,7 @@ from .space import Lattice
 __all__ = ["Euclidean", "Plane", "great_circle"]
 
 NAMES = ("$z_1$", "$z_2$")
+ONE_NAME = ("$z_1$", "")  # with a single dimension
 EXTENT = 3.0  # half the width of a lattice, in standard deviations of the usual prior
 
 
@@ -89,7 +90,7 @@ class Euclidean:
 
     def _lattice(self, coordinates: Tensor) -> Lattice:
         if self.axes == 1:
-            return Lattice(coordinates[:1], coordinates[:1, :, :1], NAMES)
+            return Lattice(coordinates[:1] * torch.tensor([1.0, 0.0]), coordinates[:1, :, :1], ONE_NAME)
         return Lattice(coordinates, coordinates, NAMES)
 
     def chart(self, points: Tensor) -> Plane:
@@ -119,7 +120,7 @@ def _coordinates(points: Tensor) -> Plane:
     variances = points.var(0, correction=0)
     explained = torch.zeros(2).to(points)
     explained[:dimension] = variances / variances.sum().clamp(min=torch.finfo(points.dtype).tiny)
-    names = NAMES if dimension > 1 else (NAMES[0], "")
+    names = NAMES if dimension > 1 else ONE_NAME
     return Plane(torch.zeros(dimension).to(points), axes, points @ axes.T, explained, names, True)
 
 

@@ -37,7 +37,8 @@ class Lattice(NamedTuple):
     """Codes at regular steps over a whole latent space of one or two axes.
 
     Attributes:
-        coordinates: `(R, S, 2)`; the second falls from row to row. One row for a space with a single axis.
+        coordinates: `(R, S, 2)`; the second falls from row to row. A space with a single axis has one row, in which
+            it is 0.
         codes: `(R, S, D)`.
         names: of the axes.
     """
