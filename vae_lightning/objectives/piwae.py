@@ -15,8 +15,9 @@ __all__ = ["PIWAE"]
 class PIWAE(MIWAE):
     """The decoder minimises the negative IWAE bound of M·K samples, the encoder the mean of M such bounds of K each.
 
-    Both bounds come from the same samples. `loss` is the decoder's, and the prior's; `encoder_loss` the encoder's,
-    which has an optimizer of its own, like the model's.
+    Both bounds come from the same samples. `loss` is the decoder's, and that of a prior's own parameters;
+    `encoder_loss` the encoder's, to which a prior such as `ladder` belongs, and which has an optimizer of its own, like
+    the model's.
 
     Args:
         bounds: M, at least 1; 1 is IWAE.

@@ -53,9 +53,9 @@ class VAEGAN(Objective):
 
     Three players take steps at once:
 
-    - the encoder minimises `encoder_loss` = rate + learned distortion;
+    - the encoder, to which a prior such as `ladder` belongs, minimises `encoder_loss` = rate + learned distortion;
     - the decoder minimises `loss` = rate + γ·learned distortion − log D(x̃) − log D(x'), with x' decoded from a sample
-      of the prior (the rate, which no decoder moves, trains a learned prior);
+      of the prior (the rate, which no decoder moves, trains a prior with parameters of its own);
     - D minimises `discriminator_loss` = −log D(x) − log(1 − D(x̃)) − log(1 − D(x')).
 
     The decoder's part is the non-saturating one.

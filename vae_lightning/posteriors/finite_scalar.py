@@ -16,6 +16,8 @@ MARGIN = 1e-3  # share by which the range stays within the outermost values
 class FiniteScalarHead(Codebook):
     """Features to a sequence of vectors whose dimensions are rounded to a few evenly spaced values from −1 to 1.
 
+    An even number of values lacks the last of these: eight end at 0.75.
+
     There is no codebook to learn: all combinations of values are its vectors. Gradients pass as if nothing had been
     rounded.
 
