@@ -20,7 +20,8 @@ from vae_lightning.runs.provenance import commit, differing_environment, package
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repeated") / "run"
-    train(compose_config(*TINY, *UNMEASURED, "trainer.max_epochs=1"), folder, progress=False)
+    options = ["callbacks=[default,best,early_stopping]", "logger=[tensorboard,csv]", "data.validation_size=16"]
+    train(compose_config(*TINY, *options, *UNMEASURED, "trainer.max_epochs=1"), folder, progress=False)
     return folder
 
 
@@ -49,6 +50,11 @@ def test_a_run_is_repeated_bit_by_bit(run: Run) -> None:
     assert [line for line in found.environment if not line.startswith("git: ")] == []  # of another folder
     assert found.run.folder.parent.name == "outputs"
     assert found.run.metrics["test/elbo"] == run.metrics["test/elbo"]
+    # All that it writes is in its own folder, and is recorded as for the first.
+    assert {file.name for file in Path().iterdir()} == {"outputs", "run"}
+    assert {file.name for file in run.folder.iterdir()} <= {file.name for file in found.run.folder.iterdir()}
+    assert found.run.best_file.is_file()
+    assert found.run.config == run.config
 
 
 def test_what_differs_is_named(run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,11 +67,11 @@ def test_what_differs_is_named(run: Run, capfd: pytest.CaptureFixture[str], monk
     assert done.returncode == 1
     assert "test/elbo: " in done.stdout
     assert f"here       torch: 1.0 → {packages()['torch']}" in done.stdout
-    assert "here       data: train other, test " in done.stdout
+    assert ", train other, test " in done.stdout
     names = set(torch.load(run.checkpoint_file, weights_only=True)["state_dict"])
     assert f"different  {len(names)} weights" not in done.stdout  # running statistics of a first batch are the same
     assert "different  " in done.stdout
-    (Path("second") / "checkpoints" / "last.ckpt").unlink()
+    shutil.rmtree(Path("second") / "checkpoints")
     found = repeat("second", "third")
     assert found.equal
     assert not found.kept

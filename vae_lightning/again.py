@@ -52,7 +52,7 @@ def repeat(
     """Trains a finished run once more, with its configuration, its seed and as many threads.
 
     Only classes of this package, PyTorch's and Lightning's are made, unless others are trusted; these read and write
-    files where the configuration says.
+    files where the configuration says, and in the new run's folder what the first run wrote to its own.
 
     Args:
         run: its folder.

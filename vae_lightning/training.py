@@ -94,7 +94,7 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
     """Trains and tests one model and writes a finished run; called by both the Python API and the command line.
 
     Args:
-        config: as composed from `conf/train.yaml`; its `run_dir` is set here.
+        config: as composed from `conf/train.yaml`, or as another run recorded it; its `run_dir` is set here.
         run: the run to write.
         swept: keys that distinguish the run from others in its sweep.
         progress: whether to show a progress bar; by default on a terminal.
@@ -103,6 +103,8 @@ def execute(config: DictConfig, run: Run, swept: Sequence[str] = (), progress: b
         UsageError: if an option is invalid, or another process is training the run.
         DivergenceError: if a term of the loss, a weight or a test metric is NaN or infinite.
     """
+    if OmegaConf.select(config, "run_dir") == ".":
+        config = OmegaConf.create(_placed(OmegaConf.to_container(config)))
     config.run_dir = str(run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
     # Of several processes of a training, SLURM's tasks among them, the first one claims the run for all.
@@ -251,6 +253,16 @@ def _describe(config: DictConfig, run: Run, built: Built) -> None:
 def _resolved(config: DictConfig) -> dict[str, Any]:
     """The configuration without interpolations and the place of the run's folder."""
     return OmegaConf.to_container(OmegaConf.merge(config, {"run_dir": "."}), resolve=True)  # type: ignore[return-value]
+
+
+def _placed(node: Any, within: str = "") -> Any:
+    """The inverse of `_resolved`: what a recorded configuration writes to the run's folder follows `run_dir` again."""
+    if isinstance(node, dict):
+        return {key: _placed(child, within or str(key)) for key, child in node.items()}
+    if isinstance(node, list):
+        return [_placed(child, within) for child in node]
+    recorded = within in ("callbacks", "logger", "trainer") and isinstance(node, str) and node.split("/")[0] == "."
+    return f"${{run_dir}}{node[1:]}" if recorded else node
 
 
 def _hyperparameters(config: DictConfig, swept: Sequence[str]) -> dict[str, Any]:
