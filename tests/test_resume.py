@@ -312,9 +312,13 @@ def test_a_sweep_goes_on(tmp_path: Path) -> None:
         name: expected[name] for name in expected if name.startswith("test/")
     }
     assert found["epochs"] == expected["epochs"]
-    # Another configuration is another run.
-    other = run_command("vae_lightning.cli", *TINY, *sweep, "resume=true", "model.optimizer.lr=0.002", cwd=tmp_path)
+    # Another configuration is another run, and another sweep: its missing run is not trained, nor is it recorded.
+    more = ["resume=true", "model.latent_dim=2,3,4", "model.optimizer.lr=0.002"]
+    recorded = (tmp_path / "sweep" / "multirun.yaml").read_bytes()
+    other = run_command("vae_lightning.cli", *TINY, *sweep, *more, cwd=tmp_path)
     assert other.returncode == 2
+    assert not (tmp_path / "sweep" / "latent_dim-4").exists()
+    assert (tmp_path / "sweep" / "multirun.yaml").read_bytes() == recorded
     assert "model.optimizer.lr=0.002: sweep/latent_dim-2 was started with model.optimizer.lr=0.001" in other.stderr
     # A damaged checkpoint is not trusted.
     runs[1].metrics_file.unlink()

@@ -7,16 +7,23 @@ in `on_multirun_end`, because Hydra does not call it after a failed job, and err
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import ValueType
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from ..errors import UsageError
 from ..runs import Run, sweep_overrides, sweep_runs
-from ..runs.sweep import SWEEPER
+from ..runs.resuming import check_same
+from ..runs.sweep import SWEEPER, job_overrides
+from .compose import without_hydra
 from .search import go_on
 
 __all__ = ["Folders"]
@@ -55,7 +62,8 @@ class Folders(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        if sweep_runs(folder) and not config.resume:
+        runs = sweep_runs(folder)
+        if runs and not config.resume:
             _refuse(f"hydra.sweep.dir={folder}: already holds runs; resume=true resumes them")
         for override in sweep_overrides(config.hydra).values():
             # Only Hydra can expand a glob; its values are always distinct.
@@ -65,6 +73,7 @@ class Folders(Callback):
                     _refuse(f"{override.input_line}: {value} appears {count} times; every value must be different")
         if SWEEPER in str(config.hydra.sweeper._target_) and not config.resume:
             _refuse_search_without_validation(config)
+        _refuse_other_options(config, runs)
         Folders.sweep = folder
         # Not every sweeper saves the swept options, which the names of runs depend on.
         with suppress(OSError):  # Hydra will hit and report the same error
@@ -82,6 +91,20 @@ def _refuse_search_without_validation(config: DictConfig) -> None:
             "data.validation_size=0: a search would choose the model by the test images; hold out images to choose by, "
             "such as data.validation_size=1000"
         )
+
+
+def _refuse_other_options(config: DictConfig, runs: Iterable[Run]) -> None:
+    """Ends a sweep that would train its missing runs with other options than those that it has."""
+    loader = GlobalHydra.instance().config_loader()
+    for run in runs:
+        if run.has_config and run.hydra("overrides"):
+            try:
+                job = loader.load_sweep_config(config, job_overrides(config.hydra, run))
+                check_same(without_hydra(job, {}), run)
+            except UsageError as error:
+                _refuse(str(error))
+            except (HydraException, OmegaConfBaseException):
+                continue  # the run's job says what is wrong
 
 
 def _refuse(message: str) -> None:

@@ -10,7 +10,17 @@ from .run import Run
 if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
-__all__ = ["SWEEPER", "best_first", "is_search", "score", "scored_by", "sweep_overrides", "sweep_runs", "swept_keys"]
+__all__ = [
+    "SWEEPER",
+    "best_first",
+    "is_search",
+    "job_overrides",
+    "score",
+    "scored_by",
+    "sweep_overrides",
+    "sweep_runs",
+    "swept_keys",
+]
 
 SWEEPER = "OptunaSweeper"  # the class that runs searches
 
@@ -70,10 +80,23 @@ def swept_keys(sweep: Path) -> list[str]:
 
 def sweep_overrides(hydra: Mapping[str, Any]) -> "dict[str, Override]":
     """Returns the overrides with several values in a sweep's `hydra` node, by key."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    return {key: override for key, override in _overrides(hydra).items() if override.is_sweep_override()}
 
+
+def job_overrides(hydra: Mapping[str, Any], run: Run) -> list[str]:
+    """Returns the overrides with which a sweep would start one of its runs: what it sweeps has the run's values."""
+    own = {override.key_or_group: override for override in _parsed(run.hydra("overrides").get("task") or [])}
+    asked = {key: own.get(key) if each.is_sweep_override() else each for key, each in _overrides(hydra).items()}
+    return [str(override.input_line) for override in asked.values() if override]
+
+
+def _overrides(hydra: Mapping[str, Any]) -> "dict[str, Override]":
     params = [f"{key}={value}" for key, value in (hydra["sweeper"].get("params") or {}).items()]
     # As in Hydra's sweeper, the command line overrides the configuration.
-    overrides = OverridesParser.create().parse_overrides([*params, *hydra["overrides"]["task"]])
-    last = {override.key_or_group: override for override in overrides}
-    return {key: override for key, override in last.items() if override.is_sweep_override()}
+    return {override.key_or_group: override for override in _parsed([*params, *hydra["overrides"]["task"]])}
+
+
+def _parsed(overrides: list[str]) -> "list[Override]":
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_overrides(overrides)
