@@ -230,6 +230,7 @@ def test_the_command_measures_a_sweep_and_the_report_shows_it(
         (["run", "--data", "mnits"], "Did you mean data=mnist?"),
         (["run", "--data", "glyphs", "data.source.sise=3"], "data.source.sise"),
         (["run", "--data", "glyphs", "data.source.test_size=-3"], "data.source.test_size"),
+        (["run", "--data", "folder"], "data.source.path has no value: set one with data.source.path=VALUE"),
         (["run", "data.source.test_size=3"], "data.source.test_size=3: an option of other data"),
         (["run", "--name", "../up"], "--name ../up: must consist of letters"),
         (["run", "--device", "abacus"], "--device abacus: must be one of"),

@@ -10,7 +10,7 @@ from pytorch_lightning import Callback
 
 from ..callbacks import Measurements
 from ..config import check, check_calls, compose, make
-from ..config.messages import explain
+from ..config.messages import explain, usage_errors
 from ..errors import UsageError
 from ..runs.loading import LoadedRun, LoadError
 from ..runs.trust import vet
@@ -53,6 +53,7 @@ def own_data(run: LoadedRun, root: str | None = None) -> ChosenData:
     return ChosenData(run.data, {"name": run.data.name})
 
 
+@usage_errors()
 def other_data(
     run: LoadedRun,
     choice: str,
