@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from shared import TINY, UNMEASURED, call, compose_config, run_command, start_command
+from written_runs import write_run
 
 from vae_lightning import find_runs, train
 from vae_lightning.errors import UsageError
@@ -166,6 +167,20 @@ def test_the_listing(runs: Callable[..., subprocess.CompletedProcess[str]]) -> N
     wrong = runs("--where", "1 + 1")
     assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
     assert "no runs" in runs("--where", "latent_dim == 2 and latent_dim == 3").stdout
+
+
+def test_the_listing_has_the_main_options_first(runs: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    other = {"data": "mnist", "model": "mlp", "model/objective": "beta"}
+    data = {"data__name": "mnist", "data__image_shape": [1, 32, 32], "data__batch_size": 16, "data__eval_batch_size": 9}
+    model = {"model__encoder___target_": "own.MLP", "model__objective___target_": "own.Beta", "model__latent_dim": 3}
+    one = write_run(Path("runs/one"))
+    two = write_run(Path("runs/two"), **data, **model, seed=1, trainer__max_epochs=3, choices=other)
+    for run in (one, two):
+        run.environment_file.write_text("{}")
+    listed = runs("runs").stdout.splitlines()
+    main = ["data", "model", "latent_dim", "objective", "seed", "max_epochs"]
+    assert listed[0].split() == ["run", "state", *main, "elbo", "size", "version", "started"]
+    assert listed[-1] == "2 more options differ: --csv has all"
 
 
 def test_only_what_was_named_is_deleted(

@@ -31,7 +31,9 @@ examples:
 
 A condition compares options, metrics, the name or the state (finished, running, interrupted, failed) with values.
 """
-KEYS = 6  # that differ, in the listing
+KEYS = 6  # that differ, in the listing: these first, then other groups, and last what follows from the data
+FIRST = ("data", "model", "model.latent_dim", "model/objective", "seed", "trainer.max_epochs")
+LAST = ("data.name", "data.image_shape", "data.eval_batch_size")
 REASONS = 10  # why runs failed, below it
 BOUND = "test/elbo"
 
@@ -109,7 +111,7 @@ def _list(runs: Sequence[Run]) -> None:
         return
     import pandas as pd
 
-    keys = differing_options(runs)
+    keys = sorted(differing_options(runs), key=_rank)
     names = short_names(keys[:KEYS])
     rows = []
     for run in runs:
@@ -132,6 +134,10 @@ def _list(runs: Sequence[Run]) -> None:
     print(f"{len(runs)} run{'s' if len(runs) > 1 else ''} ({listed}), {_bytes(sum(map(size_of, runs)))}")
     if len(keys) > KEYS:
         print(f"{len(keys) - KEYS} more options differ: --csv has all")
+
+
+def _rank(key: str) -> int:
+    return FIRST.index(key) if key in FIRST else len(FIRST) + ("." in key) + (key in LAST)
 
 
 def _delete(runs: Sequence[Run], agreed: bool) -> int:
