@@ -321,7 +321,7 @@ MUTANTS = [
     ("priors/fitting.py", "schedule.step()", "optimizer.zero_grad(); [p.data.zero_() for p in prior.parameters()]",
      FITTED, "learns"),
     ("runs/fitted_priors.py", "if weights != _weights(run.run):", "if False:", FITTED, ""),
-    ("runs/fitted_priors.py", "vet(config, \"config\", run.trust)", "pass", FITTED, ""),
+    ("runs/fitted_priors.py", "vet({\"config\": config}, run.trust)", "pass", FITTED, ""),
     ("runs/fitted_priors.py", "    check_name(name)\n    file = run", "    file = run", FITTED, ""),
     ("generate/fit_prior.py", "model.prior = prior.eval()", "prior.eval()", FITTED, ""),
     ("generate/fit_prior.py", "run.model.prior = load_prior(run, name)", "load_prior(run, name)", FITTED, ""),

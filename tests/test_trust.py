@@ -178,6 +178,34 @@ def test_an_architecture_from_elsewhere_needs_trust(
     assert (tmp_path / "mine.pt").stat().st_size > 0
 
 
+def test_all_untrusted_modules_are_named_and_none_is_imported(
+    foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    config = OmegaConf.load(foreign / "config.yaml")
+    for module, base in [("mine_a", "objective"), ("mine_b", "encoder"), ("mine_c", "decoder")]:
+        package, _, name = config.model[base]["_target_"].rpartition(".")
+        Path(f"{module}.py").write_text(
+            f"from pathlib import Path\nPath('ran').touch()\nfrom {package} import {name}\n"
+        )
+        config.model[base]["_target_"] = f"{module}.{name}"
+    OmegaConf.save(config, foreign / "config.yaml")
+    python = r", or trust=\['mine_a', 'mine_b', 'mine_c'\] in Python"
+    refused(foreign, f"if you trust mine_a, mine_b, mine_c, add --trust mine_a,mine_b,mine_c{python}")
+    refused(foreign, "if you trust it, add --trust mine_c, or", trust=("mine_a,mine_b,",))
+    assert not Path("ran").exists()
+    assert load_run(foreign, trust=["mine_a, mine_b", "mine_c"]).model.sample(2).shape == (2, 1, 28, 28)
+
+
+@pytest.mark.parametrize("trust", ["", ",", " , "])
+def test_nothing_is_trusted_by_an_empty_name(foreign: Path, trust: str) -> None:
+    config = OmegaConf.load(foreign / "config.yaml")
+    config.model.encoder["_target_"] = "eval"
+    OmegaConf.save(config, foreign / "config.yaml")
+    refused(foreign, "_target_=eval: only classes of this package and PyTorch are loaded$", trust=(trust,))
+
+
 def test_a_trusted_module_that_cannot_be_imported(foreign: Path, generate: Command) -> None:
     config = OmegaConf.load(foreign / "config.yaml")
     config.model.encoder["_target_"] = "dense_nowhere.Dense"

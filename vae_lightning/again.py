@@ -73,8 +73,8 @@ def repeat(
 
     first = Run(Path(run))
     found = configuration(first)
-    for node in ("model", "data", "trainer", "callbacks", "logger", "engine"):
-        vet(found.get(node), node, (*trust, "pytorch_lightning"))
+    nodes = ("model", "data", "trainer", "callbacks", "logger", "engine")
+    vet({node: found.get(node) for node in nodes}, (*trust, "pytorch_lightning"))
     config = OmegaConf.create({**found, "resume": False})
     place = Path(folder or Path("outputs", f"{datetime.now():%Y-%m-%d_%H-%M-%S}_again_{first.name}"))
     threads, used = torch.get_num_threads(), first.environment.get("threads")
@@ -125,8 +125,8 @@ def main() -> None:
     parser.add_argument(OPTION, dest="run", required=True, metavar="RUN", help="a run's folder")
     parser.add_argument("-o", "--output", metavar="FOLDER", help="of the new run; default: a new one in outputs/")
     parser.add_argument(
-        "--trust", action="append", default=[], metavar="MODULE",
-        help="a module of your own that the run's configuration names; its folder must be on PYTHONPATH",
+        "--trust", action="append", default=[], metavar="MODULE,…",
+        help="modules of your own that the run's configuration names; their folder must be on PYTHONPATH",
     )  # fmt: skip
     options = parser.parse_args()
     try:

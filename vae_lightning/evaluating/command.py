@@ -172,8 +172,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--config-dir", metavar="FOLDER", help="a folder with your own groups, for --data")
     parser.add_argument("--cache", metavar="FOLDER", help="of the data sets' classifiers; default: $VAE_CACHE_DIR")
     parser.add_argument(
-        "--trust", action="append", default=[], metavar="MODULE",
-        help="a module of your own with classes of the run's model; its folder must be on PYTHONPATH",
+        "--trust", action="append", default=[], metavar="MODULE,…",
+        help="modules of your own with classes of the run's model; their folder must be on PYTHONPATH",
     )  # fmt: skip
     return parser.parse_intermixed_args(arguments)
 

@@ -134,7 +134,7 @@ def measuring_callbacks(run: LoadedRun) -> list[Callback]:
         if str(node["_target_"]).split(".")[0] in ("vae_lightning", "pytorch_lightning"):
             continue
         try:
-            vet(node, f"callbacks.{name}", run.trust)
+            vet({f"callbacks.{name}": node}, run.trust)
             callback = make(DictConfig(dict(node)))
         except LoadError as error:
             log.info("left out   %s", error)

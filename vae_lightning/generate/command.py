@@ -162,8 +162,8 @@ def _common() -> argparse.ArgumentParser:
     common.add_argument("--seed", type=int, default=0, help="of random samples; default 0")
     common.add_argument("--data-root", metavar="FOLDER", help="folder of the data sets; default: the run's")
     common.add_argument(
-        "--trust", action="append", default=[], metavar="MODULE",
-        help="a module of your own with classes of the run's model; its folder must be on PYTHONPATH",
+        "--trust", action="append", default=[], metavar="MODULE,…",
+        help="modules of your own with classes of the run's model; their folder must be on PYTHONPATH",
     )  # fmt: skip
     return common
 

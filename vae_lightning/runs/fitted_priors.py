@@ -74,7 +74,7 @@ def load_prior(run: LoadedRun, name: str) -> "nn.Module":
         raise LoadError(f"{file}: cannot be read as a prior: {str(error).splitlines()[0][:120]}") from error
     if weights != _weights(run.run):
         raise LoadError(f"{file}: was fitted to other weights than the run has now; fit it again, with --force")
-    vet(config, "config", run.trust)
+    vet({"config": config}, run.trust)
     try:
         prior = instantiate(OmegaConf.create(dict(config)), _convert_="all")
         prior.load_state_dict(state)

@@ -68,7 +68,7 @@ class LoadedRun:
             LoadError: if the configuration names a class that must not be instantiated.
             DataError: if the data are missing.
         """
-        vet(self.config["data"], "data", self.trust)
+        vet({"data": self.config["data"]}, self.trust)
         data = _make(self.config["data"], "data", self.run)
         data.setup()
         return data
@@ -101,7 +101,7 @@ def load_run(
 
     run = Run(Path(path))
     config = configuration(run)
-    vet(config["model"], "model", tuple(trust))
+    vet({"model": config["model"]}, trust)
     file = {"best": run.best_file, "last": run.checkpoint_file, None: run.weights_file}[checkpoint]
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]

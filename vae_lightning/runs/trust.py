@@ -4,11 +4,12 @@ Nothing is executed, and no module outside these packages is imported, before ev
 """
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 __all__ = ["LoadError", "vet"]
 
+PACKAGE = "vae_lightning"
 NODE_KEYS = {"_target_", "_partial_"}
 
 
@@ -16,9 +17,16 @@ class LoadError(ValueError):
     """Raised when a run cannot be loaded; the message says why."""
 
 
-def vet(node: Any, key: str, trust: tuple[str, ...]) -> None:
-    """Raises `LoadError` for anything that a resolved configuration cannot contain, and for untrusted classes."""
-    for place, found in _walk(node, key):
+def vet(nodes: Mapping[str, Any], trust: Sequence[str]) -> None:
+    """Raises `LoadError` for anything that a resolved configuration cannot contain, and for untrusted classes.
+
+    Args:
+        nodes: of the configuration, by key.
+        trust: modules whose classes are trusted, besides this package and PyTorch's; also several in a text, by commas.
+    """
+    trusted = tuple(name for text in trust for part in text.split(",") if (name := part.strip()))
+    targets = []
+    for place, found in (pair for key, node in nodes.items() for pair in _walk(node, key)):
         if isinstance(found, str) and "${" in found:
             raise LoadError(f"{place}={found}: interpolations are not allowed in a run's configuration")
         if isinstance(found, Mapping):
@@ -26,7 +34,10 @@ def vet(node: Any, key: str, trust: tuple[str, ...]) -> None:
             if special:
                 raise LoadError(f"{place}: {', '.join(sorted(special))} is not allowed in a run's configuration")
             if "_target_" in found:
-                _vet_target(found["_target_"], place, trust)
+                targets.append((f"{place}._target_", str(found["_target_"])))
+    _refuse_untrusted(targets, trusted)
+    for place, target in targets:
+        _vet_class(place, target, trusted)
 
 
 def _walk(node: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -39,33 +50,43 @@ def _walk(node: Any, key: str) -> Iterator[tuple[str, Any]]:
             yield from _walk(child, f"{key}[{number}]")
 
 
-def _vet_target(target: Any, place: str, trust: tuple[str, ...]) -> None:
+def _within(module: str, *packages: str) -> bool:
+    return any(module == package or module.startswith(package + ".") for package in packages)
+
+
+def _refuse_untrusted(targets: Sequence[tuple[str, str]], trusted: tuple[str, ...]) -> None:
+    """Raises `LoadError` for classes of other modules; these are never imported, and no attributes are followed."""
+    packages = (*trusted, PACKAGE, "torch.nn", "torch.optim")
+    untrusted = [(place, target) for place, target in targets if not _within(target.rpartition(".")[0], *packages)]
+    if untrusted:
+        modules = dict.fromkeys(target.rpartition(".")[0].split(".")[0] for _, target in untrusted)
+        names = [name for name in modules if name.isidentifier()]
+        whom = "it" if len(modules) == 1 else ", ".join(names)
+        hint = f"; if you trust {whom}, add --trust {','.join(names)}, or trust={names} in Python" if names else ""
+        place, target = untrusted[0]
+        raise LoadError(f"{place}={target}: only classes of this package and PyTorch are loaded{hint}")
+
+
+def _vet_class(place: str, target: str, trusted: tuple[str, ...]) -> None:
     from torch import nn
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
 
-    def within(module: str, *packages: str) -> bool:
-        return any(module == package or module.startswith(package + ".") for package in packages)
-
-    module, _, name = str(target).rpartition(".")
-    package = "vae_lightning"
-    trusted = within(module, *trust)
-    # A module outside these packages is never imported, and modules' attributes are not followed.
-    if not (trusted or within(module, package, "torch.nn", "torch.optim")):
-        hint = f"; if you trust it, add --trust {module.split('.')[0]}" if module else ""
-        raise LoadError(f"{place}._target_={target}: only classes of this package and PyTorch are loaded{hint}")
+    module, _, name = target.rpartition(".")
+    is_trusted = _within(module, *trusted)
     try:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:  # a trusted module may raise anything
         missing = isinstance(error, ModuleNotFoundError) and module.startswith(str(error.name))
-        hint = f"; the folder that contains {module.split('.')[0]} must be on PYTHONPATH" if trusted and missing else ""
-        raise LoadError(f"{place}._target_={target}: cannot be loaded: {error}{hint}") from error
-    if trusted:
+        folder = f"; the folder that contains {module.split('.')[0]} must be on PYTHONPATH"
+        hint = folder if is_trusted and missing else ""
+        raise LoadError(f"{place}={target}: cannot be loaded: {error}{hint}") from error
+    if is_trusted:
         return
-    ours = isinstance(found, type) and within(found.__module__, package)
-    of_torch = isinstance(found, type) and within(found.__module__, "torch")
+    ours = isinstance(found, type) and _within(found.__module__, PACKAGE)
+    of_torch = isinstance(found, type) and _within(found.__module__, "torch")
     if not (ours or (of_torch and issubclass(found, nn.Module | Optimizer | LRScheduler))):
         raise LoadError(
-            f"{place}._target_={target}: is neither a class of this package nor a layer, optimizer or learning-rate "
-            "schedule of PyTorch"
+            f"{place}={target}: is neither a class of this package nor a layer, optimizer or learning-rate schedule of "
+            "PyTorch"
         )
