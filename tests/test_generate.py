@@ -93,6 +93,8 @@ def test_every_verb_does_what_it_says(sweep: Path, generate: Command, tmp_path: 
         corner = loaded.model.decode(torch.tensor([[-3.0, 3.0][:latent_dim]])).mean
         np.testing.assert_allclose(cells[0] / 255, corner[0], atol=0.003)
         assert len(cells) == 4**latent_dim
+        both = generate("lattice", run, "--quantiles", "--extent", "8", "-o", "both.npz")
+        assert (both.returncode, "--extent 8: steps of --quantiles are equally likely" in both.stderr) == (2, True)
     else:
         assert "a lattice needs a latent space of 1 or 2 dimensions, not 3" in generate("lattice", run).stderr
     make("export", run, "-o", "weights.pt")

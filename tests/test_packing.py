@@ -122,6 +122,9 @@ def test_the_command(
         "unpacked   there/latent_dim-3_seed-0", "unpacked   there/latent_dim-3_seed-1",
     ]  # fmt: skip
     assert runs("--unpack", "three.tar.gz", "there").returncode == 2
+    several = runs("--unpack", "three.tar.gz", "one", "other")
+    assert (several.returncode, Path("one").exists()) == (2, False)
+    assert "--unpack three.tar.gz: takes one FOLDER, not 2" in several.stderr
     missing = runs("--unpack", "nowhere.tar.gz")
     assert (missing.returncode, "Traceback" in missing.stderr) == (1, False)
     assert "nowhere.tar.gz: No such file" in missing.stderr

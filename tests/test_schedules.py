@@ -152,6 +152,13 @@ def test_several_optimizers_each_have_a_schedule(tmp_path: Path, choice: str, mo
     assert [100 * rate for rate in curves[other][1]] == pytest.approx(RATES[choice], abs=1e-4)
 
 
+def test_a_metric_that_is_not_measured_is_an_error_if_strict(tmp_path: Path) -> None:
+    options = ["schedule=plateau", "model.lr_scheduler.monitor=own", "trainer.max_epochs=1"]
+    with pytest.raises(ValueError, match="model.lr_scheduler.monitor=own: is not measured; the metrics are train/"):
+        run(tmp_path / "strict", *options)
+    assert rates(run(tmp_path / "other", *options, "+model.lr_scheduler.strict=false")) == [0.001] * 3
+
+
 def test_a_schedule_needs_an_end(tmp_path: Path) -> None:
     endless = ["trainer.max_epochs=null", "trainer.max_time=00:00:01:00", "run_dir=x"]
     with pytest.raises(UsageError, match="model.lr_scheduler: needs .*: set trainer.max_epochs or trainer.max_steps"):

@@ -101,18 +101,22 @@ class FollowsMetric(Callback):
     Args:
         monitor: the metric.
         frequency: every how many epochs.
+        strict: whether it is an error that the metric has not been measured yet, instead of no step.
     """
 
     every_n_batches = 0
 
-    def __init__(self, monitor: str, frequency: int = 1) -> None:
+    def __init__(self, monitor: str, frequency: int = 1, strict: bool = True) -> None:
         self.monitor = monitor
         self.frequency = frequency
+        self.strict = strict
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if (trainer.current_epoch + 1) % self.frequency:
             return
         if self.monitor not in trainer.callback_metrics:
+            if not self.strict:
+                return
             known = ", ".join(trainer.callback_metrics)
             raise ValueError(f"model.lr_scheduler.monitor={self.monitor}: is not measured; the metrics are {known}")
         for schedule in trainer.lr_scheduler_configs:
@@ -130,7 +134,7 @@ def left_to_callback(schedule: Mapping[str, Any]) -> tuple[dict[str, Any], list[
         return found, []
     if schedule.get("interval", "epoch") != "epoch":
         raise ValueError(f"model.lr_scheduler.interval={schedule['interval']}: must be epoch to follow a metric")
-    follower = FollowsMetric(schedule["monitor"], schedule.get("frequency") or 1)
+    follower = FollowsMetric(schedule["monitor"], schedule.get("frequency") or 1, schedule.get("strict", True))
     return {**found, "interval": "epoch", "frequency": sys.maxsize, "reduce_on_plateau": False}, [follower]
 
 

@@ -72,11 +72,13 @@ def lattice(model: "VAE", cells: int = 20, extent: float | None = None, quantile
         quantiles: whether steps are equally likely under the space's plainest prior, instead of equally long.
 
     Raises:
-        UsageError: if the latent space has more dimensions, or no extent.
+        UsageError: if the latent space has more dimensions, or no extent, or both extent and quantiles are given.
     """
     space = model.latent_space
     if not space.axes:
         raise UsageError(f"a lattice needs a latent space of 1 or 2 dimensions, not {model.latent_dim}; try traverse")
+    if quantiles and extent is not None:
+        raise UsageError(f"--extent {extent:g}: steps of --quantiles are equally likely; leave one of the two out")
     codes = (space.quantiles(cells) if quantiles else space.lattice(cells, extent)).codes
     return decode(model, codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
 

@@ -44,6 +44,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         if arguments.unpack:
+            if len(arguments.folders) > 1:
+                raise UsageError(f"--unpack {arguments.unpack}: takes one FOLDER, not {len(arguments.folders)}")
             for run in unpack(arguments.unpack, *arguments.folders[:1]):
                 print(f"unpacked   {short_path(run.folder)}")
             return
