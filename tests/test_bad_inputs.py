@@ -238,7 +238,7 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
     "no devices": (nothing, ["vae-train", *QUICK, "trainer.devices=0"], 2, "trainer.devices=0"),
     "an unknown strategy": (nothing, ["vae-train", *QUICK, "+trainer.strategy=dpp"], 2, "must be one of auto, ddp"),
     "more workers than none": (nothing, ["vae-train", *QUICK, "data.num_workers=-1"], 2, "data.num_workers=-1"),
-    "all images held out": (nothing, ["vae-train", *QUICK, "data.validation_size=96"], 1, "data.validation_size=96"),
+    "all images held out": (nothing, ["vae-train", *QUICK, "data.validation_size=96"], 2, "data.validation_size=96"),
     "objective and prior": (
         nothing,
         ["vae-train", *QUICK, "model/objective=free_bits", "model/prior=vamp"],

@@ -151,7 +151,7 @@ def test_a_failed_job_does_not_stop_the_others(vae_train: Command, tmp_path: Pat
         "+trainer.limit_test_batches=1",
         "hydra.sweep.dir=made",
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "data.validation_size=200: must be less than the 96 images" in done.stderr
     assert "1 of 2 runs finished" in done.stdout
     assert "failed     validation_size-200: data.validation_size=200" in done.stdout

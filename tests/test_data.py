@@ -18,6 +18,7 @@ from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.data.glyphs import Glyphs
 from vae_lightning.data.loaders import EpochShuffle, ResidentLoader
 from vae_lightning.data.sources import DataError, Split, TorchvisionMNIST
+from vae_lightning.errors import UsageError
 
 
 def test_the_order_depends_on_seed_and_epoch_only() -> None:
@@ -97,7 +98,7 @@ def test_images_of_another_shape_are_refused() -> None:
 
 
 def test_a_validation_split_must_leave_images_to_train_on() -> None:
-    with pytest.raises(DataError, match="data.validation_size=96: must be less"):
+    with pytest.raises(UsageError, match="data.validation_size=96: must be less"):
         make(validation_size=96)
 
 

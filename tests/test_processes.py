@@ -296,5 +296,5 @@ def test_all_processes_stop_and_resume_together(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     done = run_command("vae_lightning.cli", *TINY, *TWO, "data.batch_size=95", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.splitlines() == ["data.batch_size=95: leaves a batch of 1 for 2 devices"]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..engine.lightning_internals import calls_done
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from .augmentation import moved
 from .batch import Batch
 from .images import FetchedImages, StoredImages, images_of
@@ -154,7 +154,8 @@ class ImageDataModule(LightningDataModule):
         """Reads the images, once.
 
         Raises:
-            DataError: for images of another shape than `image_shape`, or none left to train on.
+            DataError: for images of another shape than `image_shape`.
+            UsageError: if no images are left to train on, or a batch has fewer images than there are devices.
         """
         if self.splits:
             return
@@ -188,9 +189,9 @@ class ImageDataModule(LightningDataModule):
         return images
 
     def _check(self, size: int, test_size: int) -> None:
-        """Raises `DataError` if no training images would be left, or a process would get no images of a batch."""
+        """Raises `UsageError` if no training images would be left, or a process would get no images of a batch."""
         if self.validation_size >= size:
-            raise DataError(f"data.validation_size={self.validation_size}: must be less than the {size} images")
+            raise UsageError(f"data.validation_size={self.validation_size}: must be less than the {size} images")
         processes = self.trainer.world_size if self.trainer else 1
         for option, batch_size, images in [
             ("batch_size", self.batch_size, size - self.validation_size),
@@ -199,7 +200,7 @@ class ImageDataModule(LightningDataModule):
         ]:
             shortest = images % batch_size or batch_size
             if shortest < processes:
-                raise DataError(f"data.{option}={batch_size}: leaves a batch of {shortest} for {processes} devices")
+                raise UsageError(f"data.{option}={batch_size}: leaves a batch of {shortest} for {processes} devices")
 
     def _names(self, *splits: StoredImages | FetchedImages) -> tuple[str, ...]:
         if not any(images.labelled for images in splits):
