@@ -134,9 +134,11 @@ def test_what_is_refused(plane: Path, runs: Path, generate: Command) -> None:
     assert "--kind flow: is one of codes on R^d, but this run's lie on the unit sphere" in on_sphere
 
 
-def test_priors_are_loaded_as_carefully_as_runs(plane: Path, generate: Command, tmp_path: Path) -> None:
+def test_priors_are_loaded_as_carefully_as_runs(
+    plane: Path, generate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert generate("fit-prior", plane, "--kind", "flow", "--steps", 2, "--images", 50).returncode == 0
-    file, run, ran = plane / "priors" / "flow.pt", load_run(plane), tmp_path / "ran"
+    file, run, ran = plane / "priors" / "flow.pt", load_run(plane, trust=["wordless"]), tmp_path / "ran"
     whole = torch.load(file, weights_only=True)
 
     def refused(message: str) -> None:
@@ -149,6 +151,10 @@ def test_priors_are_loaded_as_carefully_as_runs(plane: Path, generate: Command, 
         refused(rf"config\._target_={target}: only classes of this package")
     torch.save(whole | {"config": {"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2}}, file)
     refused("cannot be made")
+    (tmp_path / "wordless.py").write_text("def prior():\n    raise EOFError\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.save(whole | {"config": {"_target_": "wordless.prior"}}, file)
+    refused("cannot be made: EOFError")
     torch.save(whole | {"config": {"_target_": "vae_lightning.priors.UniformSphere", "latent_dim": 2},
                         "state_dict": {}}, file)  # fmt: skip
     refused("is no prior of this run's codes")

@@ -21,7 +21,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from ..errors import DataError, UsageError
+from ..errors import DataError, UsageError, first_line, lines_of
 from .signatures import parameters
 
 __all__ = ["exit_code", "explain", "explain_failure", "only_below_error", "unknown_option", "usage_errors"]
@@ -80,7 +80,7 @@ def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} has no value: set one with {cause.full_key}=VALUE"
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-        return f"{cause.full_key}: {_lines(cause)[0]}"
+        return f"{cause.full_key}: {first_line(cause)}"
     if isinstance(error, ConfigCompositionException):
         for override in overrides:
             if override.is_sweep_override() and str(override.input_line) in str(error):
@@ -94,7 +94,7 @@ def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return "; ".join(_lines(error)[:3])
+        return "; ".join(lines_of(error)[:3])
     return str(error).strip() or type(error).__name__
 
 
@@ -250,11 +250,7 @@ def _failed_call(error: InstantiationException) -> str:
     node = match[1] if (match := HYDRA_NODE.search(str(error))) else ""
     if isinstance(error.__cause__, DataError):
         return str(error.__cause__)
-    said = _lines(error.__cause__ or error)
+    said = lines_of(error.__cause__ or error)
     if match := re.match(r"(\w+): (.*got .*)", said[0]):  # the format of this project's own errors
         return f"{node}.{match[1]}: {match[2]}"
     return f"{node}: {' '.join(said[:2])}"
-
-
-def _lines(error: BaseException) -> list[str]:
-    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, first_line
 from .sources import Split, held_out
 
 __all__ = ["Arrays"]
@@ -197,18 +197,14 @@ def _read(path: Path) -> Mapping[str, Any]:
     except ImportError as error:
         raise DataError(f"data.source.path={path}: needs h5py; pip install h5py") from error
     except Exception as error:  # a damaged file may raise anything
-        raise DataError(f"data.source.path={path}: cannot be read: {_reason(error)}") from error
+        raise DataError(f"data.source.path={path}: cannot be read: {first_line(error)}") from error
 
 
 def _get(arrays: Mapping[str, Any], name: str, path: Path) -> NDArray[Any]:
     try:
         return np.asanyarray(arrays[name])
     except Exception as error:  # of a compressed archive, it is read only now
-        raise DataError(f"{path}: {name} cannot be read: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: {name} cannot be read: {first_line(error)}") from error
 
 
 def _tensors(loaded: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from filelock import FileLock
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..errors import DataError
+from ..errors import DataError, first_line
 from .decoded_cache import Decoded, MakeWriter, Writer, decoded
 from .pictures import Fitting, PictureError, pixels
 from .sources import Split, held_out
@@ -156,14 +156,14 @@ class Torchvision(Fitted):
             return self.kind(root, **options)
         except (RuntimeError, OSError, TypeError, ValueError) as error:
             if "download" not in self.accepted:
-                raise DataError(f"{self.name} in {root}: {_first_line(error)}") from error
+                raise DataError(f"{self.name} in {root}: {first_line(error)}") from error
         try:
             root.mkdir(parents=True, exist_ok=True)
             with FileLock(root / f".{self.name}.lock"):
                 return self.kind(root, **options, download=True)
         except Exception as error:  # torchvision's downloads raise whatever their libraries do
             raise DataError(
-                f"{self.name} cannot be downloaded to {root}: {_first_line(error)}\n"
+                f"{self.name} cannot be downloaded to {root}: {first_line(error)}\n"
                 "Put its files there by hand, or name another folder with data.root=FOLDER."
             ) from error
 
@@ -224,7 +224,7 @@ class HuggingFace(Fitted):
         try:
             found = datasets.load_dataset(self.name, self.config, revision=self.revision)
         except Exception as error:  # of the network, the hub, or any of its file formats
-            raise DataError(f"data.source.name={self.name}: cannot be loaded: {_first_line(error)}") from error
+            raise DataError(f"data.source.name={self.name}: cannot be loaded: {first_line(error)}") from error
         for option, part in zip(("train", "test"), self.parts, strict=True):
             if part is not None and part not in found:
                 hint = "; null holds some out" if option == "test" else ""
@@ -295,7 +295,3 @@ def _classes(dataset: Any) -> Sequence[Any]:
 
 def _numbers(labels: Any) -> Sequence[int]:
     return range(int(max(labels)) + 1)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from ..errors import first_line
+
 __all__ = ["FORMATS", "MOST_PIXELS", "Fitting", "PictureError", "is_grey", "open_picture", "pixels", "upright_size"]
 
 # Also what Pillow may open: its other decoders are rarely used, and some run other programs.
@@ -124,4 +126,4 @@ def _of_eight_bits(picture: Image.Image) -> Image.Image:
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return f"is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}"
+    return f"is damaged: {first_line(error)}"

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..errors import first_line
+
 __all__ = ["CapturedStep", "make_capturable"]
 
 
@@ -68,9 +70,8 @@ class CapturedStep:
             with torch.cuda.graph(graph):
                 output = self.step(batch)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
             raise RuntimeError(
-                f"engine.cuda_graph=true: the step cannot be recorded ({reason}); set it to false"
+                f"engine.cuda_graph=true: the step cannot be recorded ({first_line(error)}); set it to false"
             ) from error
         # Recording ends with the graph's noise reset, on a stream of its own. On a busy device the first replay, which
         # sets it, could otherwise come first, and would then draw other noise.

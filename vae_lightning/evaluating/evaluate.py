@@ -22,7 +22,7 @@ from ..engine.devices import named_device
 from ..engine.signals import Interrupted, Interruption
 from ..engine.step_options import Options
 from ..engine.strategies import OneDevice
-from ..errors import UsageError
+from ..errors import UsageError, first_line
 from ..progress import Progress
 from ..runs import Run, short_path, write_json
 from ..runs.loading import LoadedRun, LoadError, load_run
@@ -225,7 +225,7 @@ def _trainer(run: LoadedRun, device: torch.device, callbacks: list[Any], folder:
             **options,
         )
     except (TypeError, ValueError, MisconfigurationException) as error:
-        raise LoadError(f"{run.run.config_file}: trainer: {str(error).splitlines()[0]}") from error
+        raise LoadError(f"{run.run.config_file}: trainer: {first_line(error)}") from error
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

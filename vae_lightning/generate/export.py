@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ..conditioning import is_conditional
-from ..errors import UsageError
+from ..errors import UsageError, first_line
 from ..posteriors import point, spread
 from ..runs.loading import LoadedRun
 
@@ -136,7 +136,7 @@ def _export(file: Path, module: nn.Module, inputs: dict[str, Tensor], outputs: l
     except Exception as error:  # the exporter and the runtime raise many kinds, and so does the model's own code
         while error.__cause__:
             error = error.__cause__  # type: ignore[assignment]
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        reason = first_line(error)[:160]
         raise _ExportError(f"{file.name}: {reason}") from error
     if not worst <= TOLERANCE:
         raise _ExportError(f"{file.name} differs from PyTorch by {worst:.1g}")

@@ -26,7 +26,7 @@ from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from ..errors import UsageError
+from ..errors import UsageError, first_line
 from ..runs import Run, write_json
 from ..runs.options import options
 
@@ -119,7 +119,7 @@ def recording(loggers: Mapping[str, Logger], run: Run, config: Mapping[str, Any]
             try:
                 identity = _open(logger, steps_taken)
             except Exception as error:  # loggers are third-party code and may need a network
-                raise UsageError(f"logger.{name}: cannot be used: {_reason(error)}") from error
+                raise UsageError(f"logger.{name}: cannot be used: {first_line(error)}") from error
             stack.enter_context(_closed_after_a_failure(logger))
             if identity:
                 identities[name] = identity
@@ -290,7 +290,7 @@ def forgiven(logger: Logger, what: str) -> Iterator[None]:
         yield
     except Exception as error:  # loggers are third-party code and may need a network
         if logger not in _FAILED:
-            log.warning("%s could not record %s: %s", type(logger).__name__, what, _reason(error))
+            log.warning("%s could not record %s: %s", type(logger).__name__, what, first_line(error))
         _FAILED.add(logger)
 
 
@@ -315,7 +315,3 @@ def _lightning_is_forgiven(logger: Logger) -> Iterator[None]:
     finally:
         for name in calls:
             delattr(logger, name)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

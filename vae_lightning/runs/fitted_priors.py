@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from ..errors import first_line
 from .atomic import write_file
 from .loading import LoadedRun
 from .run import Run
@@ -71,7 +72,7 @@ def load_prior(run: LoadedRun, name: str) -> "nn.Module":
         found = torch.load(file, map_location="cpu", weights_only=True)
         config, state, weights = found["config"], found["state_dict"], found["weights"]
     except Exception as error:  # a damaged file may raise anything
-        raise LoadError(f"{file}: cannot be read as a prior: {str(error).splitlines()[0][:120]}") from error
+        raise LoadError(f"{file}: cannot be read as a prior: {first_line(error)[:120]}") from error
     if weights != _weights(run.run):
         raise LoadError(f"{file}: was fitted to other weights than the run has now; fit it again, with --force")
     vet({"config": config}, run.trust)
@@ -79,7 +80,7 @@ def load_prior(run: LoadedRun, name: str) -> "nn.Module":
         prior = instantiate(OmegaConf.create(dict(config)), _convert_="all")
         prior.load_state_dict(state)
     except Exception as error:  # constructors may raise anything
-        raise LoadError(f"{file}: cannot be made: {str(error.__cause__ or error).splitlines()[0][:120]}") from error
+        raise LoadError(f"{file}: cannot be made: {first_line(error.__cause__ or error)[:120]}") from error
     if getattr(prior, "latent_space", None) is not type(run.model.latent_space):
         raise LoadError(f"{file}: is no prior of this run's codes")
     try:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from ..errors import first_line
 from .modules import few_modules
 from .run import Run
 from .sweep import sweep_runs
@@ -109,8 +110,7 @@ def load_run(
         hint = "; only a callback that chooses one by a metric keeps it" if checkpoint == "best" else ""
         raise LoadError(f"{run.folder}: has no checkpoint (checkpoints/{file.name}){hint}") from None
     except Exception as error:  # a damaged file may raise anything
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise LoadError(f"{file}: cannot be read as a checkpoint of tensors: {reason}") from error
+        raise LoadError(f"{file}: cannot be read as a checkpoint of tensors: {first_line(error)[:120]}") from error
     _check_size(config["model"], state, run)
     model = _make(config["model"], "model", run)
     try:
@@ -171,10 +171,5 @@ def _make(node: Mapping[str, Any], key: str, run: Run) -> Any:
         with few_modules():
             return instantiate(OmegaConf.create(dict(node)), _convert_="all")
     except Exception as error:
-        raise LoadError(f"{run.config_file}: {key}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """The first line of the constructor's error; Hydra's own message has several."""
-    lines = str(error.__cause__ or error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        # The constructor's error; Hydra's own message has several lines.
+        raise LoadError(f"{run.config_file}: {key}: {first_line(error.__cause__ or error)}") from error

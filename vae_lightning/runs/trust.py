@@ -7,6 +7,8 @@ import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..errors import first_line
+
 __all__ = ["LoadError", "vet"]
 
 PACKAGE = "vae_lightning"
@@ -80,7 +82,7 @@ def _vet_class(place: str, target: str, trusted: tuple[str, ...]) -> None:
         missing = isinstance(error, ModuleNotFoundError) and module.startswith(str(error.name))
         folder = f"; the folder that contains {module.split('.')[0]} must be on PYTHONPATH"
         hint = folder if is_trusted and missing else ""
-        raise LoadError(f"{place}={target}: cannot be loaded: {error}{hint}") from error
+        raise LoadError(f"{place}={target}: cannot be loaded: {first_line(error)}{hint}") from error
     if is_trusted:
         return
     ours = isinstance(found, type) and _within(found.__module__, PACKAGE)
