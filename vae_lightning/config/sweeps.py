@@ -94,10 +94,17 @@ def _refuse_search_without_validation(config: DictConfig) -> None:
 
 
 def _refuse_other_options(config: DictConfig, runs: Iterable[Run]) -> None:
-    """Ends a sweep that would train its missing runs with other options than those that it has."""
+    """Ends a sweep that would train its missing runs with other options than those that it has.
+
+    Of runs that were started with the same options, but for what is swept, one is checked.
+    """
     loader = GlobalHydra.instance().config_loader()
+    swept, checked = sweep_overrides(config.hydra), set()
     for run in runs:
-        if run.has_config and run.hydra("overrides"):
+        task = run.hydra("overrides").get("task") or []
+        shared = frozenset(text for text in task if text.partition("=")[0].lstrip("+") not in swept)
+        if run.has_config and task and shared not in checked:
+            checked.add(shared)
             try:
                 job = loader.load_sweep_config(config, job_overrides(config.hydra, run))
                 check_same(without_hydra(job, {}), run)
