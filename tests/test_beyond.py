@@ -190,6 +190,10 @@ def test_a_search_goes_on(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "search" / "report" / "metrics.csv")
     assert table["val/elbo"].is_monotonic_decreasing
     assert table["model.optimizer.lr"].tolist() == [run.config["model"]["optimizer"]["lr"] for run in runs]
+    complete = run_command("vae_lightning.cli", *SEARCH, "hydra.sweeper.n_trials=3", "resume=true", cwd=tmp_path)
+    assert complete.returncode == 0, complete.stderr
+    assert "3 of 3 runs finished" in complete.stdout
+    assert trials(tmp_path) == after
     again = run_command("vae_lightning.cli", *SEARCH, "hydra.sweeper.n_trials=3", cwd=tmp_path)
     assert again.returncode == 2
     assert "already holds runs" in again.stderr

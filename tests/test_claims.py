@@ -74,9 +74,12 @@ def test_claims_are_tested_together(values: list[float | None], holding: list[bo
 
 def test_claims_that_measurements_do_not_bear_out(tmp_path: Path) -> None:
     common = {"knn_accuracy_pixels": 0.9, "chance_accuracy": 0.1}
-    crossfade = LATTICE | {"halfway_distance_lattice": 1.25}
+    crossfade = [
+        {name: value * (1 + seed / 100) for name, value in LATTICE.items()} | {"halfway_distance_lattice": 1.25}
+        for seed in range(3)
+    ]
     small = [
-        common | crossfade | {"frechet_samples": 30 + 10 * seed, "knn_accuracy": 0.3 + seed / 10} for seed in range(3)
+        common | crossfade[seed] | {"frechet_samples": 30 + 10 * seed, "knn_accuracy": 0.3 + seed / 10} for seed in range(3)
     ]
     large = [
         common | {"frechet_samples": 25 + 10 * seed, "knn_accuracy": 0.8, "knn_accuracy_plane": 0.8 + (seed - 1) / 100}
@@ -111,8 +114,16 @@ def test_smooth_transitions_are_more_than_even_ones(tmp_path: Path, found: dict[
     seeds = [{name: value + shift for name, value in (LATTICE | found).items()} for shift in noise]
     for shift, metrics in zip(noise, seeds, strict=True):
         metrics["halfway_distance_crossfade_lattice"] += shift
+        metrics["halfway_distance_untrained_lattice"] -= shift
     (claim,) = chapter_claims(runs(tmp_path, d2=seeds), ["model.latent_dim", "seed"])
     assert claim.holds is holds
+
+
+def test_seeds_without_spread_decide_nothing(tmp_path: Path) -> None:
+    """A t-test would divide by zero; that two seeds classify as many images correctly is no certainty."""
+    values = {"knn_accuracy": 0.6, "knn_accuracy_pixels": 0.9, "chance_accuracy": 0.1}
+    (claim,) = chapter_claims(runs(tmp_path, d2=[values, values]), ["model.latent_dim", "seed"])
+    assert claim.holds is None
 
 
 def test_claims_need_seeds_and_nothing_else_that_differs(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def make(folder: Path, elbo: float | None = None, failed: str = "", **options: o
         "model": {
             "latent_dim": options.pop("latent_dim", 2),
             "objective": {"_target_": f"o.{choices['model/objective']}"},
+            "encoder": {"latent_dim": options.get("latent_dim", 2)},
         },
         "trainer": {"max_epochs": 3},
         "choices": choices,
@@ -201,6 +202,20 @@ def test_only_what_was_named_is_deleted(
         assert runs("--keep-best", "2").returncode == 0
     assert names(runs_in([])) == ["own", "sixteen", "stopped", "two"]
     assert runs("--keep-best", "0").returncode == 2
+
+
+def test_a_run_that_ends_while_the_question_waits_is_not_deleted(
+    place: Path, runs: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(question: str) -> str:
+        (place / "outputs" / "broken" / "metrics.json").write_text("{}")  # resumed, and finished
+        return "y"
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", answer)
+    done = runs("--delete-failed")
+    assert (done.returncode, done.stderr) == (1, "not deleted  outputs/broken: has changed meanwhile\n")
+    assert (place / "outputs" / "broken").exists()
 
 
 def test_a_run_that_is_trained_is_neither_trained_twice_nor_touched(tmp_path: Path) -> None:

@@ -103,7 +103,9 @@ def _more(size: int | Sequence[int] | None, added: int) -> int | Sequence[int] |
 
 
 def _share_of_cores(jobs: int) -> str:
-    return str(max(1, (os.cpu_count() or 1) // max(1, jobs)))
+    """Cores for each job, of as many as joblib counts: −1 for one job on each core, −2 for one less."""
+    cores = os.cpu_count() or 1
+    return str(max(1, cores // max(1, jobs if jobs >= 0 else cores + 1 + jobs)))
 
 
 def _whole(least: int) -> Callable[[Any], bool]:

@@ -31,6 +31,6 @@ def go_on(sweeper: DictConfig) -> None:
         elif trial.state == TrialState.COMPLETE:
             done += 1
     with open_dict(sweeper):
-        sweeper.n_trials = max(1, sweeper.n_trials - done)
+        sweeper.n_trials = max(0, sweeper.n_trials - done)
         if sweeper.sampler.get("seed") is not None:
             sweeper.sampler.seed += done

@@ -103,7 +103,7 @@ def _given(run: LoadedRun, numbers: Tensor) -> Given:
 
 
 def _read(run: LoadedRun, path: Path) -> Tensor:
-    """An image file, fitted and scaled as the run's own images were."""
+    """An image file, fitted, scaled and binarised as the run's own images were."""
     source = run.config["data"].get("source")
     given = source if isinstance(source, dict) else {}
     background, scale = given.get("background"), run.config["data"].get("scale")
@@ -113,4 +113,6 @@ def _read(run: LoadedRun, path: Path) -> Tensor:
         fit="pad" if given.get("fit") == "pad" else "crop",
         background=background if isinstance(background, int) and 0 <= background <= 255 else 255,
     )
-    return image * (255 / scale if isinstance(scale, int | float) and scale > 0 else 1.0)
+    image = image * (255 / scale if isinstance(scale, int | float) and scale > 0 else 1.0)
+    binary = run.config["data"].get("binarize") == "dynamic"
+    return image.clamp(0, 1).bernoulli(generator=torch.Generator().manual_seed(0)) if binary else image

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -137,6 +138,6 @@ def _most_used(run: LoadedRun) -> list[int]:
             rates = arrays["rates"]
         if rates.shape == (latent_dim,):
             return np.argsort(-rates)[:MOST_DIMENSIONS].tolist()
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         pass
     return list(range(min(MOST_DIMENSIONS, latent_dim)))

@@ -157,11 +157,9 @@ def _smoothness(runs: Sequence[Run]) -> Claim | None:
 
 
 def _above(values: np.ndarray, threshold: float) -> float | None:
-    """The p-value of a one-sided t-test that a mean over seeds is above a threshold; None for a single seed."""
-    if len(values) < 2:
+    """The p-value of a one-sided t-test that a mean over seeds is above a threshold; None for seeds without spread."""
+    if len(values) < 2 or np.ptp(values) < 1e-9:
         return None
-    if np.ptp(values) < 1e-9:  # the test would divide by zero
-        return float(values[0] <= threshold)
     return float(stats.ttest_1samp(values, threshold, alternative="greater").pvalue)
 
 

@@ -61,7 +61,8 @@ def differences(table: pd.DataFrame, keys: Sequence[str], baseline: str) -> pd.D
             if len(values) > 1:
                 student, error = stats.t(len(values) - 1), float(stats.sem(values))
                 half = student.ppf((1 + CONFIDENCE) / 2) * error
-                p = float(2 * student.sf(abs(mean) / error)) if error else float(mean == 0)
+                if error:  # the same difference for every seed, as of whole numbers, leaves nothing to test by
+                    p = float(2 * student.sf(abs(mean) / error))
             found.append((group, metric, mean, mean - half, mean + half, len(apart), p))
     rows = pd.DataFrame(found, columns=["group", "metric", "difference", "low", "high", "seeds", "p"])
     small = iter(rejected(rows["p"].dropna().tolist()))

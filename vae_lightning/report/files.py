@@ -29,7 +29,9 @@ def read_figures(run: Run) -> Arrays | None:
 
 def read_explorer(run: Run) -> Arrays | None:
     """Returns the arrays that the latent explorer shows."""
-    return _labelled(read_arrays(run.explorer_file, EXPLORER, OPTIONAL), "codes")
+    found = _labelled(read_arrays(run.explorer_file, EXPLORER, OPTIONAL), "codes")
+    numbers = [value for value in (found or {}).values() if value.dtype.kind == "f"]
+    return found if all(np.isfinite(value).all() for value in numbers) else None
 
 
 def is_exact(arrays: Arrays, latent_dim: int) -> bool:

@@ -7,11 +7,9 @@ It embeds images as WebP, in sheets if there are many, and only once if several 
 import base64
 import hashlib
 import io
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -175,8 +173,8 @@ def _aggregated(table: pd.DataFrame, keys: Sequence[str]) -> tuple[list[str], li
     return list(keys), [(label, finished.iloc[[i]]) for i, label in enumerate(labels)]
 
 
-def _metric_columns(table: pd.DataFrame) -> list[str]:
-    """The numeric metrics of the runs, known ones first, in the order of their descriptions."""
+def _metric_columns(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
+    """The numeric metrics of the runs, not their options, known ones first, in the order of their descriptions."""
     from .metrics import METRICS
 
     numeric = [
@@ -185,7 +183,7 @@ def _metric_columns(table: pd.DataFrame) -> list[str]:
     hidden = repeated(table)
     numeric = [name for name in numeric if name not in hidden]
     known = [name for name in METRICS if name in numeric]
-    return known + [name for name in numeric if name not in METRICS and name not in ("latent_dim", "seed")]
+    return known + [name for name in numeric if name not in {*METRICS, *keys, "latent_dim", "seed"}]
 
 
 def _tested(run: Run) -> tuple[str, str]:
@@ -211,7 +209,7 @@ def _table(table: pd.DataFrame, keys: Sequence[str], tested: Sequence[tuple[str,
     """
     group_keys, groups = _aggregated(table, keys)
     names = short_names(group_keys)
-    columns = _metric_columns(table)
+    columns = _metric_columns(table, keys)
     kinds: dict[str, list[dict[str, Any]]] = {}
     for labels, found in groups:
         row = {"labels": labels, "count": len(found), "cells": [_cell(name, found) for name in columns]}
@@ -293,7 +291,7 @@ def _name(keys: Sequence[str], labels: Sequence[str]) -> str:
 def _groups(table: pd.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
     """Means and spreads of every metric, for the charts of rate and distortion and over the latent dimension."""
     group_keys, groups = _aggregated(table, keys)
-    columns = _metric_columns(table)
+    columns = _metric_columns(table, keys)
     found = []
     for labels, rows in groups:
         metrics = {key: [float(rows[key].iloc[0]), 0.0] for key in _numbers(rows, group_keys)}
@@ -322,7 +320,7 @@ def _numbers(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
 def _axes(table: pd.DataFrame, keys: Sequence[str]) -> list[tuple[str, str, str]]:
     """The name, label and unit of all that one axis of a chart can show: options with numbers, and metrics."""
     numbers = _numbers(table, [key for key in keys if key != "seed"])
-    names, metrics = short_names(numbers), [(name, describe(name)) for name in _metric_columns(table)]
+    names, metrics = short_names(numbers), [(name, describe(name)) for name in _metric_columns(table, keys)]
     found = [(key, names[key], "") for key in numbers]
     return found + [(name, metric.label, metric.unit) for name, metric in metrics if name not in numbers]
 
@@ -427,9 +425,7 @@ def _galleries(labels: Mapping[Run, str]) -> list[dict[str, Any]]:
 
 def _recipe(run: Run, label: str) -> dict[str, Any]:
     """The command, environment and configuration with which to run it again."""
-    environment: Mapping[str, Any] = {}
-    with suppress(OSError, ValueError):
-        environment = dict(json.loads(run.environment_file.read_bytes()))
-    command = " ".join(map(str, environment.pop("command", ())))  # type: ignore[attr-defined]
+    environment = dict(run.environment)
+    command = " ".join(map(str, environment.pop("command", ())))
     config = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
     return {"label": label, "command": command, "environment": environment, "config": config}

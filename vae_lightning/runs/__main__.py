@@ -33,6 +33,7 @@ A condition compares options, metrics, the name or the state (finished, running,
 """
 KEYS = 6  # that differ, in the listing: these first, then other groups, and last what follows from the data
 FIRST = ("data", "model", "model.latent_dim", "model/objective", "seed", "trainer.max_epochs")
+COLUMNS = ("run", "state", "elbo", "size", "version", "started")  # beside them
 LAST = ("data.name", "data.image_shape", "data.eval_batch_size")
 REASONS = 10  # why runs failed, below it
 BOUND = "test/elbo"
@@ -46,6 +47,8 @@ def main() -> None:
         if arguments.unpack:
             if len(arguments.folders) > 1:
                 raise UsageError(f"--unpack {arguments.unpack}: takes one FOLDER, not {len(arguments.folders)}")
+            if arguments.where:
+                raise UsageError(f"--where {arguments.where}: an archive is unpacked as a whole")
             for run in unpack(arguments.unpack, *arguments.folders[:1]):
                 print(f"unpacked   {short_path(run.folder)}")
             return
@@ -114,7 +117,7 @@ def _list(runs: Sequence[Run]) -> None:
     import pandas as pd
 
     keys = sorted(differing_options(runs), key=_rank)
-    names = short_names(keys[:KEYS])
+    names = {key: key if name in COLUMNS else name for key, name in short_names(keys[:KEYS]).items()}
     rows = []
     for run in runs:
         bound = run.metrics.get(BOUND) if run.finished else None
@@ -146,6 +149,7 @@ def _delete(runs: Sequence[Run], agreed: bool) -> int:
     if not runs:
         print("nothing to delete")
         return 0
+    listed = {run: _ending(run) for run in runs}
     for run in runs:
         print(f"{state_of(run):9}  {_bytes(size_of(run)):>8}  {short_path(run.folder)}")
     question = f"Delete {'this run' if len(runs) == 1 else f'these {len(runs)} runs'}?"
@@ -159,11 +163,18 @@ def _delete(runs: Sequence[Run], agreed: bool) -> int:
     for run in runs:
         try:
             with claimed(run):  # taken up meanwhile, it is left alone
+                if _ending(run) != listed[run]:
+                    raise UsageError(f"{short_path(run.folder)}: has changed meanwhile")
                 shutil.rmtree(run.folder)
         except (OSError, UsageError) as error:
             print(f"not deleted  {error}", file=sys.stderr)
             code = 1
     return code
+
+
+def _ending(run: Run) -> list[int]:
+    """When the files that say how a run has ended were written."""
+    return [file.stat().st_mtime_ns for file in (run.metrics_file, run.error_file) if file.exists()]
 
 
 def _bytes(size: int) -> str:

@@ -23,13 +23,13 @@ def run_name(sweep: str, overrides: Sequence[str]) -> str:
     long or has other characters, a digest keeps the names unique.
 
     Args:
-        sweep: the sweep's folder, which contains `multirun.yaml`.
+        sweep: the sweep's folder, which contains `multirun.yaml`; "" for none, so that all overrides count.
         overrides: the job's own overrides, `key=value`.
 
     >>> run_name("nowhere", ["model.latent_dim=2", "model/objective=beta", "model.encoder.hidden=[64,32]"])
     'latent_dim-2_objective-beta_hidden-64-32-0d1c05'
     """
-    keys = swept_keys(Path(sweep))
+    keys = swept_keys(Path(sweep)) if sweep else []
     parts = dict(override.lstrip("+~").split("=", 1) for override in overrides if "=" in override)
     chosen = {key: value for key, value in parts.items() if not keys or key in keys}
     short = short_names(chosen)

@@ -63,8 +63,8 @@ def value_of(run: Run, key: str) -> Any:
     """Returns what a run has under a name; None if it has nothing.
 
     In this order: `name`, `state`; a dotted option or the choice of a group (`model.latent_dim`, `model/objective`); a
-    metric (`test/elbo`, or `elbo` for short); the only group, or else the only option, that ends with the name
-    (`objective`, `latent_dim`).
+    metric (`test/elbo`, or `elbo` for short); the only group, or else the only one of the options with the fewest
+    parts, that ends with the name (`objective`, `latent_dim`).
     """
     if key in ("name", "state"):
         return run.name if key == "name" else state_of(run)
@@ -76,7 +76,9 @@ def value_of(run: Run, key: str) -> Any:
     if not run.has_config:
         return None
     groups = [choice for group, choice in run.choices.items() if group.endswith(f"/{key}")]
-    values = [value for option, value in options(run.config).items() if option.endswith(f".{key}")]
+    found = {option: value for option, value in options(run.config).items() if option.endswith(f".{key}")}
+    parts = min((option.count(".") for option in found), default=0)
+    values = [value for option, value in found.items() if option.count(".") == parts]
     return next((found[0] for found in (groups, values) if len(found) == 1), None)
 
 

@@ -14,6 +14,7 @@
 
   const short = (value, digits = 0) => {
     const size = Math.abs(value);
+    if (!digits && size > 1e-9 && size < 0.01) return value.toExponential(2).replace(/\.?0+e/, "e").replaceAll("-", "−");
     const text = value.toFixed(Math.max(digits, size >= 100 ? 0 : size >= 1 ? 1 : 3));
     return (text.includes(".") ? text.replace(/0+$/, "").replace(/\.$/, "") : text).replace("-", "−");
   };
@@ -82,7 +83,7 @@
     filter.value = view.get("runs") || "";
     filter.addEventListener("input", () => { narrow(); keep("runs", filter.value.trim()); });
     narrow();
-    const hidden = new Set((view.get("without") || "").split(",").filter(Boolean));
+    const hidden = new Set((view.get("without") || "").split("\n").filter(Boolean));
     const style = document.head.appendChild(make("style"));
     const hide = () => {
       const numbers = names.flatMap((name, i) => (hidden.has(name) ? [`#metrics tr:not(.kind) > :nth-child(${i + 1})`] : []));
@@ -94,7 +95,7 @@
       box.addEventListener("change", () => {
         if (box.checked) hidden.delete(name); else hidden.add(name);
         hide();
-        keep("without", [...hidden].join(","));
+        keep("without", [...hidden].join("\n"));
       });
       one("columns").append(make("label", {}, box, ` ${name}`));
       return box;
@@ -106,7 +107,7 @@
       hidden.clear();
       names.forEach((name, i) => { if (!boxes[i].checked) hidden.add(name); });
       hide();
-      keep("without", [...hidden].join(","));
+      keep("without", [...hidden].join("\n"));
     });
     one("columns").append(all, none);
     hide();
