@@ -79,7 +79,8 @@ def test_claims_that_measurements_do_not_bear_out(tmp_path: Path) -> None:
         for seed in range(3)
     ]
     small = [
-        common | crossfade[seed] | {"frechet_samples": 30 + 10 * seed, "knn_accuracy": 0.3 + seed / 10} for seed in range(3)
+        common | crossfade[seed] | {"frechet_samples": 30 + 10 * seed, "knn_accuracy": 0.3 + seed / 10}
+        for seed in range(3)
     ]
     large = [
         common | {"frechet_samples": 25 + 10 * seed, "knn_accuracy": 0.8, "knn_accuracy_plane": 0.8 + (seed - 1) / 100}

@@ -20,7 +20,7 @@ from shared import PARTNERS, TINY, UNMEASURED, compose_config
 from vae_lightning.callbacks import LatentExplorer
 from vae_lightning.config import CONFIGURATION, compose, make
 from vae_lightning.config.messages import explain, explain_failure
-from vae_lightning.config.schema import check, check_calls
+from vae_lightning.config.schema import _share_of_cores, check, check_calls
 from vae_lightning.errors import UsageError
 from vae_lightning.runs import run_name, short_names, swept_keys
 
@@ -176,6 +176,11 @@ def test_lightning_options(override: str) -> None:
     check_calls(config)
     key, _, value = override.removeprefix("trainer.").partition("=")
     assert str(config.trainer[key]).lower() == value
+
+
+def test_jobs_in_parallel_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert [_share_of_cores(jobs) for jobs in (1, 2, 3, 16, -1, -2)] == ["8", "4", "2", "1", "1", "1"]
 
 
 def test_the_trainer_lists_options_with_lightnings_defaults() -> None:

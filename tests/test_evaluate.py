@@ -17,6 +17,7 @@ from vae_lightning import LoadError, compare, evaluate, load_run, progress
 from vae_lightning.data.sources import DataError
 from vae_lightning.errors import UsageError
 from vae_lightning.evaluating import main
+from vae_lightning.evaluating.naming import evaluation_name
 from vae_lightning.metrics.bounds import importance_weighted_bound
 from vae_lightning.runs import Run
 
@@ -306,6 +307,14 @@ def test_bars_replace_the_lines(
     assert "bound of test images   0%" in bars
     assert "reference of glyphs …" in bars
     assert "measured   reference of glyphs" not in caplog.text
+
+
+def test_names_of_evaluations_are_the_same_within_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = (None, "mnist", [], "last", {"bound_samples": 5000})
+    name = evaluation_name(*asked)
+    (tmp_path / "multirun.yaml").write_text("hydra:\n  overrides: {task: ['seed=1,2']}\n  sweeper: {params: null}\n")
+    monkeypatch.chdir(tmp_path)
+    assert evaluation_name(*asked) == name == "data-mnist_checkpoint-last_bound_samples-5000"
 
 
 def test_estimates_come_from_a_short_piece() -> None:

@@ -131,6 +131,12 @@ def test_images_of_any_kind_are_read(sweep: Path, foreign: Path, generate: Comma
     OmegaConf.save(config, foreign / "config.yaml")
     generate("reconstruct", foreign, "grey.jpg", "-o", "half.npz")
     assert np.load(tmp_path / "half.npz")["images"][0] == pytest.approx(38, abs=1)
+    config.data.binarize = "dynamic"
+    OmegaConf.save(config, foreign / "config.yaml")
+    generate("reconstruct", foreign, "grey.jpg", "-o", "binary.npz")
+    binary = np.load(tmp_path / "binary.npz")["images"][0]
+    assert set(np.unique(binary)) == {0, 255}
+    assert binary.mean() == pytest.approx(38, abs=12)
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,7 @@ def test_runs_columns_and_axes_are_chosen_and_a_link_keeps_them(browser, tmp_pat
     many(tmp_path, 5)
     with opened(browser, tmp_path) as page:
         assert page.input_value("#across") == "test/rate"
+        assert "as logged by the run" not in page.content()  # latent_dim is a key, and no metric
         page.locator("summary", has_text="Columns").click()
         page.locator("#columns label", has_text="distortion").locator("input").uncheck()
         page.locator("#metrics th", has_text="mse").locator("button").click()
