@@ -134,7 +134,9 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
     [
         ["data.resident=false", "data.num_workers=1"],
         ["model/objective=annealed", "model.objective.steps=12", "model/prior=vamp", "model.prior.components=3"],
-        ["data.binarize=dynamic", "model/likelihood=gaussian", "model/objective=mmd"],
+        pytest.param(
+            ["data.binarize=dynamic", "model/likelihood=gaussian", "model/objective=mmd"], marks=pytest.mark.slow
+        ),
         ["model/likelihood=optimal_sigma", "model/objective=geco", "engine.steps_per_call=2"],
         ["schedule=warmup_cosine", "engine.steps_per_call=4", "trainer.precision=bf16-mixed"],
         pytest.param(["engine.steps_per_call=4"], marks=pytest.mark.slow),
