@@ -116,6 +116,7 @@ def test_tensorboard_has_curves_pictures_and_hyperparameters(swept: Swept) -> No
     assert set(hparams) == {"latent_dim", "seed"}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_bitwise_the_same_run(swept: Swept, vae_train: Command, tmp_path: Path) -> None:
     """A run on its own, against the second job of a sweep's process."""
     same = ["trainer.max_epochs=6", "model.optimizer.lr=0.01", "callbacks.grids.every_n_batches=3"]

@@ -63,6 +63,8 @@ def test_tests_compose_as_users_do(options: list[str]) -> None:
 ALIKE = {
     *("cifar10", "celeba", "omniglot", "svhn", "fashion_mnist", "mnist", "kmnist", "kmnist10k", "glyphs", "sprites"),
     *("smoke", "as_printed", "latent_sweep", "published_svae", "published_svae_normal", "published_standard_prior"),
+    *("disentanglement_beta", "published_linear", "published_vamp_prior"),
+    *("cosine", "warmup_cosine", "one_cycle", "plateau", "step"),  # of which test_schedules has more
 }
 
 
