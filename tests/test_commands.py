@@ -263,7 +263,7 @@ def test_a_failed_job_leaves_no_model_behind(tmp_path: Path) -> None:
         except SystemExit as done:
             print("left", seen, count(), "exit", done.code)
     """)
-    options = [*TINY, "model.encoder.latent_dim=5", "seed=0,1,2", "--multirun", "hydra.sweep.dir=made"]
+    options = [*TINY, "model.optimizer.lr=1e18", "seed=0,1,2", "--multirun", "hydra.sweep.dir=made"]
     (tmp_path / "counted.py").write_text(program)
     done = run_command("counted", *options, cwd=tmp_path)
     assert "left [0, 0, 0] 0 exit 1" in done.stdout, done.stdout + done.stderr
