@@ -251,6 +251,7 @@ def test_runs_columns_and_axes_are_chosen_and_a_link_keeps_them(browser, tmp_pat
         assert "without" not in page.url
 
 
+@pytest.mark.slow
 @in_browser
 def test_parallel_coordinates_and_charts_as_pictures(browser, tmp_path: Path) -> None:
     many(tmp_path, 8)

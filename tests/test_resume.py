@@ -133,7 +133,10 @@ def test_what_was_logged_after_the_checkpoint_is_logged_once(tmp_path: Path) -> 
     "options",
     [
         ["data.resident=false", "data.num_workers=1"],
-        ["model/objective=annealed", "model.objective.steps=12", "model/prior=vamp", "model.prior.components=3"],
+        pytest.param(
+            ["model/objective=annealed", "model.objective.steps=12", "model/prior=vamp", "model.prior.components=3"],
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             ["data.binarize=dynamic", "model/likelihood=gaussian", "model/objective=mmd"], marks=pytest.mark.slow
         ),
