@@ -202,7 +202,7 @@ def test_the_table_can_be_sorted_and_explains_itself(page) -> None:
 def many(folder: Path, count: int) -> None:
     """Runs that differ in their dimension and seed, the last one by a value that a spreadsheet would calculate."""
     runs = [
-        write_run(folder / str(number), {"test/elbo": -300.0 + number, "test/mse": 0.5 / (1 + number)},
+        write_run(folder / str(number), {"test/elbo": -300.0 + number, "test/mse": 0.5 / (1 + number), "test/knn_accuracy_pixels": 0.9},
                   model__latent_dim=2 + number, data__name="=1+1" if number == count - 1 else "glyphs")
         for number in range(count)
     ]  # fmt: skip
@@ -216,7 +216,8 @@ def test_runs_columns_and_axes_are_chosen_and_a_link_keeps_them(browser, tmp_pat
         assert page.input_value("#across") == "test/rate"
         assert "as logged by the run" not in page.content()  # latent_dim is a key, and no metric
         page.locator("summary", has_text="Columns").click()
-        page.locator("#columns label", has_text="distortion").locator("input").uncheck()
+        for name in ("distortion", "knn, pixels"):
+            page.locator("#columns label", has_text=name).locator("input").uncheck()
         page.locator("#metrics th", has_text="mse").locator("button").click()
         page.select_option("#across", "model.latent_dim")
         page.select_option("#up", "test/elbo")
@@ -230,7 +231,8 @@ def test_runs_columns_and_axes_are_chosen_and_a_link_keeps_them(browser, tmp_pat
         found.complaints.clear()  # of the addresses themselves
         assert page.inner_text("#filtered") == "4 of 5"
         assert page.locator("#metrics tbody tr:visible").count() == 4
-        assert not page.locator("#metrics th", has_text="distortion").is_visible()
+        for name in ("distortion", "knn, pixels"):
+            assert not page.locator("#metrics th", has_text=name).is_visible()
         assert page.locator("#metrics th", has_text="mse").get_attribute("aria-sort") == "ascending"
         assert page.locator("#any circle").count() == 5
         assert "elbo against latent_dim" in page.inner_text("#any h3")

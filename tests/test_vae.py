@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -16,7 +17,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from vae_lightning.building import Built, build
 from vae_lightning.callbacks import FinalFigures, LossLines, SampleGrids
-from vae_lightning.callbacks.drawing import drawing
+from vae_lightning.callbacks.drawing import drawing, is_due
 from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.engine.cuda_graphs import CapturedStep
@@ -70,6 +71,11 @@ def test_epochs_of_few_batches_are_drawn_and_printed_as_one(tmp_path: Path, capl
     assert sorted(Run(tmp_path).grids()) == [6, 9, 12]
     printed = [line.partition("   loss")[0] for line in caplog.messages if line.startswith("epoch")]
     assert printed == [f"epoch {epoch}/5  batch   3/3" for epoch in (2, 3, 4)]
+
+
+def test_a_loader_without_a_length_is_one_epoch() -> None:
+    trainer = SimpleNamespace(num_training_batches=float("inf"), datamodule=None, current_epoch=0)
+    assert [batch for batch in range(9) if is_due(trainer, batch, 4)] == [3, 7]
 
 
 def test_validation_leaves_no_trace_on_the_training(tmp_path: Path) -> None:

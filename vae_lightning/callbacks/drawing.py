@@ -3,6 +3,7 @@
 Drawing does not affect training: it runs in evaluation mode, which is reset afterwards, with its own random state.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -91,9 +92,10 @@ def is_due(trainer: Trainer, batch_idx: int, every_n_batches: int) -> bool:
     return done == whole and (before + whole) // every_n_batches > before // every_n_batches
 
 
-def batches_of_epoch(trainer: Trainer) -> int:
-    """Returns the number of batches in an epoch."""
-    return batches_done(trainer, int(trainer.num_training_batches) - 1)
+def batches_of_epoch(trainer: Trainer) -> float:
+    """Returns the number of batches in an epoch, infinite if the loader of another data module has no length."""
+    calls = trainer.num_training_batches
+    return calls if math.isinf(calls) else batches_done(trainer, int(calls) - 1)
 
 
 def model_of(module: LightningModule) -> VAE:
