@@ -202,7 +202,8 @@ def test_the_table_can_be_sorted_and_explains_itself(page) -> None:
 def many(folder: Path, count: int) -> None:
     """Runs that differ in their dimension and seed, the last one by a value that a spreadsheet would calculate."""
     runs = [
-        write_run(folder / str(number), {"test/elbo": -300.0 + number, "test/mse": 0.5 / (1 + number), "test/knn_accuracy_pixels": 0.9},
+        write_run(folder / str(number), {"test/elbo": -300.0 + number, "test/mse": 0.5 / (1 + number),
+                                         "test/knn_accuracy_pixels": 0.9},
                   model__latent_dim=2 + number, data__name="=1+1" if number == count - 1 else "glyphs")
         for number in range(count)
     ]  # fmt: skip
