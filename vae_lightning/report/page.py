@@ -1,14 +1,10 @@
 """The report as one HTML page, `index.html`, that needs neither network nor server.
 
-It embeds images as WebP, in sheets if there are many, and only once if several runs share them, and data as JSON, which
-`templates/page.js` draws.
+It embeds images, and data as JSON, which `templates/page.js` draws.
 """
 
 import base64
-import hashlib
-import io
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +13,6 @@ import jinja2
 import numpy as np
 import pandas as pd
 import yaml
-from PIL import Image
 
 from .. import plots
 from ..runs import Run, run_labels, run_names, short_names, shown
@@ -25,8 +20,9 @@ from .curves import learning_curves, terms
 from .differences import MARKED, differences_table
 from .files import Arrays, is_exact, read_explorer, read_picture
 from .frontier import Frontier, frontier_table
+from .groups import Groups
 from .metrics import describe
-from .table import SAME_FOR_ALL_SEEDS, mark, repeated, spread
+from .sheets import Sheets, columns, embedded, in_rows
 
 __all__ = ["write_page"]
 
@@ -70,30 +66,31 @@ def write_page(
     """
     finished = [run for run in runs if run.finished]
     detailed = plots.evenly_spaced(finished, DETAILED)
-    sheets: dict[str, str] = {}
+    sheets = Sheets()
     labels = run_labels(finished, keys)
     drawn = [_run_data(run, labels[run], _group(run, keys, labels[run]), sheets) for run in detailed]
     of_group = {run["group"]: number for number, run in enumerate({run["group"]: run for run in drawn}.values())}
     for run in drawn:
         run["colour"] = of_group[run["group"]]
+    groups = Groups(table, keys, [_tested(run) for run in runs])
     data = {
         "runs": drawn,
         "terms": [[name, describe(f"test/{name}").label, describe(f"test/{name}").unit] for name in _terms(drawn)],
-        "sheets": sheets,
+        "sheets": sheets.sources,
         "palette": plots.PALETTE,
-        "heads": [short_names(keys)[key] for key in _aggregated(table, keys)[0]],
-        "groups": _groups(table, keys),
-        "axes": _axes(table, keys),
+        "heads": groups.heads,
+        "groups": groups.charts(),
+        "axes": groups.axes(),
     }
-    names, tested = run_names(runs), [_tested(run) for run in runs]
+    names = run_names(runs)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("vae_lightning.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template("page.html").render(
         title=_study(finished or runs),
         facts=_facts(finished, keys),
-        sentence=_sentence(table, keys, tested),
-        table=_table(table, keys, tested),
+        sentence=groups.sentence,
+        table=groups,
         unfinished=[(names[run], run.failure) for run in runs if not run.finished],
         claims=claims,
         baseline=baseline,
@@ -126,6 +123,15 @@ def _rows_of_text(table: pd.DataFrame) -> list[list[str]]:
             for row in table.to_numpy()
         ),
     ]
+
+
+def _tested(run: Run) -> tuple[str, str]:
+    """The test images, by their digest if it is known, and the likelihood."""
+    digests = run.environment.get("data")
+    images = digests.get("test") if isinstance(digests, dict) else None
+    return f"{images or run.option('data.name')}, {run.option('data.binarize')}", str(
+        run.option("model.likelihood._target_")
+    )
 
 
 def _study(runs: Sequence[Run]) -> str:
@@ -161,171 +167,7 @@ def _listed(values: list[str]) -> str:
     return f"{', '.join(values[:6])}, … {values[-1]} ({len(values)} values)"
 
 
-def _aggregated(table: pd.DataFrame, keys: Sequence[str]) -> tuple[list[str], list[tuple[list[str], pd.DataFrame]]]:
-    """The finished runs grouped by everything but the seed, and the keys that distinguish the groups."""
-    finished = table[table["status"] == "finished"] if len(table) else table
-    finished = finished.fillna({key: shown(None) for key in keys if key in finished})
-    others = [key for key in keys if key != "seed"]
-    if "seed" in keys and len(finished) > 1:
-        groups = finished.groupby(others or "status", sort=False)
-        return others, [([shown(rows.iloc[0][key]) for key in others] or ["all seeds"], rows) for _, rows in groups]
-    labels = [[shown(row[key]) for key in keys] or [str(row["run"])] for _, row in finished.iterrows()]
-    return list(keys), [(label, finished.iloc[[i]]) for i, label in enumerate(labels)]
-
-
-def _metric_columns(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
-    """The numeric metrics of the runs, not their options, known ones first, in the order of their descriptions."""
-    from .metrics import METRICS
-
-    numeric = [
-        str(name) for name in table.columns if pd.api.types.is_numeric_dtype(table[name]) and table[name].notna().any()
-    ]
-    hidden = repeated(table)
-    numeric = [name for name in numeric if name not in hidden]
-    known = [name for name in METRICS if name in numeric]
-    return known + [name for name in numeric if name not in {*METRICS, *keys, "latent_dim", "seed"}]
-
-
-def _tested(run: Run) -> tuple[str, str]:
-    """The test images, by their digest if it is known, and the likelihood: elbos of others are not comparable."""
-    digests = run.environment.get("data")
-    images = digests.get("test") if isinstance(digests, dict) else None
-    return f"{images or run.option('data.name')}, {run.option('data.binarize')}", str(
-        run.option("model.likelihood._target_")
-    )
-
-
-def _different(tested: Sequence[tuple[str, str]]) -> str:
-    """What differs between what runs are tested on."""
-    parts = zip(("data", "likelihoods"), zip(*tested, strict=True), strict=False)
-    return " and ".join(name for name, found in parts if len(set(found)) > 1)
-
-
-def _table(table: pd.DataFrame, keys: Sequence[str], tested: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Columns, and rows of cells by kind of model: text, the value to sort by, and whether it is the best of its kind.
-
-    If the runs are of one kind, its name is empty. The best of its kind is that of the same data, in nats also of the
-    same likelihood.
-    """
-    group_keys, groups = _aggregated(table, keys)
-    names = short_names(group_keys)
-    columns = _metric_columns(table, keys)
-    kinds: dict[str, list[dict[str, Any]]] = {}
-    for labels, found in groups:
-        row = {"labels": labels, "count": len(found), "cells": [_cell(name, found) for name in columns]}
-        row["tested"] = tested[found.index[0]]
-        kinds.setdefault(found["kind"].iloc[0] if "kind" in found else "", []).append(row)
-    for rows in kinds.values():
-        _mark_best(columns, rows)
-    return {
-        "heads": [names[key] for key in group_keys] or ["run"],
-        "metrics": [describe(name) for name in columns],
-        "kinds": kinds,
-        "different": _different([row["tested"] for rows in kinds.values() for row in rows]),
-        "seeds": any(row["count"] > 1 for rows in kinds.values() for row in rows),
-    }
-
-
-def _mark_best(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    for position, name in enumerate(columns):
-        metric, comparable = describe(name), defaultdict[Any, list[dict[str, Any]]](list)
-        for row in rows:
-            if row["cells"][position]["value"] is not None:
-                comparable[row["tested"][: 2 if metric.unit == "nats" else 1]].append(row["cells"][position])
-        for cells in comparable.values():
-            values = {cell["value"] for cell in cells}
-            if metric.better and len(values) > 1:
-                best = max(values) if metric.better > 0 else min(values)
-                for cell in cells:
-                    cell["best"] = cell["value"] == best
-
-
-def _cell(name: str, rows: pd.DataFrame) -> dict[str, Any]:
-    metric, values = describe(name), rows[name]
-    mean = values.mean()
-    if not math.isfinite(mean):
-        return {"text": "", "value": None, "best": False}
-    text = metric.write(mean) if name in SAME_FOR_ALL_SEEDS else spread(values, metric)
-    return {"text": text.replace("-", "−") + mark(rows, name), "value": float(mean), "best": False}
-
-
-def _sentence(table: pd.DataFrame, keys: Sequence[str], tested: Sequence[tuple[str, str]]) -> str:
-    """The result: the best group by the test elbo against the worst, if they can be compared."""
-    group_keys, groups = _aggregated(table, keys)
-    if not groups:
-        return "No run has finished."
-    groups = [group for group in groups if "test/elbo" in group[1] and group[1]["test/elbo"].notna().all()]
-    if not groups:
-        return "None of the models has a bound of log p(x)."
-    if different := _different([tested[rows.index[0]] for _, rows in groups]):
-        return (
-            f"The test elbos are of different {different}, so they are not ranked; the table marks the best of those "
-            "that can be compared."
-        )
-    elbo = describe("test/elbo")
-
-    def name(labels: list[str]) -> str:
-        return _name(group_keys, labels)
-
-    def value(rows: pd.DataFrame) -> str:
-        return spread(rows["test/elbo"], elbo).replace("-", "−")
-
-    ranked = sorted(groups, key=lambda group: -group[1]["test/elbo"].mean())
-    best, worst = ranked[0], ranked[-1]
-    seeds = f", mean ± standard deviation over {len(best[1])} seeds" if len(best[1]) > 1 else ""
-    if len(ranked) == 1:
-        return f"The test elbo is {value(best[1])} nats per image{seeds}."
-    gap = best[1]["test/elbo"].mean() - worst[1]["test/elbo"].mean()
-    return (
-        f"The best test elbo is that of {name(best[0])}: {value(best[1])} nats per image{seeds}, {gap:.1f} above that "
-        f"of {name(worst[0])}, {value(worst[1])}."
-    )
-
-
-def _name(keys: Sequence[str], labels: Sequence[str]) -> str:
-    """The keys and values that tell a group apart, or its first label if that is not the value of a key."""
-    names = short_names(keys)
-    return ", ".join(f"{names[key]} = {label}" for key, label in zip(keys, labels, strict=False)) or labels[0]
-
-
-def _groups(table: pd.DataFrame, keys: Sequence[str]) -> list[dict[str, Any]]:
-    """Means and spreads of every metric, for the charts of rate and distortion and over the latent dimension."""
-    group_keys, groups = _aggregated(table, keys)
-    columns = _metric_columns(table, keys)
-    found = []
-    for labels, rows in groups:
-        metrics = {key: [float(rows[key].iloc[0]), 0.0] for key in _numbers(rows, group_keys)}
-        for name in columns:
-            mean, deviation = rows[name].mean(), rows[name].std()
-            if math.isfinite(mean):
-                metrics[name] = [float(mean), float(deviation) if math.isfinite(deviation) else 0.0]
-        dimension = rows["latent_dim"].iloc[0] if "latent_dim" in rows and rows["latent_dim"].nunique() == 1 else None
-        found.append(
-            {
-                "label": _name(group_keys, labels),
-                "name": ", ".join(labels),
-                "labels": labels,
-                "latent_dim": None if dimension is None else int(dimension),
-                "metrics": metrics,
-            }
-        )
-    return found
-
-
-def _numbers(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
-    """The keys that have numbers."""
-    return [key for key in keys if key in table and pd.api.types.is_numeric_dtype(table[key])]
-
-
-def _axes(table: pd.DataFrame, keys: Sequence[str]) -> list[tuple[str, str, str]]:
-    """The name, label and unit of all that one axis of a chart can show: options with numbers, and metrics."""
-    numbers = _numbers(table, [key for key in keys if key != "seed"])
-    names, metrics = short_names(numbers), [(name, describe(name)) for name in _metric_columns(table, keys)]
-    found = [(key, names[key], "") for key in numbers]
-    return found + [(name, metric.label, metric.unit) for name, metric in metrics if name not in numbers]
-
-
-def _run_data(run: Run, label: str, group: str, sheets: dict[str, str]) -> dict[str, Any]:
+def _run_data(run: Run, label: str, group: str, sheets: Sheets) -> dict[str, Any]:
     grids = run.grids()
     drawn = [(step, read_picture(grids[step])) for step in plots.evenly_spaced(list(grids), GRIDS)]
     curves = {}
@@ -338,13 +180,13 @@ def _run_data(run: Run, label: str, group: str, sheets: dict[str, str]) -> dict[
         "group": group,
         "curves": curves,
         "grids": [
-            {"step": step, "src": _add(picture, sheets, quality=60)} for step, picture in drawn if picture is not None
+            {"step": step, "src": sheets.add(picture, quality=60)} for step, picture in drawn if picture is not None
         ],
         "explorer": _explorer(run, sheets),
     }
 
 
-def _explorer(run: Run, sheets: dict[str, str]) -> dict[str, Any] | None:
+def _explorer(run: Run, sheets: Sheets) -> dict[str, Any] | None:
     found = read_explorer(run)
     if found is None:
         return None
@@ -354,7 +196,7 @@ def _explorer(run: Run, sheets: dict[str, str]) -> dict[str, Any] | None:
         return None
 
 
-def _explorer_data(found: Arrays, latent_dim: int, sheets: dict[str, str]) -> dict[str, Any]:
+def _explorer_data(found: Arrays, latent_dim: int, sheets: Sheets) -> dict[str, Any]:
     lattice, slides = found["lattice"], found["slides"]
     decoded = found["decoded_classes"].tolist() if "decoded_classes" in found else []
     rows, rest = divmod(len(lattice), max(1, len(decoded)))  # of each
@@ -367,44 +209,15 @@ def _explorer_data(found: Arrays, latent_dim: int, sheets: dict[str, str]) -> di
         "classes": [str(name) for name in found.get("class_names", ())],
         "box": found["box"].tolist(),
         "size": list(lattice.shape[-2:]),
-        "lattice": {"sheet": _sheet(lattice, sheets), "rows": rows, "columns": lattice.shape[1]},
-        "images": {"sheet": _sheet(_in_rows(found["images"]), sheets), "columns": _columns(len(found["images"]))},
+        "lattice": {"sheet": sheets.add_images(lattice), "rows": rows, "columns": lattice.shape[1]},
+        "images": {"sheet": sheets.add_images(in_rows(found["images"])), "columns": columns(len(found["images"]))},
         "explained": found["explained"].tolist(),
         "dimensions": found["dimensions"].tolist(),
         "values": found["values"].tolist(),
-        "slides": _sheet(slides, sheets) if slides.size else None,
+        "slides": sheets.add_images(slides) if slides.size else None,
         "exact": is_exact(found, latent_dim),
         "axes": [str(name) for name in found["names"]] if "names" in found else None,
     }
-
-
-def _columns(count: int) -> int:
-    return math.ceil(math.sqrt(count))
-
-
-def _in_rows(images: np.ndarray) -> np.ndarray:
-    """Images `(N, C, H, W)` as `(R, S, C, H, W)`, padded with black images."""
-    columns = _columns(len(images))
-    rows = -(-len(images) // columns)
-    filled = np.zeros((rows * columns, *images.shape[1:]), np.uint8)
-    filled[: len(images)] = images
-    return filled.reshape(rows, columns, *images.shape[1:])
-
-
-def _sheet(images: np.ndarray, sheets: dict[str, str]) -> str:
-    """Adds images `(R, S, C, H, W)`, uint8, side by side as one picture; returns its key."""
-    rows, columns, channels, height, width = images.shape
-    quality = 80 if channels == 1 else 90  # below that, colours run into the next image
-    picture = images.transpose(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
-    return _add(Image.fromarray(picture.squeeze(2) if channels == 1 else picture), sheets, quality)
-
-
-def _add(picture: Image.Image, sheets: dict[str, str], quality: int) -> str:
-    content = io.BytesIO()
-    picture.convert("RGB").save(content, "WEBP", quality=quality, method=4)
-    key = hashlib.sha256(content.getvalue()).hexdigest()[:12]
-    sheets[key] = "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
-    return key
 
 
 def _galleries(labels: Mapping[Run, str]) -> list[dict[str, Any]]:
@@ -414,10 +227,9 @@ def _galleries(labels: Mapping[Run, str]) -> list[dict[str, Any]]:
         having = [run for run in labels if (run.figures / f"{stem}.png").is_file()]
         pictures = []
         for run in plots.evenly_spaced(having, 4):
-            sheets: dict[str, str] = {}
             if picture := read_picture(run.figures / f"{stem}.png"):
                 picture.thumbnail((900, 900))
-                pictures.append((labels[run], sheets[_add(picture, sheets, quality=70)]))
+                pictures.append((labels[run], embedded(picture, quality=70)))
         if pictures:
             found.append({"title": title, "pictures": pictures})
     return found
