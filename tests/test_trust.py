@@ -195,7 +195,8 @@ def test_all_untrusted_modules_are_named_and_none_is_imported(
     refused(foreign, f"if you trust mine_a, mine_b, mine_c, add --trust mine_a,mine_b,mine_c{python}")
     refused(foreign, "if you trust it, add --trust mine_c, or", trust=("mine_a,mine_b,",))
     assert not Path("ran").exists()
-    assert load_run(foreign, trust=["mine_a, mine_b", "mine_c"]).model.sample(2).shape == (2, 1, 28, 28)
+    for trust in ["mine_a, mine_b", "mine_c"], "mine_a,mine_b,mine_c":
+        assert load_run(foreign, trust=trust).model.sample(2).shape == (2, 1, 28, 28)
 
 
 @pytest.mark.parametrize("trust", ["", ",", " , "])

@@ -47,7 +47,7 @@ class Repetition:
 
 
 def repeat(
-    run: str | Path, folder: str | Path | None = None, trust: Sequence[str] = (), progress: bool | None = None
+    run: str | Path, folder: str | Path | None = None, trust: str | Sequence[str] = (), progress: bool | None = None
 ) -> Repetition:
     """Trains a finished run once more, with its configuration, its seed and as many threads.
 

@@ -89,7 +89,7 @@ def evaluate(
     device: str | None = None,
     data_root: str | None = None,
     config_dir: str | Path | None = None,
-    trust: Sequence[str] = (),
+    trust: str | Sequence[str] = (),
     progress: bool | None = None,
 ) -> Evaluation:
     """Measures a finished run again, and writes the result to `evaluations/` in the run's folder.

@@ -16,7 +16,7 @@ __all__ = ["disentanglement_ranking"]
 
 
 def disentanglement_ranking(
-    runs: Sequence[str | Path | LoadedRun], images: int = 2000, trust: Sequence[str] = (), device: str = "cpu"
+    runs: Sequence[str | Path | LoadedRun], images: int = 2000, trust: str | Sequence[str] = (), device: str = "cpu"
 ) -> dict[str, float]:
     """Returns the unsupervised disentanglement ranking of runs that differ in the seed alone: higher is better.
 

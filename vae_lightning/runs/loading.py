@@ -82,7 +82,7 @@ class LoadedRun:
 def load_run(
     path: str | Path,
     device: "str | torch.device" = "cpu",
-    trust: Sequence[str] = (),
+    trust: str | Sequence[str] = (),
     checkpoint: Literal["best", "last"] | None = None,
 ) -> LoadedRun:
     """Loads a finished run's model.
@@ -90,8 +90,8 @@ def load_run(
     Args:
         path: the run's folder.
         device: the model's device.
-        trust: names of other modules or packages whose classes may be instantiated, such as that of an architecture
-            outside this repository. Importing them executes their code.
+        trust: name or names of other modules or packages whose classes may be instantiated, such as that of an
+            architecture outside this repository. Importing them executes their code.
         checkpoint: the one to load; by default the one that was tested, which is the best if the run kept it.
 
     Raises:
@@ -118,7 +118,7 @@ def load_run(
     except (RuntimeError, AttributeError, TypeError) as error:
         raise LoadError(f"{file}: does not fit the model that config.yaml describes") from error
     model.eval().requires_grad_(False)
-    return LoadedRun(run, model.to(device), config, tuple(trust))
+    return LoadedRun(run, model.to(device), config, (trust,) if isinstance(trust, str) else tuple(trust))
 
 
 def configuration(run: Run) -> dict[str, Any]:

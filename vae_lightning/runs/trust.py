@@ -19,14 +19,15 @@ class LoadError(ValueError):
     """Raised when a run cannot be loaded; the message says why."""
 
 
-def vet(nodes: Mapping[str, Any], trust: Sequence[str]) -> None:
+def vet(nodes: Mapping[str, Any], trust: str | Sequence[str]) -> None:
     """Raises `LoadError` for anything that a resolved configuration cannot contain, and for untrusted classes.
 
     Args:
         nodes: of the configuration, by key.
         trust: modules whose classes are trusted, besides this package and PyTorch's; also several in a text, by commas.
     """
-    trusted = tuple(name for text in trust for part in text.split(",") if (name := part.strip()))
+    texts = [trust] if isinstance(trust, str) else trust
+    trusted = tuple(name for text in texts for part in text.split(",") if (name := part.strip()))
     targets = []
     for place, found in (pair for key, node in nodes.items() for pair in _walk(node, key)):
         if isinstance(found, str) and "${" in found:
