@@ -226,6 +226,10 @@ def test_a_sweep_without_a_note_of_what_was_swept(tmp_path: Path) -> None:
     assert comparison.keys == ("model.latent_dim",)
     assert comparison.folder == tmp_path / "report"
     assert [run.name for run in comparison.unfinished] == ["failed"]
+    swept = comparison.table["model.latent_dim"]
+    assert swept.isna().tolist() == [False, False, True]
+    assert swept[swept == 3].index.tolist() == [1]
+    assert '["model.latent_dim", "latent_dim", ""]' in (tmp_path / "report" / "index.html").read_text()
 
 
 def test_the_terms_are_those_that_the_runs_have(two: list[Run], drawn: list[Figure]) -> None:

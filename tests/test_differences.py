@@ -88,6 +88,31 @@ def test_what_differs_is_marked_with_all_tests_together(sweeps: Path) -> None:
     assert "Holm" in page
 
 
+def test_equal_differences_of_counts_leave_nothing_to_test_by(sweeps: Path) -> None:
+    """The shares 0.405 − 0.403 and 0.413 − 0.411 of float32 differ by rounding alone, which is no spread."""
+    for dimension, accuracies in {2: (403, 411), 16: (405, 413)}.items():
+        for seed, right in enumerate(accuracies):
+            metrics = {"test/knn_accuracy": float(np.float32(right / 1000)), "test/active_units": right % 2 + seed}
+            write_run(sweeps / "more" / f"{dimension}-{seed}", metrics, model__latent_dim=dimension, seed=seed)
+    found = compare(sweeps / "more", baseline="latent_dim=2").differences
+    assert found is not None
+    assert np.isnan(found.set_index("metric").loc["test/knn_accuracy", "p"])
+    assert not found["differs"].any()
+    assert "+0.0 ± 0.0<" in (sweeps / "more" / "report" / "index.html").read_text()  # active units
+
+
+def test_groups_without_a_seed_of_the_baseline(sweeps: Path) -> None:
+    make(sweeps / "more" / "lonely", 5, 77, -240.0)
+    found = compare(sweeps, baseline="latent_dim=2").differences
+    assert found is not None
+    lonely = found[found["group"] == "latent_dim=5"]
+    assert lonely["seeds"].unique().tolist() == [0]
+    assert lonely["difference"].isna().all()
+    comparison = compare(sweeps, baseline="lonely", where="latent_dim == 5")
+    assert comparison.differences is None
+    assert comparison.notes[0] == "All runs are of the baseline lonely: there are no differences from it."
+
+
 def test_a_single_seed_has_no_interval(sweeps: Path) -> None:
     comparison = compare(sweeps, where="seed == 1", baseline="2")
     found = comparison.differences

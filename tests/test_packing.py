@@ -58,6 +58,9 @@ def test_runs_come_out_as_they_went_in(swept: Swept, tmp_path: Path) -> None:
         (failed / name).write_text(name)
     early = unpack(pack([Run(failed)], tmp_path / "early.tar.gz"), tmp_path / "early")
     assert content(early[0].folder) == content(failed)
+    (failed / "checkpoints").symlink_to(runs[0].folder / "checkpoints")
+    with pytest.raises(UsageError, match="early/checkpoints: is a link, which an archive does not follow"):
+        pack([Run(failed)], tmp_path / "linked.tar.gz")
     with claimed(found[0]), pytest.raises(UsageError, match="is being trained"):
         pack(found, tmp_path / "third.tar.gz")
 

@@ -227,8 +227,8 @@ def test_runs_columns_and_axes_are_chosen_and_a_link_keeps_them(browser, tmp_pat
         link = page.url
     found = opened(browser, tmp_path)
     with found as page:
-        page.goto(link)
-        page.reload()
+        with page.expect_event("load"):  # opened where the page is shown
+            page.goto(link)
         found.complaints.clear()  # of the addresses themselves
         assert page.inner_text("#filtered") == "4 of 5"
         assert page.locator("#metrics tbody tr:visible").count() == 4
@@ -252,6 +252,8 @@ def test_runs_columns_and_axes_are_chosen_and_a_link_keeps_them(browser, tmp_pat
         page.click("#columns button:has-text('all')")
         assert page.locator("#metrics th", has_text="distortion").is_visible()
         assert "without" not in page.url
+        page.set_viewport_size({"width": 360, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
 @pytest.mark.slow
@@ -390,6 +392,14 @@ def test_numbers_on_an_axis_differ(browser, tmp_path: Path) -> None:
     with opened(browser, tmp_path) as page:
         numbers = page.locator("#curves .chart").first.locator("text[text-anchor=end]").all_text_contents()[:-1]
         assert numbers == ["1.45", "1.5", "1.55", "1.6"]
+    for number, (elbo, rate) in enumerate([(-217.2, 1.2), (-217.1, 1.5), (-216.8, 2.1)]):
+        write_run(tmp_path / "more" / f"{number}", {"test/elbo": elbo, "test/rate": rate}, model__latent_dim=2 + number)
+    compare(tmp_path / "more")
+    with opened(browser, tmp_path / "more") as page:
+        page.select_option("#across", "test/elbo")
+        page.select_option("#up", "test/rate")
+        numbers = page.locator("#any text[text-anchor=middle]").all_text_contents()
+        assert numbers == ["−217.2", "−217.1", "−217", "−216.9", "−216.8"]
 
 
 @in_browser

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 
 from ..runs import Run
-from .holm import rejected
+from .significance import rejected, without_spread
 
 __all__ = ["Claim", "chapter_claims"]
 
@@ -123,7 +123,7 @@ def _loss_of_information(dimension: int, runs: Sequence[Run]) -> Claim | None:
             )
     criterion = "accuracy is lower in the plane than from the codes"
     claim = "Beyond two dimensions a latent plot is a reduction, “resulting in loss of information and ambiguity”"
-    return Claim(claim, measurement, criterion, _above(codes - plane, 0.0))
+    return Claim(claim, measurement, criterion, _above(codes, plane))
 
 
 def _smoothness(runs: Sequence[Run]) -> Claim | None:
@@ -142,7 +142,7 @@ def _smoothness(runs: Sequence[Run]) -> Claim | None:
         f"real images are, a cross-fade of the pictures at both ends {_spread(crossfade, 2)} times, and the picture of "
         f"a decoder before training {_spread(untrained, 2)} times"
     )
-    parts = [_above(-steps, -0.25), _above(crossfade - halfway, MARGIN), _above(untrained - halfway, MARGIN)]
+    parts = [_above(-steps, -0.25), _above(crossfade, halfway, MARGIN), _above(untrained, halfway, MARGIN)]
     p = None if None in parts else max(part for part in parts if part is not None)
     criterion = (
         "the longest step is less than a quarter of the path, and the picture half way is nearer than both the "
@@ -156,11 +156,12 @@ def _smoothness(runs: Sequence[Run]) -> Claim | None:
     )
 
 
-def _above(values: np.ndarray, threshold: float) -> float | None:
-    """The p-value of a one-sided t-test that a mean over seeds is above a threshold; None for seeds without spread."""
-    if len(values) < 2 or np.ptp(values) < 1e-9:
+def _above(values: np.ndarray, others: np.ndarray | float, margin: float = 0.0) -> float | None:
+    """The p-value of a paired t-test that a mean over seeds is above another one; None for seeds without spread."""
+    apart = values - others
+    if len(values) < 2 or without_spread(apart, values, others):
         return None
-    return float(stats.ttest_1samp(values, threshold, alternative="greater").pvalue)
+    return float(stats.ttest_1samp(apart, margin, alternative="greater").pvalue)
 
 
 def _values(runs: Sequence[Run], name: str) -> np.ndarray | None:

@@ -183,6 +183,8 @@ def _write(
     finished = [run for run in runs if run.finished]
     table = metrics_table(runs, keys)
     apart = differences(table, keys, baseline) if baseline and finished else None
+    alone = [f"All runs are of the baseline {baseline}: there are no differences from it."]
+    alone, apart = (alone, None) if apart is not None and apart.empty else ([], apart)
     folder.mkdir(parents=True, exist_ok=True)
     safe = table.map(lambda value: plain_cell(value) if isinstance(value, str) else value)
     safe.rename(columns=plain_cell).to_csv(folder / "metrics.csv", index=False)
@@ -202,7 +204,7 @@ def _write(
 
         claims = chapter_claims(finished, keys)
         comparison_picture(finished, keys, folder / "comparison.png")
-    notes = [*_notes_on_search(finished, sweep), *_notes_on_mixture(finished, keys, sweep), *notes_on(table)]
+    notes = [*alone, *_notes_on_search(finished, sweep), *_notes_on_mixture(finished, keys, sweep), *notes_on(table)]
     write_page(runs, keys, table, claims, notes, folder / "index.html", apart, baseline or "", bought)
     unfinished = tuple(run for run in runs if not run.finished)
     results = (tuple(claims), sweep, tuple(notes), apart, tuple(bought))

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 from ..errors import UsageError
 from ..runs import short_names, shown
-from .holm import LEVEL, rejected
 from .metrics import describe
+from .significance import LEVEL, rejected, without_spread
 from .table import SAME_FOR_ALL_SEEDS, main_metrics
 
 __all__ = ["CONFIDENCE", "MARKED", "differences", "differences_table"]
@@ -36,7 +37,8 @@ def differences(table: pd.DataFrame, keys: Sequence[str], baseline: str) -> pd.D
     Returns:
         A row for each other group and each metric: `group`, `metric`, `difference`, `low` and `high`, the ends of the
         interval, `seeds`, their number, `p`, that of a paired t-test, and `differs`, whether it is small enough by
-        Holm's correction for all of these tests. A single seed has no test.
+        Holm's correction for all of these tests. A single seed has no test, and a group that shares no seed with the
+        baseline no difference.
 
     Raises:
         UsageError: if no group or several are meant.
@@ -53,21 +55,26 @@ def differences(table: pd.DataFrame, keys: Sequence[str], baseline: str) -> pd.D
             if metric in SAME_FOR_ALL_SEEDS:
                 continue
             one, other = (_by_seed(finished[labels == label], metric, "seed" in keys) for label in (group, meant))
-            apart = (one - other).dropna()
-            if apart.empty:
+            if one.isna().all() or other.isna().all():
                 continue
-            values = apart.to_numpy(float)
-            mean, half, p = values.mean(), float("nan"), float("nan")
-            if len(values) > 1:
-                student, error = stats.t(len(values) - 1), float(stats.sem(values))
-                half = student.ppf((1 + CONFIDENCE) / 2) * error
-                if error:  # the same difference for every seed, as of whole numbers, leaves nothing to test by
-                    p = float(2 * student.sf(abs(mean) / error))
-            found.append((group, metric, mean, mean - half, mean + half, len(apart), p))
+            one, other = one.dropna().align(other.dropna(), join="inner")
+            found.append((group, metric, *_paired(one.to_numpy(float), other.to_numpy(float))))
     rows = pd.DataFrame(found, columns=["group", "metric", "difference", "low", "high", "seeds", "p"])
     small = iter(rejected(rows["p"].dropna().tolist()))
     rows["differs"] = [tested and next(small) for tested in rows["p"].notna()]
     return rows.astype({"differs": bool})
+
+
+def _paired(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float, int, float]:
+    """The mean difference, the ends of its interval, the number of pairs, and the p-value of a paired t-test."""
+    apart = one - other
+    mean, half, p = apart.mean() if len(apart) else np.nan, np.nan, np.nan
+    if len(apart) > 1:
+        student, error = stats.t(len(apart) - 1), float(stats.sem(apart))
+        half = student.ppf((1 + CONFIDENCE) / 2) * error
+        if not without_spread(apart, one, other):
+            p = float(2 * student.sf(abs(mean) / error))
+    return mean, mean - half, mean + half, len(apart), p
 
 
 def differences_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -76,9 +83,10 @@ def differences_table(found: pd.DataFrame) -> pd.DataFrame:
     for entry in found.to_dict("records"):
         row = rows.setdefault(entry["group"], {"runs": entry["group"], "seeds": str(entry["seeds"])})
         metric = describe(entry["metric"])
-        row[metric.label] = f"{entry['difference']:+,.{metric.digits}f}"
+        digits = max(metric.digits, 1) if entry["seeds"] > 1 else metric.digits
+        row[metric.label] = f"{entry['difference']:+z,.{digits}f}" if entry["seeds"] else ""
         if entry["seeds"] > 1:
-            row[metric.label] += f" ± {(entry['high'] - entry['low']) / 2:,.{metric.digits}f}"
+            row[metric.label] += f" ± {(entry['high'] - entry['low']) / 2:,.{digits}f}"
         row[metric.label] += f" {MARK}" * entry["differs"]
     return pd.DataFrame(rows.values()).fillna("")
 

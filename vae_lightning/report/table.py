@@ -46,15 +46,15 @@ def metrics_table(runs: Sequence[Run], keys: Sequence[str]) -> pd.DataFrame:
     If the runs are of several kinds, there is a column `kind`. Metrics of the runs' evaluations are named
     `evaluations/<evaluation>/<metric>`.
     """
-    options = {key: _column([run.option(key) for run in runs]) for key in keys}
+    options = {key: _column(key, runs) for key in keys}
     kinds = [run.option("kind") or "" for run in runs]
     rows = []
     for position, (run, name) in enumerate(run_names(runs).items()):
         row: dict[str, Any] = {"run": name, "status": "finished" if run.finished else run.failure}
         row |= {"kind": kinds[position]} if len(set(kinds)) > 1 else {}
-        row |= {key: values[position] for key, values in options.items()}
+        row |= dict.fromkeys(keys)
         rows.append(row | (run.metrics if run.finished else {}) | _evaluated(run))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(**options)
 
 
 def _evaluated(run: Run) -> dict[str, float]:
@@ -112,10 +112,15 @@ def against_table(metrics: Mapping[str, Mapping[str, float]]) -> pd.DataFrame | 
     return pd.DataFrame([*rows.values()]).fillna("") if rows else None
 
 
-def _column(values: list[Any]) -> list[Any]:
-    """Numbers where all values are; otherwise text, or None for an option that a run does not have."""
-    if all(type(value) in (int, float) for value in values):
-        return values
+def _column(key: str, runs: Sequence[Run]) -> Any:
+    """An option of the runs: numbers where all that are known are, otherwise text.
+
+    Missing in a failed run, which may have no configuration; None for an option that a run does not have.
+    """
+    values = [run.option(key) for run in runs]
+    known = [value for value, run in zip(values, runs, strict=True) if run.finished or value is not None]
+    if known and all(type(value) in (int, float) for value in known):
+        return values if len(known) == len(values) else pd.array(values)
     return [None if value is None else str(value) for value in values]
 
 

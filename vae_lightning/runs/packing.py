@@ -38,7 +38,7 @@ def pack(runs: Sequence[Run], archive: str | Path) -> Path:
         The archive's path.
 
     Raises:
-        UsageError: if there is no run, one is being trained, or the archive exists.
+        UsageError: if there is no run, one is being trained or has a link in it, or the archive exists.
         OSError: if it cannot be written.
     """
     place = Path(archive)
@@ -51,11 +51,14 @@ def pack(runs: Sequence[Run], archive: str | Path) -> Path:
             raise UsageError(f"{short_path(run.folder)}: is being trained")
     folders = [run.folder.resolve() for run in runs]
     above = Path(os.path.commonpath([folder.parent for folder in folders]))
+    paths = [path for folder in folders for path in sorted(folder.rglob("*"))]
+    if linked := next((path for path in paths if path.is_symlink()), None):
+        hint = "replace it by what it points to, or pack a copy made with cp -rL"
+        raise UsageError(f"{short_path(linked)}: is a link, which an archive does not follow; {hint}")
     files = {
         path.relative_to(above).as_posix(): path
-        for folder in folders
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_symlink() and path.suffix not in (".partial", ".lock")
+        for path in paths
+        if path.is_file() and path.suffix not in (".partial", ".lock")
     }
     digests = {name: _digest(path) for name, path in files.items()}
     partial = place.with_name(place.name + ".partial")

@@ -206,7 +206,8 @@ class Run:
         for file in sorted(self.evaluation_file("*").parent.glob("*.json")):
             with suppress(OSError, ValueError):
                 content = json.loads(file.read_bytes())
-                metrics = content.get("metrics") if isinstance(content, dict) else None
+                content = content if isinstance(content, dict) else {}
+                metrics = content.get("metrics")
                 present = self.finished and content.get("steps") == self.metrics.get("steps")
                 if metrics and present and re.fullmatch(r"[\w.-]+", file.stem) and _are_numbers(metrics):
                     found[file.stem] = metrics

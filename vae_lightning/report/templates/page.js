@@ -35,6 +35,8 @@
     if (value) view.set(name, value); else view.delete(name);
     location.replace(`#${view}`);
   };
+  // A link to another view of this page, opened where it is shown
+  addEventListener("hashchange", () => { if (`${new URLSearchParams(location.hash.slice(1))}` !== `${view}`) location.reload(); });
 
   // The table of metrics
   const table = one("metrics");
@@ -224,6 +226,13 @@
     return found;
   }
 
+  // The decimals with which all ticks are written exactly
+  function decimals(ticks) {
+    const near = Math.abs(ticks[1] - ticks[0]) / 100;
+    const exact = (digits) => ticks.every((tick) => Math.abs(tick - tick.toFixed(digits)) < near);
+    return [0, 1, 2, 3, 4, 5, 6, 7, 8].find(exact) ?? (ticks.length > 1 ? 9 : 0);
+  }
+
   // Of many curves, those that would flatten the others, as in plots.far_outside
   function farOutside(heights) {
     const curves = heights.filter((values) => values.length), all = curves.flat().sort((a, b) => a - b);
@@ -256,15 +265,15 @@
     const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title });
     const clip = `clip-${document.querySelectorAll("svg").length}`;
     svg.append(make("clipPath", { id: clip }, make("rect", { x: LEFT, y: 0, width: WIDTH - LEFT, height: HEIGHT - BOTTOM })));
-    const rows = ticks(low, high, 5);
-    const digits = rows.length > 1 ? Math.min(9, Math.max(0, Math.ceil(-Math.log10((rows[1] - rows[0]) / 1.001)))) : 0;
+    const rows = ticks(low, high, 5), digits = decimals(rows);
     for (const tick of rows) {
       svg.append(make("line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: py(tick), y2: py(tick) }));
       svg.append(make("text", { x: LEFT - 6, y: py(tick) + 4, "text-anchor": "end" }, short(tick, digits)));
     }
     const columns = log2 ? [...new Set(series.flatMap((s) => s.x))] : ticks(left, right, 5, whole ? 1 : 0);
+    const places = log2 ? 0 : decimals(columns);
     for (const tick of columns) {
-      svg.append(make("text", { x: px(tick), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle" }, short(tick)));
+      svg.append(make("text", { x: px(tick), y: HEIGHT - BOTTOM + 15, "text-anchor": "middle" }, short(tick, places)));
     }
     svg.append(make("text", { x: WIDTH - RIGHT, y: HEIGHT - 1, "text-anchor": "end" }, xLabel));
     const named = [];

@@ -1,10 +1,22 @@
-"""Several tests at once."""
+"""When differences over seeds can be tested, and several tests at once."""
 
 from collections.abc import Sequence
 
-__all__ = ["LEVEL", "rejected"]
+import numpy as np
+
+__all__ = ["LEVEL", "rejected", "without_spread"]
 
 LEVEL = 0.05  # of all tests together
+ROUNDING = 1e-6  # of float32, in which metrics are measured, relative
+
+
+def without_spread(differences: np.ndarray, *values: np.ndarray | float) -> bool:
+    """Returns whether differences between values are the same for all seeds, apart from rounding.
+
+    Those of whole numbers, such as counts of images, often are, and leave nothing to test by.
+    """
+    scale = max(float(np.abs(value).max()) for value in values)
+    return bool(np.ptp(differences) <= ROUNDING * scale)
 
 
 def rejected(p_values: Sequence[float]) -> list[bool]:
