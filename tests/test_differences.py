@@ -129,6 +129,13 @@ def test_what_a_baseline_may_be_called(sweeps: Path, name: str) -> None:
     assert set(differences(comparison.table, comparison.keys, name)["group"]) == {"latent_dim=16"}
 
 
+@pytest.mark.parametrize("name", ["hidden=[64, 32]", "[64,32]", "hidden=[64,32],conv"])
+def test_a_list_may_be_a_baseline(tmp_path: Path, name: str) -> None:
+    rows = [{"run": hidden, "status": "finished", "hidden": hidden, "model": "conv", "test/elbo": -1.0}
+            for hidden in ("[64, 32]", "[64]")]  # fmt: skip
+    assert differences(pd.DataFrame(rows), ["hidden", "model"], name)["group"].tolist() == ["hidden=[64], model=conv"]
+
+
 def test_a_baseline_that_is_none_or_several(sweeps: Path) -> None:
     for name in ("3", "seed=0"):
         with pytest.raises(

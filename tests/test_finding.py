@@ -199,9 +199,36 @@ def test_only_what_was_named_is_deleted(
     assert {path.parts[-1] for path in before - set(place.rglob("*")) if path.parent.name == "outputs"} == {"broken"}
     monkeypatch.setattr("builtins.input", lambda question: "y")
     with claimed(Run(place / "outputs" / "two")):  # neither finished nor failed as long as it is trained
-        assert runs("--keep-best", "2").returncode == 0
-    assert names(runs_in([])) == ["own", "sixteen", "stopped", "two"]
+        assert runs("--keep-best", "2", "--where", "data == 'glyphs'").returncode == 0
+    assert runs("--keep-best", "1", "--where", "name in ('sixteen', 'two')").returncode == 0
+    assert names(runs_in([])) == ["own", "sixteen", "stopped"]
     assert runs("--keep-best", "0").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("metrics", "options", "reason"),
+    [
+        ({}, {"data__name": "mnist"}, "they are of different data"),
+        ({"val/loss": 7.0}, {}, "some have validation images and some have none"),
+        ({"test/elbo": None}, {}, "some have no bound of log p(x)"),
+    ],
+)
+def test_what_cannot_be_ranked_is_not_deleted(
+    tmp_path: Path, runs: Callable[..., subprocess.CompletedProcess[str]], metrics, options, reason: str
+) -> None:
+    written = [
+        write_run(tmp_path / "sweep" / name, **options) for name, options in [("0", {}), ("1", {}), ("2", options)]
+    ]
+    for run in written:
+        run.environment_file.write_text("{}")
+    other = written[-1]
+    known = json.loads(other.metrics_file.read_text()) | metrics
+    other.metrics_file.write_text(json.dumps({name: value for name, value in known.items() if value is not None}))
+    refused = runs(tmp_path / "sweep", "--keep-best", "1", "--yes")
+    assert refused.returncode == 2
+    assert f"--keep-best 1: the runs cannot be ranked, since {reason}" in refused.stderr
+    assert len(runs_in([tmp_path / "sweep"])) == 3
+    assert f"not ranked by the bound alone, since {reason}" in runs(tmp_path / "sweep", "--best-first").stdout
 
 
 def test_a_run_that_ends_while_the_question_waits_is_not_deleted(

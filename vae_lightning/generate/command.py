@@ -5,6 +5,7 @@ once.
 """
 
 import argparse
+import math
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -113,7 +114,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
 
     sample = verb("sample", "decodes codes drawn from the prior")
     sample.add_argument("-n", "--count", type=_positive, default=64, help="number of samples; default 64")
-    sample.add_argument("--temperature", type=float, default=1.0, help="factor of the prior's noise; default 1")
+    sample.add_argument("--temperature", type=_finite, default=1.0, help="factor of the prior's noise; default 1")
     sample.add_argument("--prior", metavar="NAME", help="a prior made by fit-prior; default: the model's own")
     sample.add_argument(
         "--label", metavar="CLASS,…", type=_listed, default=[],
@@ -134,10 +135,12 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     traverse.add_argument(
         "--image", help="the image whose code is changed, a file or the number of a test image; default: code 0"
     )
-    traverse.add_argument("--extent", type=float, default=3.0, help="values from -extent to extent; default 3")
+    traverse.add_argument("--extent", type=_length, default=3.0, help="values from -extent to extent; default 3")
     traverse.add_argument("--steps", type=_positive, default=11, help="values of each dimension; default 11")
     lattice = verb("lattice", "decodes a lattice over a latent space with one or two dimensions")
-    lattice.add_argument("--extent", type=float, help="values from -extent to extent; default 3, on a sphere all of it")
+    lattice.add_argument(
+        "--extent", type=_length, help="values from -extent to extent; default 3, on a sphere all of it"
+    )
     lattice.add_argument("--cells", type=_positive, default=20, help="along each side; default 20")
     lattice.add_argument("--quantiles", action="store_true", help="at equally likely steps of the normal distribution")
     verb("export", "writes encoder and decoder as ONNX files, or the weights as a plain state dict")
@@ -183,6 +186,22 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
     return int(text)
+
+
+def _finite(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a number, not {text}")
+    return number
+
+
+def _length(text: str) -> float:
+    if (length := _finite(text)) <= 0:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text}")
+    return length
 
 
 def _output(options: argparse.Namespace) -> Path:

@@ -48,7 +48,7 @@ def named_images(run: LoadedRun, options: argparse.Namespace) -> Given:
 
 def named_image(run: LoadedRun, name: str, options: argparse.Namespace) -> Given:
     """Returns one image: a file, or the test image of this number."""
-    if not name.isdecimal() or Path(name).exists():
+    if not name.isdecimal() or Path(name).is_file():
         return Given(_read(run, Path(name)), None, [name], [""])
     count, number = len(_data(run, options.data_root).splits["test"]), int(name)
     if number >= count:

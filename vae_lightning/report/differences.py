@@ -1,5 +1,6 @@
 """Differences of metrics from a baseline, with confidence intervals where several seeds pair the runs."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -101,19 +102,23 @@ def _labels(runs: pd.DataFrame, keys: Sequence[str]) -> pd.Series:
 
 def _meant(runs: pd.DataFrame, labels: pd.Series, keys: Sequence[str], baseline: str) -> str:
     """The label of the group that a baseline names."""
-    asked, names = {part.strip() for part in baseline.split(",")}, short_names(keys)
+    asked, names = {_compact(part) for part in re.split(r",(?![^\[]*\])", baseline)}, short_names(keys)
     found = []
     for row in runs.index:
         values = {key: shown(runs.loc[row, key]) for key in keys}
         known = {str(runs.loc[row, "run"]), *values.values()}
         known |= {f"{name}={value}" for key, value in values.items() for name in (key, names[key])}
-        if known >= asked:
+        if {_compact(name) for name in known} >= asked:
             found.append(labels[row])
     if len(set(found)) != 1:
         several = "several groups are" if found else "no group is"
         among = "; ".join(dict.fromkeys(found or labels))
         raise UsageError(f"baseline={baseline}: {several} called that, of {among}"[:1000])
     return str(found[0])
+
+
+def _compact(text: str) -> str:
+    return text.replace(" ", "")
 
 
 def _by_seed(runs: pd.DataFrame, metric: str, paired: bool) -> pd.Series:

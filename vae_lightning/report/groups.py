@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ..runs import short_names, shown
+from ..runs import different, short_names, shown
 from .metrics import METRICS, describe
 from .table import SAME_FOR_ALL_SEEDS, mark, repeated, spread
 
@@ -74,7 +74,7 @@ class Groups:
     @property
     def different(self) -> str:
         """What differs between what the groups are tested on."""
-        return _different(self.groups)
+        return different([group.tested for group in self.groups])
 
     @cached_property
     def kinds(self) -> dict[str, list[dict[str, Any]]]:
@@ -105,9 +105,9 @@ class Groups:
         groups = [group for group in self.groups if "test/elbo" in group.rows and group.rows["test/elbo"].notna().all()]
         if not groups:
             return "None of the models has a bound of log p(x)."
-        if different := _different(groups):
+        if apart := different([group.tested for group in groups]):
             return (
-                f"The test elbos are of different {different}, so they are not ranked; the table marks the best of "
+                f"The test elbos are of different {apart}, so they are not ranked; the table marks the best of "
                 "those that can be compared."
             )
         best, *others = sorted(groups, key=lambda group: -group.rows["test/elbo"].mean())
@@ -170,11 +170,6 @@ def _metrics(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
 def _numbers(table: pd.DataFrame, keys: Sequence[str]) -> list[str]:
     """The keys that have numbers."""
     return [key for key in keys if key in table and pd.api.types.is_numeric_dtype(table[key])]
-
-
-def _different(groups: Sequence[Group]) -> str:
-    parts = zip(("data", "likelihoods"), zip(*(group.tested for group in groups), strict=True), strict=False)
-    return " and ".join(name for name, found in parts if len(set(found)) > 1)
 
 
 def _elbo(group: Group) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 
 from .. import plots
-from ..runs import Run, run_labels, run_names, short_names, shown
+from ..runs import Run, run_labels, run_names, short_names, shown, tested_on
 from .curves import learning_curves, terms
 from .differences import MARKED, differences_table
 from .files import Arrays, is_exact, read_explorer, read_picture
@@ -72,7 +72,7 @@ def write_page(
     of_group = {run["group"]: number for number, run in enumerate({run["group"]: run for run in drawn}.values())}
     for run in drawn:
         run["colour"] = of_group[run["group"]]
-    groups = Groups(table, keys, [_tested(run) for run in runs])
+    groups = Groups(table, keys, [tested_on(run) for run in runs])
     data = {
         "runs": drawn,
         "terms": [[name, describe(f"test/{name}").label, describe(f"test/{name}").unit] for name in _terms(drawn)],
@@ -123,15 +123,6 @@ def _rows_of_text(table: pd.DataFrame) -> list[list[str]]:
             for row in table.to_numpy()
         ),
     ]
-
-
-def _tested(run: Run) -> tuple[str, str]:
-    """The test images, by their digest if it is known, and the likelihood."""
-    digests = run.environment.get("data")
-    images = digests.get("test") if isinstance(digests, dict) else None
-    return f"{images or run.option('data.name')}, {run.option('data.binarize')}", str(
-        run.option("model.likelihood._target_")
-    )
 
 
 def _study(runs: Sequence[Run]) -> str:

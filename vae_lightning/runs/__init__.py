@@ -5,8 +5,9 @@ from .claiming import claimed, is_claimed, state_of
 from .finding import folders_of_runs
 from .names import plain_cell, run_labels, run_name, run_names, short_names, short_path, shown
 from .options import differing_options
+from .ranking import best_first, different, score, scored_by, tested_on
 from .run import VERSION, Run
-from .sweep import best_first, is_search, score, scored_by, sweep_overrides, sweep_runs, swept_keys
+from .sweep import is_search, sweep_overrides, sweep_runs, swept_keys
 from .where import matching
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Run",
     "best_first",
     "claimed",
+    "different",
     "differing_options",
     "folders_of_runs",
     "forget_paths",
@@ -34,6 +36,7 @@ __all__ = [
     "sweep_overrides",
     "sweep_runs",
     "swept_keys",
+    "tested_on",
     "write_file",
     "write_json",
 ]

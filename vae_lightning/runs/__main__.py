@@ -14,8 +14,8 @@ from .finding import runs_in, size_of
 from .names import plain_cell, short_names, short_path, shown
 from .options import differing_options
 from .packing import pack, unpack
+from .ranking import best_first, unranked
 from .run import Run
-from .sweep import best_first
 
 __all__ = ["main"]
 
@@ -58,7 +58,10 @@ def main() -> None:
         if arguments.delete_failed:
             sys.exit(_delete([run for run in runs if state_of(run) == "failed"], arguments.yes))
         if arguments.keep_best is not None:
-            ranked = best_first([run for run in runs if state_of(run) == "finished"])
+            finished = [run for run in runs if state_of(run) == "finished"]
+            if reason := unranked(finished):
+                raise UsageError(f"--keep-best {arguments.keep_best}: the runs cannot be ranked, since {reason}")
+            ranked = best_first(finished)
             sys.exit(_delete(ranked[arguments.keep_best :], arguments.yes))
         if arguments.pack:
             print(f"packed     {len(runs)} in {short_path(pack(runs, arguments.pack))}")
@@ -71,6 +74,8 @@ def main() -> None:
             table.rename(columns=plain_cell).to_csv(sys.stdout, index=False)
         else:
             _list(runs)
+            if arguments.best_first and (reason := unranked([run for run in runs if run.finished])):
+                print(f"not ranked by the bound alone, since {reason}")
         sys.stdout.flush()
     except UsageError as error:
         parser.error(str(error))

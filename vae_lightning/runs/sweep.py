@@ -1,6 +1,6 @@
 """The folder of a sweep: its runs, the options it varies, and whether it is a hyperparameter search."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SWEEPER",
-    "best_first",
     "is_search",
     "job_overrides",
-    "score",
-    "scored_by",
     "sweep_overrides",
     "sweep_runs",
     "swept_keys",
@@ -42,29 +39,6 @@ def is_search(sweep: Path) -> bool:
     """Returns whether the sweep is a search, with values chosen by Optuna."""
     sweeper = read_hydra(sweep / "multirun.yaml").get("sweeper")
     return isinstance(sweeper, dict) and SWEEPER in str(sweeper.get("_target_"))
-
-
-def score(metrics: Mapping[str, Any]) -> float:
-    """Returns what a search maximises: the elbo of validation images, or of test images if there are none.
-
-    For a model without a bound, it is the negative loss.
-    """
-    stage = scored_by(metrics)
-    return float(metrics.get(f"{stage}/elbo", -metrics[f"{stage}/loss"]))
-
-
-def scored_by(metrics: Mapping[str, Any]) -> str:
-    """Returns `val` or `test`, the images by which a search ranks a run."""
-    return "val" if "val/loss" in metrics else "test"
-
-
-def best_first(runs: Sequence[Run]) -> list[Run]:
-    """Returns runs ordered by their `score`, best first, unfinished ones last."""
-
-    def success(run: Run) -> float:
-        return score(run.metrics) if run.finished else float("-inf")
-
-    return sorted(runs, key=success, reverse=True)
 
 
 def swept_keys(sweep: Path) -> list[str]:

@@ -176,6 +176,8 @@
   }
 
   // A button that saves a chart as a PNG file, with its title and, for lines, what they are.
+  const DRAWN = ["fill", "stroke", "stroke-width", "paint-order", "font-size", "font-family", "font-weight", "text-anchor", "visibility", "opacity"];
+
   function asPicture(svg, title, series) {
     const button = make("button", { type: "button", class: "save", "aria-label": `Download as PNG: ${title}` }, "PNG");
     button.addEventListener("click", () => {
@@ -183,7 +185,7 @@
       const drawn = svg.querySelectorAll("*");
       copy.querySelectorAll("*").forEach((node, i) => {
         const style = getComputedStyle(drawn[i]);  // a picture has no style sheet
-        for (const name of ["fill", "stroke", "font-size", "font-family", "visibility", "opacity"]) node.style.setProperty(name, style.getPropertyValue(name));
+        for (const name of DRAWN) node.style.setProperty(name, style.getPropertyValue(name));
       });
       copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
       copy.setAttribute("width", width * SCALE);
