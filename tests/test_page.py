@@ -258,6 +258,25 @@ def test_runs_columns_and_axes_are_chosen_and_a_link_keeps_them(browser, tmp_pat
 
 @pytest.mark.slow
 @in_browser
+def test_an_option_called_as_a_metric_and_one_that_some_runs_lack(browser, tmp_path: Path) -> None:
+    for number, stages in enumerate([10, None, 4, 2]):
+        write_run(
+            tmp_path / f"{number}", {"test/mse": 0.25 - number / 100}, model__latent_dim=2 + number,
+            model__encoder__mse=number, model__encoder__width=stages,
+        )  # fmt: skip
+    compare(tmp_path)
+    with opened(browser, tmp_path) as page:
+        assert " 2 4 10 – " in " ".join(page.locator("#parallel text").all_text_contents())
+        page.locator("summary", has_text="Columns").click()
+        boxes = page.locator("#columns label")
+        assert [text.strip() for text in boxes.all_text_contents()].count("mse") == 1
+        boxes.get_by_text("mse (metric)", exact=True).locator("input").uncheck()
+        heads = page.locator("#metrics th:visible").all_inner_texts()
+        assert heads.count("mse") == 1
+
+
+@pytest.mark.slow
+@in_browser
 def test_parallel_coordinates_and_charts_as_pictures(browser, tmp_path: Path) -> None:
     many(tmp_path, 8)
     with opened(browser, tmp_path) as page:

@@ -42,7 +42,12 @@
   const table = one("metrics");
   if (table) {
     const heads = [...table.tHead.rows[0].cells];
-    const names = heads.map((head) => head.firstElementChild.firstChild.textContent.trim());
+    const names = [];
+    for (const head of heads) {
+      let name = head.firstElementChild.firstChild.textContent.trim();
+      while (names.includes(name)) name += " (metric)";  // an option is called so, too
+      names.push(name);
+    }
     heads.forEach((head, column) => {
       const button = head.firstElementChild;
       const say = () => { one("meaning").textContent = button.dataset.meaning || "\u00a0"; };
@@ -376,12 +381,13 @@
       .map(([name, label]) => ({ label, of: (group) => group.metrics[name] && group.metrics[name][0], metric: true }));
     const all = [...differing, ...measures].map((axis) => {
       const values = data.groups.map(axis.of), known = values.filter((value) => value !== undefined && value !== null);
-      const numbers = known.every((value) => value !== "" && !isNaN(value));
-      const distinct = [...new Set(known)].sort((a, b) => numbers ? a - b : String(a).localeCompare(b));
+      const missing = (value) => value === "–";  // as runs.shown writes None
+      const numbers = known.every((value) => missing(value) || value !== "" && !isNaN(value));
+      const distinct = [...new Set(known)].sort((a, b) => missing(a) - missing(b) || (numbers ? a - b : String(a).localeCompare(b)));
       const [low, high] = [+distinct[0], +distinct[distinct.length - 1]];
       const log = numbers && !axis.metric && low > 0 && high / low > 30, scale = log ? Math.log : Number;
       // Options that are words, or few, are evenly spaced.
-      const even = !axis.metric && (!numbers || distinct.length <= 12);
+      const even = !axis.metric && (!numbers || distinct.length <= 12 || distinct.some(missing));
       const share = (value) => even ? (distinct.length > 1 ? distinct.indexOf(value) / (distinct.length - 1) : 0.5)
         : high > low ? (scale(+value) - scale(low)) / (scale(high) - scale(low)) : 0.5;
       return { ...axis, values, share, marks: even ? distinct : [...new Set([low, high])] };
