@@ -4,9 +4,8 @@ import logging
 import os
 import platform
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_only
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from .building import Built, build
 from .callbacks import Checkpoints
 from .callbacks.divergence import refuse_divergence, refuse_values
 from .config import check
 from .config.messages import usage_errors
+from .console import above_bars, printing, quiet
 from .data.images import StoredImages
 from .engine.devices import bfloat16_speed
 from .engine.lightning_internals import is_trial
@@ -36,7 +35,7 @@ from .runs.provenance import environment
 from .runs.resuming import check_same, steps_taken_at
 from .vae import VAE
 
-__all__ = ["Outcome", "above_bars", "execute", "printing", "quiet", "train"]
+__all__ = ["Outcome", "execute", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -153,15 +152,7 @@ def _execute(config: DictConfig, run: Run, swept: Sequence[str], progress: bool 
     write_json(run.environment_file, Run(run.folder).environment | {"data": digests})
     write_json(run.metrics_file, metrics)
     finish(loggers, _hyperparameters(config, swept), metrics, trainer.global_step)
-    for stage, title in [("val", "validated"), ("test", "tested")]:
-        if f"{stage}/loss" in metrics and f"{stage}/elbo" not in metrics:
-            found = (metrics[f"{stage}/{name}"] for name in ("loss", "distortion"))
-            log.info("%-9s  loss %.2f, distortion %.2f", title, *found)
-        if f"{stage}/elbo" in metrics:
-            terms = (metrics[f"{stage}/{name}"] for name in ("elbo", "distortion", "rate"))
-            of = f", of the best checkpoint, step {metrics['best_step']}" if "best_step" in metrics else ""
-            log.info("%-9s  elbo %.2f = -(distortion %.2f + rate %.2f) nats per image%s", title, *terms, of)
-    log.info("trained    %.1f s, %.0f images/s", stopwatch.seconds, metrics["images_per_second"])
+    _tell_of_result(metrics)
     log.info("saved      %s\n", short_path(run.folder))
     return Outcome(metrics, built.model)
 
@@ -195,6 +186,18 @@ def _tell_of_stopping(trainer: Trainer) -> None:
             reason = (callback.stopping_reason_message or "").removesuffix(" Signaling Trainer to stop.")
             if reason:
                 log.info("stopped    after epoch %d of %s: %s", trainer.current_epoch, trainer.max_epochs, reason)
+
+
+def _tell_of_result(metrics: Mapping[str, Any]) -> None:
+    for stage, title in [("val", "validated"), ("test", "tested")]:
+        if f"{stage}/loss" in metrics and f"{stage}/elbo" not in metrics:
+            found = (metrics[f"{stage}/{name}"] for name in ("loss", "distortion"))
+            log.info("%-9s  loss %.2f, distortion %.2f", title, *found)
+        if f"{stage}/elbo" in metrics:
+            terms = (metrics[f"{stage}/{name}"] for name in ("elbo", "distortion", "rate"))
+            of = f", of the best checkpoint, step {metrics['best_step']}" if "best_step" in metrics else ""
+            log.info("%-9s  elbo %.2f = -(distortion %.2f + rate %.2f) nats per image%s", title, *terms, of)
+    log.info("trained    %.1f s, %.0f images/s", metrics["seconds_training"], metrics["images_per_second"])
 
 
 def _take_best(built: Built, run: Run) -> dict[str, float]:
@@ -285,59 +288,3 @@ def _modules(config: DictConfig) -> list[str]:
             if "_target_" in node:
                 found.add(str(node["_target_"]).rpartition(".")[0])
     return sorted(found)
-
-
-@contextmanager
-def printing() -> Iterator[None]:
-    """A context that prints log lines to standard output if logging is not configured, as in a notebook."""
-    ours = logging.getLogger(__package__)
-    if ours.hasHandlers():
-        yield
-        return
-    handler, level = logging.StreamHandler(sys.stdout), ours.level
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        ours.removeHandler(handler)
-        ours.setLevel(level)
-
-
-def above_bars(shown: bool) -> AbstractContextManager[None]:
-    """A context in which log lines go above progress bars, if any are shown, instead of through them."""
-    ours = logging.getLogger(__package__)
-    return logging_redirect_tqdm([ours if ours.handlers else logging.getLogger()]) if shown else nullcontext()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """A context that silences library warnings that users cannot act on."""
-    lightning = ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "lightning_fabric")
-    names = (*lightning, "tensorboard", "alembic")
-    found = {logging.getLogger(name): logging.WARNING for name in names}
-    found[logging.getLogger("pytorch_lightning.loggers.mlflow")] = logging.ERROR  # it warns that it makes an experiment
-    levels = {logger: logger.level for logger in found}
-    for logger, level in found.items():
-        logger.setLevel(level)
-    try:
-        with warnings.catch_warnings():
-            for text in [
-                ".*does not have many workers.*",
-                ".*GPU available but not used.*",  # trainer=cpu says so
-                ".*smaller than the logging interval.*",
-                ".*isinstance.treespec.*",
-                ".*Total length of `list`.*",
-                ".*your dataloader is not resumable.*",
-                ".*Checkpoint directory .* exists and is not empty.*",
-                ".*will save all extracted features in buffer.*",
-                ".*Grad strides do not match bucket view strides.*",
-                ".*lr scheduler dict contains the key.s. .'reduce_on_plateau'.*",
-                ".*sync_dist=True.*when logging on epoch level.*",
-            ]:
-                warnings.filterwarnings("ignore", text)
-            yield
-    finally:
-        for logger, level in levels.items():
-            logger.setLevel(level)

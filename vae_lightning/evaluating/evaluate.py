@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from ..callbacks.label_check import refuse_other_classes
+from ..console import above_bars, printing, quiet
 from ..engine.devices import named_device
 from ..engine.signals import Interrupted, Interruption
 from ..engine.step_options import Options
@@ -26,7 +27,6 @@ from ..errors import UsageError, first_line
 from ..progress import Progress
 from ..runs import Run, short_path, write_json
 from ..runs.loading import LoadedRun, LoadError, load_run
-from ..training import above_bars, printing, quiet
 from .against import measure_against
 from .naming import SIZES, evaluation_name, refuse_existing
 from .settings import measurements_of, measuring_callbacks, other_data, own_data
