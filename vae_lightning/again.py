@@ -68,13 +68,13 @@ def repeat(
     from omegaconf import OmegaConf
 
     from .runs.loading import configuration, load_run
-    from .runs.trust import vet
+    from .runs.trust import trusted_modules, vet
     from .training import train
 
     first = Run(Path(run))
     found = configuration(first)
     nodes = ("model", "data", "trainer", "callbacks", "logger", "engine")
-    vet({node: found.get(node) for node in nodes}, (*trust, "pytorch_lightning"))
+    vet({node: found.get(node) for node in nodes}, (*trusted_modules(trust), "pytorch_lightning"))
     config = OmegaConf.create({**found, "resume": False})
     place = Path(folder or Path("outputs", f"{datetime.now():%Y-%m-%d_%H-%M-%S}_again_{first.name}"))
     threads, used = torch.get_num_threads(), first.environment.get("threads")

@@ -27,6 +27,7 @@ from ..errors import UsageError, first_line
 from ..progress import Progress
 from ..runs import Run, short_path, write_json
 from ..runs.loading import LoadedRun, LoadError, load_run
+from ..runs.trust import trusted_modules
 from .against import measure_against
 from .naming import SIZES, evaluation_name, refuse_existing
 from .settings import measurements_of, measuring_callbacks, other_data, own_data
@@ -146,7 +147,7 @@ def evaluate(
     folder = run.run.folder if isinstance(run, LoadedRun) else Path(run)
     name = evaluation_name(name, data, overrides, checkpoint, sizes, against)
     refuse_existing(Run(folder), name, force)
-    trusted = (*trust, *(run.trust if isinstance(run, LoadedRun) else ()))
+    trusted = (*trusted_modules(trust), *(run.trust if isinstance(run, LoadedRun) else ()))
     with printing(), quiet(), isolate_rng():
         torch.manual_seed(0)
         loaded = load_run(folder, trust=trusted, checkpoint=checkpoint)

@@ -17,7 +17,7 @@ from ..errors import first_line
 from .modules import few_modules
 from .run import Run
 from .sweep import sweep_runs
-from .trust import LoadError, vet
+from .trust import LoadError, trusted_modules, vet
 from .versions import too_new, upgraded
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def load_run(
     except (RuntimeError, AttributeError, TypeError) as error:
         raise LoadError(f"{file}: does not fit the model that config.yaml describes") from error
     model.eval().requires_grad_(False)
-    return LoadedRun(run, model.to(device), config, (trust,) if isinstance(trust, str) else tuple(trust))
+    return LoadedRun(run, model.to(device), config, trusted_modules(trust))
 
 
 def configuration(run: Run) -> dict[str, Any]:

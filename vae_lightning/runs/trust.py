@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import first_line
 
-__all__ = ["LoadError", "vet"]
+__all__ = ["LoadError", "trusted_modules", "vet"]
 
 PACKAGE = "vae_lightning"
 NODE_KEYS = {"_target_", "_partial_"}
@@ -19,6 +19,16 @@ class LoadError(ValueError):
     """Raised when a run cannot be loaded; the message says why."""
 
 
+def trusted_modules(trust: str | Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of modules, of which a text may have several, with commas.
+
+    >>> trusted_modules("mine, ours"), trusted_modules(["mine,ours", "theirs"])
+    (('mine', 'ours'), ('mine', 'ours', 'theirs'))
+    """
+    texts = [trust] if isinstance(trust, str) else trust
+    return tuple(name for text in texts for part in text.split(",") if (name := part.strip()))
+
+
 def vet(nodes: Mapping[str, Any], trust: str | Sequence[str]) -> None:
     """Raises `LoadError` for anything that a resolved configuration cannot contain, and for untrusted classes.
 
@@ -26,8 +36,7 @@ def vet(nodes: Mapping[str, Any], trust: str | Sequence[str]) -> None:
         nodes: of the configuration, by key.
         trust: modules whose classes are trusted, besides this package and PyTorch's; also several in a text, by commas.
     """
-    texts = [trust] if isinstance(trust, str) else trust
-    trusted = tuple(name for text in texts for part in text.split(",") if (name := part.strip()))
+    trusted = trusted_modules(trust)
     targets = []
     for place, found in (pair for key, node in nodes.items() for pair in _walk(node, key)):
         if isinstance(found, str) and "${" in found:
