@@ -336,7 +336,7 @@ MUTANTS = [
     ("latent_spaces/sphere.py", "turn = math.pi * (1 - 1 / cells)", "turn = math.pi", SPACES, ""),
     ("rates.py", "posterior.rsample() if posterior.has_rsample else", "", OBJECTIVES, "gradient"),
     ("objectives/free_bits.py", "min=self.nats * size", "min=self.nats", OBJECTIVES, "one_group"),
-    ("building.py", "        copy = deepcopy(model).eval()", "        copy = model",
+    ("contracts.py", "        copy = deepcopy(model).eval()", "        copy = model",
      "test_posteriors.py", "leaves_no_trace"),
     ("metrics/annealing.py", "chains.move(betas[number], size)\n        advance", "advance", ANNEALING, ""),
     ("metrics/annealing.py", "momentum.square().sum(-1) / 2\n        codes", "0\n        codes", ANNEALING, ""),

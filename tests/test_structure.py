@@ -64,7 +64,8 @@ ALLOWED: dict[str, set[str]] = {
         "runs",
         "vae",
     },
-    "building": {"callbacks", "config", "data", "engine", "errors", "loggers", "runs", "vae"},
+    "contracts": {"data", "errors", "vae"},
+    "building": {"callbacks", "config", "contracts", "data", "engine", "errors", "loggers", "runs", "vae"},
     "training": {"building", "callbacks", "config", "console", "data", "engine", "errors", "loggers", "runs", "vae"},
     "again": {"config", "errors", "runs", "training"},
     "evaluating": {

@@ -2,8 +2,6 @@
 
 import logging
 import sys
-from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,14 +14,12 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import TorchSyncBatchNorm
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.seed import isolate_rng
-from torch.distributions import Distribution
 
 from .callbacks import Checkpoints, Curves, Stopwatch
 from .callbacks.checkpoints import AtomicCheckpointIO
 from .callbacks.label_check import LabelCheck
 from .config import check_calls, make
-from .data.batch import Batch
+from .contracts import try_contracts
 from .data.datamodule import ImageDataModule
 from .engine.batch_norm import SharedBatchNorms
 from .engine.random_state import RandomState
@@ -74,7 +70,8 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
             model.lr_scheduler, followers = left_to_callback(model.lr_scheduler)
         except ValueError as error:
             raise UsageError(str(error)) from error
-    _try_model(model, config.data.get("image_shape"))
+    if config.data.get("image_shape") is not None:
+        try_contracts(model, config.data.image_shape)
     stopwatch = Stopwatch()
     callbacks = [LabelCheck(), stopwatch, Curves(), RandomState(), *followers, *_make_callbacks(config.callbacks)]
     shown = bool(config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress))
@@ -115,67 +112,6 @@ def _make_callbacks(config: DictConfig) -> list[Callback]:
             reason = "the chosen callbacks have none of that name" if config[name] else "is empty"
             raise UsageError(f"callbacks.{name}: {reason}; leave it out with '~callbacks.{name}'")
     return list(make(config).values())
-
-
-def _try_model(model: VAE, image_shape: Sequence[int] | None) -> None:
-    """Tries the model on two images of noise: parts may break their contracts, and some exclude others of a kind."""
-    if image_shape is None:
-        return
-    with isolate_rng():
-        copy = deepcopy(model).eval()  # an objective may change as it is used
-        images = torch.rand(2, *image_shape).to(next(copy.parameters()))
-        batch = Batch(images, torch.zeros(2, dtype=torch.long, device=images.device))
-        try:
-            _try_networks(copy, batch)
-            terms = copy.objective(copy, batch)
-        except ValueError as error:
-            raise UsageError(f"model.{error}") from error
-    for name, term in {**dict.fromkeys(model.minimised), **terms}.items():
-        if getattr(term, "shape", None) != (2,):
-            raise UsageError(
-                f"model.objective: {name} is {_described(term)} for two images; an objective returns named terms, each "
-                "(B,), per image"
-            )
-
-
-def _try_networks(model: VAE, batch: Batch) -> None:
-    """Raises `ValueError` if the encoder or the decoder breaks its contract, with which training may go wrong silently.
-
-    Raw parameters `(B, H, W)`, for example, would be compared with all images of the batch.
-    """
-    count, image_shape = len(batch.images), tuple(batch.images.shape[1:])
-    posterior = model.encode(*batch)
-    contract = (
-        f"an encoder maps images (B, C, H, W) to a torch.distributions object with rsample, batch shape (B,) and event "
-        f"shape (latent_dim,), here ({model.latent_dim},)"
-    )
-    if not _shaped(posterior, (count,), (model.latent_dim,)):
-        raise ValueError(f"encoder: returns {_described(posterior)} for two images; {contract}")
-    try:
-        codes = posterior.rsample().repeat(3, 1, 1)
-    except NotImplementedError as error:
-        raise ValueError(f"encoder: returns {_described(posterior)}, which has no rsample; {contract}") from error
-    contract = (
-        "a decoder maps codes (…, latent_dim), with any number of leading axes, to raw parameters (…, K, H, W), of "
-        f"which the likelihood makes p(x|z) with batch shape (…) and event shape (C, H, W), here {image_shape}"
-    )
-    try:
-        decoded = model.decode(codes, batch.labels)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"decoder: fails for codes {tuple(codes.shape)}: {error}; {contract}") from error
-    if not _shaped(decoded, (3, count), image_shape):
-        raise ValueError(f"decoder: p(x|z) of codes {tuple(codes.shape)} is {_described(decoded)}; {contract}")
-
-
-def _shaped(found: object, batch_shape: tuple[int, ...], event_shape: tuple[int, ...]) -> bool:
-    return isinstance(found, Distribution) and (found.batch_shape, found.event_shape) == (batch_shape, event_shape)
-
-
-def _described(found: object) -> str:
-    name = type(found).__name__
-    if isinstance(found, Distribution):
-        return f"{name} with batch shape {tuple(found.batch_shape)} and event shape {tuple(found.event_shape)}"
-    return f"{name} of shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else name
 
 
 def _check_optimizers(model: VAE, options: Options) -> tuple[list[dict[str, Any]], Options]:

@@ -1,0 +1,81 @@
+"""Whether the parts of a model keep their contracts: what they must return, and in which shapes."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch.distributions import Distribution
+
+from .data.batch import Batch
+from .errors import UsageError
+from .vae import VAE
+
+__all__ = ["try_contracts"]
+
+
+def try_contracts(model: VAE, image_shape: Sequence[int]) -> None:
+    """Tries a model on two images of noise, without a change to it or to random numbers.
+
+    Args:
+        model: of parts that may be anybody's; some exclude others of a kind.
+        image_shape: `(C, H, W)`.
+
+    Raises:
+        UsageError: if a part breaks its contract.
+    """
+    with isolate_rng():
+        copy = deepcopy(model).eval()  # an objective may change as it is used
+        images = torch.rand(2, *image_shape).to(next(copy.parameters()))
+        batch = Batch(images, torch.zeros(2, dtype=torch.long, device=images.device))
+        try:
+            _try_networks(copy, batch)
+            terms = copy.objective(copy, batch)
+        except ValueError as error:
+            raise UsageError(f"model.{error}") from error
+    for name, term in {**dict.fromkeys(model.minimised), **terms}.items():
+        if getattr(term, "shape", None) != (2,):
+            raise UsageError(
+                f"model.objective: {name} is {_described(term)} for two images; an objective returns named terms, each "
+                "(B,), per image"
+            )
+
+
+def _try_networks(model: VAE, batch: Batch) -> None:
+    """Raises `ValueError` if the encoder or the decoder breaks its contract, with which training may go wrong silently.
+
+    Raw parameters `(B, H, W)`, for example, would be compared with all images of the batch.
+    """
+    count, image_shape = len(batch.images), tuple(batch.images.shape[1:])
+    posterior = model.encode(*batch)
+    contract = (
+        f"an encoder maps images (B, C, H, W) to a torch.distributions object with rsample, batch shape (B,) and event "
+        f"shape (latent_dim,), here ({model.latent_dim},)"
+    )
+    if not _shaped(posterior, (count,), (model.latent_dim,)):
+        raise ValueError(f"encoder: returns {_described(posterior)} for two images; {contract}")
+    try:
+        codes = posterior.rsample().repeat(3, 1, 1)
+    except NotImplementedError as error:
+        raise ValueError(f"encoder: returns {_described(posterior)}, which has no rsample; {contract}") from error
+    contract = (
+        "a decoder maps codes (…, latent_dim), with any number of leading axes, to raw parameters (…, K, H, W), of "
+        f"which the likelihood makes p(x|z) with batch shape (…) and event shape (C, H, W), here {image_shape}"
+    )
+    try:
+        decoded = model.decode(codes, batch.labels)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"decoder: fails for codes {tuple(codes.shape)}: {error}; {contract}") from error
+    if not _shaped(decoded, (3, count), image_shape):
+        raise ValueError(f"decoder: p(x|z) of codes {tuple(codes.shape)} is {_described(decoded)}; {contract}")
+
+
+def _shaped(found: object, batch_shape: tuple[int, ...], event_shape: tuple[int, ...]) -> bool:
+    return isinstance(found, Distribution) and (found.batch_shape, found.event_shape) == (batch_shape, event_shape)
+
+
+def _described(found: object) -> str:
+    name = type(found).__name__
+    if isinstance(found, Distribution):
+        return f"{name} with batch shape {tuple(found.batch_shape)} and event shape {tuple(found.event_shape)}"
+    return f"{name} of shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else name
