@@ -228,9 +228,16 @@ def test_mlflow(tmp_path: Path) -> None:
     status = {found.info.run_name: found.info.status for found in client.search_runs([experiment.experiment_id])}
     assert status == {"mine": "FINISHED", "other": "FAILED"}
 
+    # Under another name, it is still the same run.
+    (tmp_path / "mine").rename(tmp_path / "renamed")
+    options[-1] = "hydra.run.dir=renamed"
+    done = command(tmp_path, *options, "resume=true", "trainer.max_epochs=4")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert steps("train/loss")[-1] == 12
+
     # Without its database, the run has a new record.
     shutil.move(tmp_path / "mlflow.db", tmp_path / "old.db")
-    assert command(tmp_path, *options, "resume=true", "trainer.max_epochs=4").returncode == 0
+    assert command(tmp_path, *options, "resume=true", "trainer.max_epochs=5").returncode == 0
 
 
 def records(file: Path) -> Iterator[Any]:

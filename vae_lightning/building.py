@@ -191,5 +191,5 @@ def _make_loggers(config: DictConfig, steps_taken: int) -> list[Logger]:
         return []
     run = Run(Path(config.run_dir))
     nodes = {str(name): node for name, node in config.logger.items()}
-    found = {name: needed_to_make(name, str(node["_target_"]), run, steps_taken) for name, node in nodes.items()}
+    found = {name: needed_to_make(name, node, run, steps_taken) for name, node in nodes.items()}
     return [make(node, **found[name]) for name, node in nodes.items()]

@@ -29,7 +29,7 @@ class MLflow(MLFlowLogger):
 
     Args:
         experiment_name: name of the experiment that the run belongs to.
-        run_name: name of the run; MLflow invents one if it is empty.
+        run_name: name of the run; in a training, null is that of its folder.
         tracking_uri: address of a server or database.
         artifact_location: where a new experiment keeps its pictures; null is `mlruns` for a database in a file.
         tags: further tags of the run.

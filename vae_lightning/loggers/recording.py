@@ -45,19 +45,19 @@ SETTINGS = {
 }
 
 
-def needed_to_make(name: str, target: str, run: Run, steps_taken: int) -> dict[str, Any]:
-    """Returns the options with which a logger continues what it has recorded of a run; none for a new run.
+def needed_to_make(name: str, node: Mapping[str, Any], run: Run, steps_taken: int) -> dict[str, Any]:
+    """Returns options for a logger that its configuration leaves open: the run's name, and how its record continues.
 
     Args:
         name: of the logger in the configuration.
-        target: its class.
+        node: its configuration.
         run: the run, new or resumed.
         steps_taken: optimizer steps before the checkpoint from which the run is resumed.
 
     Raises:
         UsageError: if the logger's package is not installed.
     """
-    kind = pkgutil.resolve_name(target)
+    kind = pkgutil.resolve_name(str(node["_target_"]))
     if not isinstance(kind, type):
         return {}
     for parent, package in PACKAGES.items():
@@ -65,7 +65,24 @@ def needed_to_make(name: str, target: str, run: Run, steps_taken: int) -> dict[s
             raise UsageError(f'logger.{name}: {package} is not installed; pip install "vae-lightning[{package}]"')
     for variable, value in SETTINGS.items():
         os.environ.setdefault(variable, value)
-    return _to_continue.dispatch(kind)(kind, steps_taken, _identities(run).get(name))
+    named = {option: run.folder.resolve().name for option in _naming.dispatch(kind)(kind) if node.get(option) is None}
+    return named | _to_continue.dispatch(kind)(kind, steps_taken, _identities(run).get(name))
+
+
+@singledispatch
+def _naming(kind: object) -> tuple[str, ...]:
+    """The options of a logger's class that take a name of the run."""
+    return ()
+
+
+@_naming.register(MLFlowLogger)
+def _(kind: object) -> tuple[str, ...]:
+    return ("run_name",)
+
+
+@_naming.register(WandbLogger)
+def _(kind: object) -> tuple[str, ...]:
+    return ("name",)
 
 
 @singledispatch
