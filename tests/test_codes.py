@@ -1,6 +1,7 @@
 """Discrete codes: quantisation, codebooks and their priors against independent calculations."""
 
 import math
+from copy import deepcopy
 from itertools import product
 
 import pytest
@@ -99,6 +100,19 @@ def test_the_codebook_follows_by_moving_averages(quantised: VectorQuantisedHead)
     with torch.no_grad():
         quantised.train()(x)
     assert torch.equal(quantised.vectors, after)
+
+
+def test_mixed_precision_changes_no_code_and_no_codebook() -> None:
+    torch.manual_seed(0)
+    head = VectorQuantisedHead(8, 8, size=64)
+    mixed, x = deepcopy(head), torch.randn(32, 8)
+    for _ in range(2):
+        posterior = head(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = mixed(x)
+            assert torch.equal(mixed.encode(mixed.decode(found.indices)), found.indices)
+        assert torch.equal(found.indices, posterior.indices)
+        assert torch.equal(mixed.vectors, head.vectors)
 
 
 def test_unused_vectors_are_moved_to_where_outputs_are() -> None:

@@ -6,12 +6,13 @@ the density of its own samples without inversion, and 32 bits under mixed precis
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform, constraints
+
+from ..precision import full_precision
 
 _validating = Distribution._validate_args
 from zuko.flows import MaskedAutoregressiveTransform  # noqa: E402
@@ -44,7 +45,7 @@ class Flow(Distribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         u = self.base.rsample(torch.Size(sample_shape))
-        with _full_precision(u):
+        with full_precision(u):
             z, log_slope = self.transform.call_and_ladj(u)
         self._drawn = z, self.base.log_prob(u) - log_slope
         return z
@@ -53,7 +54,7 @@ class Flow(Distribution):
         """Returns log q(z) `(…)`: as found when z was drawn, if it is the last sample, otherwise by inversion."""
         if self._drawn and z is self._drawn[0] and (z.requires_grad or not torch.is_grad_enabled()):
             return self._drawn[1]
-        with _full_precision(z):
+        with full_precision(z):
             u, log_slope = self.transform.inv.call_and_ladj(z)
         return self.base.log_prob(u) + log_slope
 
@@ -106,9 +107,3 @@ class Autoregressive(nn.Module):
         if self.constant:
             context = next(self.parameters()).new_ones(1)
         return ComposedTransform(*(layer(context) for layer in self.layers))
-
-
-def _full_precision(tensor: Tensor) -> AbstractContextManager[object]:
-    """A context without mixed precision: densities are differences of large numbers."""
-    kind = tensor.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

@@ -1,13 +1,11 @@
 """Structural similarity in place of a likelihood."""
 
-from contextlib import nullcontext
-
-import torch
 from torch import Tensor
 from torch.nn import functional
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ..data.batch import Batch
+from ..precision import full_precision
 from ..rates import rate
 from .checks import at_least, require_means_only
 from .objective import Model, Objective, Terms
@@ -72,11 +70,8 @@ def multiscale_ssim(one: Tensor, other: Tensor) -> Tensor:
     if size < WINDOW:
         raise ValueError(f"objective: MSSSIM needs images of at least {WINDOW} × {WINDOW} pixels, got {size}")
     scales = min(len(EXPONENTS), (size // WINDOW).bit_length())
-    device = one.device.type
-    # Variances are differences of means of squares, for which 16 bits are too few.
-    precise = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
     total = one.new_zeros(len(one))
-    with precise:
+    with full_precision(one):  # variances are differences of means of squares
         for scale in range(scales):
             last = scale == scales - 1
             _, found = structural_similarity_index_measure(

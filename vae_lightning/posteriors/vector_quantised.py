@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ..engine.shards import whole_batch
+from ..precision import full_precision
 from .codebook import Codebook, CodeSequence
 
 __all__ = ["VectorQuantisedHead"]
@@ -81,7 +82,8 @@ class VectorQuantisedHead(Codebook):
 
     def _distances(self, vectors: Tensor) -> Tensor:
         """Squared distances `(…, K)` from the codebook's vectors, but for a constant."""
-        return self.vectors.square().sum(-1) - 2 * vectors @ self.vectors.T
+        with full_precision(vectors):
+            return self.vectors.square().sum(-1) - 2 * vectors @ self.vectors.T
 
     @torch.no_grad()
     def _follow(self, outputs: Tensor) -> None:
@@ -90,7 +92,8 @@ class VectorQuantisedHead(Codebook):
         nearest, indices = distances.min(-1)
         chosen = one_hot(indices, self.size).to(outputs.dtype)
         self.uses.lerp_(chosen.sum(0), 1 - self.decay)
-        self.sums.lerp_(chosen.T @ outputs, 1 - self.decay)
+        with full_precision(outputs):
+            self.sums.lerp_(chosen.T @ outputs, 1 - self.decay)
         furthest = (nearest + outputs.square().sum(-1)).argsort(descending=True)
         # The n-th of the vectors that are moved takes the n-th of the outputs, the furthest first.
         even = self.uses.mean()
