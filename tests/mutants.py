@@ -250,7 +250,7 @@ MUTANTS = [
     ("engine/random_state.py", "torch.set_rng_state(self._restored[\"cpu\"])", "pass", RESUME, INTERRUPTED),
     ("data/loaders.py", "return self.order()[done:]", "return self.order()", RESUME, INTERRUPTED),
     ("data/loaders.py", "[self.seed, self.epoch]", "[self.seed]", "test_data.py", "order"),
-    ("data/datamodule.py", "sampler.set_epoch(self.trainer.current_epoch)", "pass", RESUME, INTERRUPTED),
+    ("data/datamodule.py", "sampler.set_epoch(epoch)", "pass", RESUME, INTERRUPTED),
     ("callbacks/stopwatch.py", "for name in (\"seconds\", \"images\", \"validated\"))\n",
      "for name in (\"seconds\", \"images\", \"validated\"))\n        self.images = 0\n", RESUME, INTERRUPTED),
     ("objectives/annealed.py", "self.register_buffer(\"taken\", torch.zeros((), dtype=torch.int64))",

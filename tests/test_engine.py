@@ -27,11 +27,11 @@ from vae_lightning.callbacks import SampleGrids
 from vae_lightning.data.batch import Batch
 from vae_lightning.engine import devices
 from vae_lightning.engine.lightning_internals import (
-    calls_done,
     count_calls,
     count_steps,
     do_not_count,
     is_trial,
+    starts_at,
     steps_between_checkpoints,
     validates_next,
 )
@@ -197,7 +197,7 @@ class Two(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.layer = nn.Linear(2, 1)
-        self.seen: list[int] = []
+        self.seen: list[tuple[int, int, int]] = []
         self.validated_next: list[bool] = []
 
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
@@ -209,7 +209,7 @@ class Two(LightningModule):
         self.manual_backward(loss)
         one.step()
         other.step()
-        self.seen.append((self.global_step, calls_done(self.trainer)))
+        self.seen.append((self.global_step, *starts_at(self.trainer)))
         self.validated_next.append(validates_next(self.trainer))
         if batch_idx == 1:  # as if this call had replayed three recorded steps
             count_steps(self.trainer, 3)
@@ -240,7 +240,7 @@ def test_what_is_private_of_lightning(tmp_path: Path) -> None:
     )  # fmt: skip
     trainer.fit(model, DataLoader(torch.ones(3, 2)), DataLoader(torch.ones(1, 2)))
     assert model.validated_next == [False, True, False]
-    assert model.seen == [(1, 0), (2, 1), (6, 2)]
+    assert model.seen == [(1, 0, 0), (2, 0, 1), (6, 0, 2)]
     assert trainer.global_step == 6
     assert logger.steps == [5]  # counted from 0: three calls, of which one stood for four steps
     assert not is_trial(trainer)

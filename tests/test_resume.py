@@ -174,15 +174,31 @@ def test_with_anything(tmp_path: Path, options: list[str]) -> None:
 @pytest.mark.parametrize(
     "options",
     [
+        ["data.resident=false", "data.num_workers=1"],
         ["trainer.limit_train_batches=3", "trainer.accumulate_grad_batches=2"],
         ["trainer.limit_train_batches=4", "engine.steps_per_call=2"],
         ["trainer.overfit_batches=2"],
     ],
     ids=" ".join,
 )
-def test_a_run_of_epochs_that_are_not_whole_is_extended(tmp_path: Path, options: list[str]) -> None:
+def test_a_run_is_extended_as_if_it_had_been_longer_from_the_start(tmp_path: Path, options: list[str]) -> None:
+    """The last three have epochs that are not whole."""
     expected = train(tmp_path / "whole", *options)
     train(tmp_path / "parts", *options, "trainer.max_epochs=1")
+    found = train(tmp_path / "parts", *options)
+    assert expected is not None
+    assert found is not None
+    assert [name for name in expected if not same(expected[name], found[name])] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_is_extended_more_than_once_and_stopped_in_between(tmp_path: Path, workers: int) -> None:
+    options = ["data.resident=false", f"data.num_workers={workers}", "trainer.max_epochs=5"]
+    expected = train(tmp_path / "whole", *options)
+    for epochs in (2, 3):
+        assert train(tmp_path / "parts", *options, f"trainer.max_epochs={epochs}") is not None
+    assert train(tmp_path / "parts", *options, stop_after=29) is None
     found = train(tmp_path / "parts", *options)
     assert expected is not None
     assert found is not None

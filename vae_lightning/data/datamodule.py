@@ -10,7 +10,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..engine.lightning_internals import calls_done
+from ..engine.lightning_internals import starts_at
 from ..errors import DataError, UsageError
 from .augmentation import moved
 from .batch import Batch
@@ -264,9 +264,9 @@ class ImageDataModule(LightningDataModule):
         sampler = SourceOrder(size) if self._overfits else EpochShuffle(size, self.seed)
         if self.trainer:
             # A resumed run starts with the rest of the interrupted epoch.
-            calls = calls_done(self.trainer)
-            sampler.set_epoch(self.trainer.current_epoch)
-            sampler.done = calls * images_per_call if calls * images_per_call < size else 0
+            epoch, calls = starts_at(self.trainer)
+            sampler.set_epoch(epoch)
+            sampler.done = calls * images_per_call
         return self._loader("train", images_per_call, sampler)
 
     def val_dataloader(self) -> ResidentLoader | DataLoader | list[DataLoader]:

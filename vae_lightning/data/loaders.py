@@ -36,8 +36,6 @@ class EpochShuffle(Sampler[int]):
         self.done = 0
 
     def set_epoch(self, epoch: int) -> None:
-        if epoch != self.epoch:
-            self.done = 0
         self.epoch = epoch
 
     def order(self) -> Tensor:

@@ -1,15 +1,17 @@
 """Every use of Lightning's private interface; for each, a test fails if Lightning renames it."""
 
+from typing import Any
+
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.core.optimizer import LightningOptimizer, do_nothing_closure
 
 __all__ = [
-    "calls_done",
     "count_calls",
     "count_steps",
     "do_not_count",
     "is_trial",
+    "starts_at",
     "steps_between_checkpoints",
     "validates_next",
 ]
@@ -33,9 +35,14 @@ def count_calls(trainer: Trainer, steps: int) -> None:
     trainer.fit_loop.epoch_loop._batches_that_stepped += steps - 1
 
 
-def calls_done(trainer: Trainer) -> int:
-    """Returns the number of calls in this epoch before training was interrupted and resumed."""
-    return trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+def starts_at(trainer: Trainer) -> tuple[int, int]:
+    """Returns the epoch in which training starts or resumes, and the number of its calls that are done already.
+
+    Right after loading a checkpoint, `trainer.current_epoch` may still be the epoch that the checkpoint has ended.
+    """
+    loop: Any = trainer.fit_loop
+    epochs, calls = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+    return epochs.processed, calls.processed if epochs.ready > epochs.processed else 0
 
 
 def is_trial(trainer: Trainer) -> bool:
