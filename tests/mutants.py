@@ -251,6 +251,7 @@ MUTANTS = [
     ("data/loaders.py", "return self.order()[done:]", "return self.order()", RESUME, INTERRUPTED),
     ("data/loaders.py", "[self.seed, self.epoch]", "[self.seed]", "test_data.py", "order"),
     ("data/datamodule.py", "sampler.set_epoch(epoch)", "pass", RESUME, INTERRUPTED),
+    ("data/datamodule.py", "            leave_ended_epoch(self.trainer)\n", "", RESUME, "whole_ones"),
     ("callbacks/stopwatch.py", "for name in (\"seconds\", \"images\", \"validated\"))\n",
      "for name in (\"seconds\", \"images\", \"validated\"))\n        self.images = 0\n", RESUME, INTERRUPTED),
     ("objectives/annealed.py", "self.register_buffer(\"taken\", torch.zeros((), dtype=torch.int64))",

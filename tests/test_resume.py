@@ -174,7 +174,7 @@ def test_with_anything(tmp_path: Path, options: list[str]) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ["data.resident=false", "data.num_workers=1"],
+        ["data.resident=false", "data.num_workers=1", "trainer.max_steps=100"],
         ["trainer.limit_train_batches=3", "trainer.accumulate_grad_batches=2"],
         ["trainer.limit_train_batches=4", "engine.steps_per_call=2"],
         ["trainer.overfit_batches=2"],
@@ -188,6 +188,18 @@ def test_a_run_is_extended_as_if_it_had_been_longer_from_the_start(tmp_path: Pat
     found = train(tmp_path / "parts", *options)
     assert expected is not None
     assert found is not None
+    assert [name for name in expected if not same(expected[name], found[name])] == []
+
+
+def test_a_run_that_its_number_of_steps_ended_within_an_epoch_is_extended_by_whole_ones(tmp_path: Path) -> None:
+    options = ["trainer.max_epochs=3", "data.validation_size=4"]
+    train(tmp_path / "some", *options, "trainer.max_steps=11")
+    shutil.copytree(tmp_path / "some", tmp_path / "unlimited")
+    found = train(tmp_path / "some", *options, "trainer.max_steps=100")
+    expected = train(tmp_path / "unlimited", *options, "trainer.max_steps=-1")
+    assert expected is not None
+    assert found is not None
+    assert expected["steps"] == 11 + 8
     assert [name for name in expected if not same(expected[name], found[name])] == []
 
 

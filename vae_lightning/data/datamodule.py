@@ -10,7 +10,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..engine.lightning_internals import starts_at
+from ..engine.lightning_internals import leave_ended_epoch, starts_at
 from ..errors import DataError, UsageError
 from .augmentation import moved
 from .batch import Batch
@@ -264,6 +264,7 @@ class ImageDataModule(LightningDataModule):
         sampler = SourceOrder(size) if self._overfits else EpochShuffle(size, self.seed)
         if self.trainer:
             # A resumed run starts with the rest of the interrupted epoch.
+            leave_ended_epoch(self.trainer)
             epoch, calls = starts_at(self.trainer)
             sampler.set_epoch(epoch)
             sampler.done = calls * images_per_call

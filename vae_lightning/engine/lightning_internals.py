@@ -5,12 +5,14 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.core.optimizer import LightningOptimizer, do_nothing_closure
+from pytorch_lightning.loops.loop import _Loop
 
 __all__ = [
     "count_calls",
     "count_steps",
     "do_not_count",
     "is_trial",
+    "leave_ended_epoch",
     "starts_at",
     "steps_between_checkpoints",
     "validates_next",
@@ -43,6 +45,16 @@ def starts_at(trainer: Trainer) -> tuple[int, int]:
     loop: Any = trainer.fit_loop
     epochs, calls = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
     return epochs.processed, calls.processed if epochs.ready > epochs.processed else 0
+
+
+def leave_ended_epoch(trainer: Trainer) -> None:
+    """Starts a new epoch if a checkpoint was loaded that had ended one.
+
+    Without `max_steps`, Lightning does so itself. With it, it would go on with an epoch that `max_steps` cut short.
+    """
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    if epochs.ready == epochs.processed:
+        _Loop.restarting.fset(trainer.fit_loop, False)  # type: ignore[attr-defined]
 
 
 def is_trial(trainer: Trainer) -> bool:
