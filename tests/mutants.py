@@ -221,7 +221,7 @@ MUTANTS = [
     ("evaluating/against.py", "typicality(bounds, usual)", "typicality(bounds, bounds.mean())", OUTLIERS, "areas"),
     ("measuring/paths.py", "decoded(3)[:, 1], \"_crossfade\"", "decoded(3)[:, 0], \"_crossfade\"", MEASURING,
      "half_way"),
-    ("measuring/subject.py", "means.bernoulli() if self.binary else means", "means", MEASURING, "like"),
+    ("metrics/quality.py", "means.bernoulli() if binary else means", "means", MEASURING, "like"),
     ("priors/temperature.py", "Normal(prior.loc, temperature", "Normal(temperature * prior.loc, temperature",
      TEMPERATURE, "components"),
     ("priors/temperature.py", "scale_tril=temperature * prior", "scale_tril=prior", TEMPERATURE, "components"),

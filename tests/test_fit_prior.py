@@ -27,7 +27,7 @@ Command = Callable[..., CompletedProcess[str]]
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     on_sphere = ["model/posterior=von_mises_fisher", "model/prior=uniform_sphere", "model.latent_dim=3"]
-    labels = ["data.source.train_size=300", "data.source.test_size=100"]
+    labels = ["data.source.train_size=300", "data.source.test_size=100", "data.binarize=dynamic"]
     for name, options in (("plane", labels), ("sphere", [*on_sphere, *UNMEASURED])):
         command = [*TINY, *UNDRAWN, *options, f"hydra.run.dir={name}"]
         done = run_command("vae_lightning.cli", *dict.fromkeys(command), cwd=folder)

@@ -144,13 +144,14 @@ def _distance_to_tests(run: LoadedRun) -> Callable[[], dict[str, float]] | None:
     judge = reference(data, model.device, probe_images=5000)
     if judge.at_chance:
         return None
-    features = judge.classifier.features(images.to(model.device))
+    features, binary = judge.classifier.features(images.to(model.device)), quality.are_binary(images)
 
     def measure() -> dict[str, float]:
         torch.manual_seed(0)
         parts = torch.arange(len(images)).split(at_once(images.shape[1:]))
         with torch.no_grad():
-            samples = [judge.classifier.features(model.sample(len(part)).clamp(0, 1)) for part in parts]
+            means = (model.sample(len(part)) for part in parts)
+            samples = [judge.classifier.features(quality.pictures(part, binary)) for part in means]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*will save all extracted features.*")
             return {"frechet": quality.distances(features, torch.cat(samples)).frechet}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data.batch import Batch
 from ..data.sizes import at_once
+from ..metrics import quality
 from ..metrics.reference import Reference, reference
 from ..posteriors import point
 from ..progress import Progress
@@ -106,17 +107,11 @@ class Subject:
     @cached_property
     def binary(self) -> bool:
         """Whether the pixels of the data are 0 or 1."""
-        images = self.examples("test", 100).images
-        return bool(((images == 0) | (images == 1)).all())
+        return quality.are_binary(self.examples("test", 100).images)
 
     def pictures(self, means: Tensor) -> Tensor:
-        """Returns means of p(x|z), or of two images, as images of the data's kind, so that like is compared with like.
-
-        Grey values are only clamped to [0, 1]: a likelihood's mean can leave that range. If the data are binary, each
-        pixel is drawn, as 1 with its mean as the probability.
-        """
-        means = means.clamp(0, 1)
-        return means.bernoulli() if self.binary else means
+        """Returns means of p(x|z), or of two images, as images of the data's kind; see `quality.pictures`."""
+        return quality.pictures(means, self.binary)
 
     @cached_property
     def has_classes(self) -> bool:

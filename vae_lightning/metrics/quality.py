@@ -18,7 +18,10 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from ..data.sizes import at_once
 
-__all__ = ["Classifier", "Distances", "Nearest", "accuracy", "distances", "frechet", "nearest", "train_classifier"]
+__all__ = [
+    "Classifier", "Distances", "Nearest", "accuracy", "are_binary", "distances", "frechet", "nearest", "pictures",
+    "train_classifier",
+]  # fmt: skip
 
 # Nothing is gathered: in a training on several devices, one process has all images.
 ALONE: Any = {"sync_on_compute": False}
@@ -50,6 +53,21 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits `(B, classes)` of images `(B, C, H, W)`."""
         return self.head(self.trunk(x))
+
+
+def are_binary(images: Tensor) -> bool:
+    """Returns whether all pixels are 0 or 1."""
+    return bool(((images == 0) | (images == 1)).all())
+
+
+def pictures(means: Tensor, binary: bool) -> Tensor:
+    """Returns means of p(x|z), or of two images, as images of the data's kind, so that like is compared with like.
+
+    Grey values are only clamped to [0, 1]: a likelihood's mean can leave that range. If the data are binary, each
+    pixel is drawn, as 1 with its mean as the probability.
+    """
+    means = means.clamp(0, 1)
+    return means.bernoulli() if binary else means
 
 
 @torch.enable_grad()
