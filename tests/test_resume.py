@@ -13,15 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback, seed_everything
 from shared import TINY, UNMEASURED, compose_config, run_command, start_command
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from vae_lightning import load_run
+from vae_lightning import train as train_run
 from vae_lightning.building import build
 from vae_lightning.callbacks import Checkpoints
 from vae_lightning.engine.signals import Interrupted, Interruption
+from vae_lightning.errors import UsageError
 from vae_lightning.report.picture import learning_curves
 from vae_lightning.runs import Run
 from vae_lightning.runs.resuming import steps_taken_at
@@ -359,6 +363,30 @@ def test_a_sweep_goes_on(tmp_path: Path) -> None:
     damaged = run_command("vae_lightning.cli", *TINY, *sweep, "resume=true", cwd=tmp_path)
     assert damaged.returncode == 2
     assert "last.ckpt: cannot be read" in damaged.stderr
+
+
+def test_a_run_goes_on_with_the_same_images_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With one more, others would be held out for testing, most of which the model was trained on."""
+    file, run = tmp_path / "a.npy", Run(tmp_path / "run")
+    images = np.random.default_rng(0).integers(0, 256, (31, 6, 6), np.uint8)
+    options = ["data=arrays", f"data.source.path={file}", "model=mlp", *UNMEASURED, "logger=none", "resume=true"]
+    options += ["trainer.accelerator=cpu", "trainer.max_epochs"]
+    np.save(file, images[:30])
+    train_run(compose_config(*options[:-1], f"{options[-1]}=1"), run.folder, progress=False)
+    files = {path: path.read_bytes() for path in run.folder.rglob("*.json")}
+    load_run(run.folder).test_images(1)
+    assert not caplog.records
+    np.save(file, images)
+    with pytest.raises(UsageError, match=r"^data: the training and test images of a are not .* or train in another"):
+        train_run(compose_config(*options[:-1], f"{options[-1]}=2"), run.folder, progress=False)
+    assert files == {path: path.read_bytes() for path in run.folder.rglob("*.json")}
+    load_run(run.folder).test_images(1)
+    assert caplog.messages[-1].startswith("data       the training and test images of a are not those that run was")
+    np.save(file, images[:30])
+    assert (
+        train_run(compose_config(*options[:-1], f"{options[-1]}=2"), run.folder, progress=False).metrics["epochs"] == 2
+    )
+    assert Run(run.folder).digests == run.digests
 
 
 @pytest.mark.slow

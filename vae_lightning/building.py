@@ -17,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from .callbacks import Checkpoints, Curves, Stopwatch
 from .callbacks.checkpoints import AtomicCheckpointIO
+from .callbacks.digests import Digests
 from .callbacks.label_check import LabelCheck
 from .config import check_calls, make
 from .contracts import try_contracts
@@ -73,7 +74,8 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
     if config.data.get("image_shape") is not None:
         try_contracts(model, config.data.image_shape)
     stopwatch = Stopwatch()
-    callbacks = [LabelCheck(), stopwatch, Curves(), RandomState(), *followers, *_make_callbacks(config.callbacks)]
+    callbacks = [LabelCheck(), Digests(), stopwatch, Curves(), RandomState(), *followers]
+    callbacks += _make_callbacks(config.callbacks)
     shown = bool(config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress))
     if shown and not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(TQDMProgressBar())  # Lightning's default, Rich's, would swallow other bars and log lines

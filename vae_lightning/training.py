@@ -22,7 +22,7 @@ from .callbacks.divergence import refuse_divergence, refuse_values
 from .config import check
 from .config.messages import usage_errors
 from .console import above_bars, printing, quiet
-from .data.images import StoredImages
+from .data.datamodule import ImageDataModule
 from .engine.devices import bfloat16_speed
 from .engine.lightning_internals import is_trial
 from .engine.processes import Processes, is_member
@@ -118,6 +118,7 @@ def _execute(config: DictConfig, run: Run, swept: Sequence[str], progress: bool 
         log.info("finished   %s already\n", short_path(run.folder))
         return Outcome(dict(run.metrics), None)
     checkpoint = run.checkpoint_file if config.resume and run.checkpoint_file.is_file() else None
+    digests = run.digests if checkpoint else {}
     with quiet(), Processes(config.trainer) as processes:
         seed_everything(config.seed, verbose=False)
         os.environ.pop("PL_GLOBAL_SEED")  # with it, Lightning would reseed other processes after the model is built
@@ -126,9 +127,10 @@ def _execute(config: DictConfig, run: Run, swept: Sequence[str], progress: bool 
         trainer = built.trainer
         loggers = dict(zip(map(str, config.logger), trainer.loggers, strict=False))  # the first process alone has any
         if trainer.is_global_zero:
+            _refuse_other_images(built, run, digests)
             run.error_file.unlink(missing_ok=True)
             run.metrics_file.unlink(missing_ok=True)
-            _describe(config, run, built)
+            _describe(config, run, built, digests)
         else:
             logging.getLogger().setLevel(logging.ERROR)
         recorded = {key: value for key, value in _resolved(config).items() if key not in ("run_dir", "resume")}
@@ -147,14 +149,26 @@ def _execute(config: DictConfig, run: Run, swept: Sequence[str], progress: bool 
         "seconds_training": round(stopwatch.seconds, 3),
         "images_per_second": round(stopwatch.images / stopwatch.seconds, 1),
     }
-    splits = getattr(built.data, "splits", {})
-    digests = {name: images.digest() for name, images in splits.items() if isinstance(images, StoredImages)}
-    write_json(run.environment_file, Run(run.folder).environment | {"data": digests})
     write_json(run.metrics_file, metrics)
     finish(loggers, _hyperparameters(config, swept), metrics, trainer.global_step)
     _tell_of_result(metrics)
     log.info("saved      %s\n", short_path(run.folder))
     return Outcome(metrics, built.model)
+
+
+def _refuse_other_images(built: Built, run: Run, digests: Mapping[str, Any]) -> None:
+    """Raises `UsageError` if a run would be resumed with images of other digests, before anything of it is replaced."""
+    data = built.data
+    if not digests or not isinstance(data, ImageDataModule):
+        return
+    data.trainer = built.trainer  # the splits depend on it
+    data.prepare_data()
+    data.setup()
+    if changed := data.changed(digests):
+        raise UsageError(
+            f"data: the {changed} images of {data.name} are not those that {short_path(run.folder)} was trained and "
+            "tested on. Restore them to resume this run, or train in another folder"
+        )
 
 
 def _fit_and_test(built: Built, run: Run, checkpoint: Path | None) -> dict[str, Any]:
@@ -224,7 +238,7 @@ def _take_best(built: Built, run: Run) -> dict[str, float]:
     return {}
 
 
-def _describe(config: DictConfig, run: Run, built: Built) -> None:
+def _describe(config: DictConfig, run: Run, built: Built, digests: Mapping[str, Any]) -> None:
     """Logs the setup of the run and saves it in the run's folder."""
     model, _, trainer, _ = built
     device = trainer.strategy.root_device
@@ -234,7 +248,7 @@ def _describe(config: DictConfig, run: Run, built: Built) -> None:
     write_file(run.config_file, OmegaConf.to_yaml(_resolved(config)).encode())
     forget_paths(run.hydra_file)
     found = environment(device=str(device), hardware=hardware, threads=torch.get_num_threads(), seed=config.seed)
-    write_json(run.environment_file, found)
+    write_json(run.environment_file, found | ({"data": digests} if digests else {}))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     log.info("run        %s", short_path(run.folder))
     log.info(

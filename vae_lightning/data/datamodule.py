@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -14,6 +14,7 @@ from ..engine.lightning_internals import leave_ended_epoch, starts_at
 from ..errors import DataError, UsageError
 from .augmentation import moved
 from .batch import Batch
+from .drawn import Drawn
 from .images import FetchedImages, StoredImages, images_of
 from .loaders import Batches, EpochShuffle, ResidentLoader, SourceOrder, worker_loader
 from .sizes import at_most, at_once
@@ -23,6 +24,7 @@ __all__ = ["ImageDataModule"]
 
 log = logging.getLogger(__name__)
 
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 EXAMPLES = 512 * 2**20  # bytes of images, at most, that are kept as numbers of 32 bits
 
 
@@ -252,6 +254,20 @@ class ImageDataModule(LightningDataModule):
     def categorical_factors(self) -> tuple[str, ...]:
         """Names of the factors of variation whose values have no order; the others are numbers."""
         return tuple(getattr(self.source, "categorical_factors", ()))
+
+    def digests(self) -> dict[str, str]:
+        """Returns a digest of the images and labels of each split that is in memory, by its name."""
+        return {name: images.digest() for name, images in self.splits.items() if isinstance(images, StoredImages)}
+
+    def changed(self, digests: Mapping[str, Any]) -> str:
+        """Returns the splits that have other digests now, such as `training and test`; empty if there are none.
+
+        Images that are drawn have not changed if their options have not; processors may round them differently.
+        """
+        now = {} if isinstance(self.source, Drawn) or not digests else self.digests()
+        return " and ".join(
+            SPLITS[name] for name in SPLITS if name in now and now[name] != digests.get(name, now[name])
+        )
 
     @property
     def training_batches(self) -> int:

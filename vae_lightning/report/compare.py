@@ -218,8 +218,7 @@ def _notes_on_mixture(runs: Sequence[Run], keys: Sequence[str], sweep: Path | No
         "budgets": [key for key in keys if key in BUDGETS],
     }
     named = [name for name, found in different.items() if found and not sweep]
-    tested = [run.environment.get("data") for run in runs]
-    digests = {str(found["test"]) for found in tested if isinstance(found, dict) and "test" in found}
+    digests = {str(run.digests["test"]) for run in runs if "test" in run.digests}
     named += ["data under one name"] if len(digests) > 1 and not different["data"] else []
     named += ["versions of this package"] if VERSION in keys else []
     if not named:

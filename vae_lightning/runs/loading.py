@@ -4,6 +4,7 @@ A run may come from an untrusted source. Its configuration is read as plain data
 anything is instantiated, and checkpoints are loaded as tensors only.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from ..vae import VAE
 
 __all__ = ["LoadError", "LoadedRun", "configuration", "load_run"]
+
+log = logging.getLogger(__name__)
 
 SPARE = 1_000_000  # numbers that a model may have and a checkpoint not, such as masks
 
@@ -63,7 +66,7 @@ class LoadedRun:
 
     @cached_property
     def data(self) -> "ImageDataModule":
-        """The run's data, read from disk; never downloaded.
+        """The run's data, read from disk; never downloaded. A line of the log says if images have changed.
 
         Raises:
             LoadError: if the configuration names a class that must not be instantiated.
@@ -72,6 +75,9 @@ class LoadedRun:
         vet({"data": self.config["data"]}, self.trust)
         data = _make(self.config["data"], "data", self.run)
         data.setup()
+        if hasattr(data, "changed") and (changed := data.changed(self.run.digests)):
+            text = "data       the %s images of %s are not those that %s was trained and tested on"
+            log.warning(text, changed, data.name, self.name)
         return data
 
     def test_images(self, count: int) -> "Batch":

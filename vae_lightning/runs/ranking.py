@@ -33,9 +33,7 @@ def best_first(runs: Sequence[Run]) -> list[Run]:
 
 def tested_on(run: Run) -> tuple[str, str]:
     """Returns what a finished run's elbo is of: the test images, by their digest if it is known, and the likelihood."""
-    digests = run.environment.get("data")
-    images = digests.get("test") if isinstance(digests, dict) else None
-    data = f"{images or run.option('data.name')}, {run.option('data.binarize')}"
+    data = f"{run.digests.get('test') or run.option('data.name')}, {run.option('data.binarize')}"
     return data, str(run.option("model.likelihood._target_"))
 
 

@@ -169,6 +169,12 @@ class Run:
         return {}
 
     @property
+    def digests(self) -> dict[str, Any]:
+        """Digests of the images it is trained and tested on, by split; empty if unknown."""
+        found = self.environment.get("data")
+        return found if isinstance(found, dict) else {}
+
+    @property
     def version(self) -> str | None:
         """The version of this package that trained the run; None if unknown."""
         found = self.environment.get("vae-lightning")
