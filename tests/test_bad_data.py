@@ -20,6 +20,7 @@ from vae_lightning.errors import UsageError
 pytestmark = pytest.mark.usefixtures("cache")
 PNG = saved(Image.new("RGB", (4, 4), RED), "PNG")
 JPEG = saved(Image.effect_noise((64, 64), 50), "JPEG")
+PALETTE = Image.effect_noise((60, 60), 50).convert("P")
 SEVENS = Image.fromarray(np.full((4, 4), 7, np.float32))
 Change = Callable[[Path], Any]
 
@@ -65,6 +66,10 @@ def huge_png() -> bytes:
     return bytes(content)
 
 
+def half(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
 GOOD = both(write("1.png", PNG), write("2.png", PNG), write("3.png", PNG))
 FOLDER = ["data=folder", "data.source.path=data"]
 ARRAYS = ["data=arrays", "data.source.path=data/a.npz"]
@@ -78,8 +83,10 @@ BAD: dict[str, tuple[Change, list[str], str]] = {
     "one image": (write("a.png", PNG), FOLDER, "there must be at least one to train on and one to test on"),
     "a text called .png": (both(GOOD, write("4.png", "no picture")), FOLDER, "4.png is not an image in a known format"),
     "an empty file": (both(GOOD, write("4.png", "")), FOLDER, "4.png is not an image"),
-    "half a PNG": (both(GOOD, write("4.png", PNG[: len(PNG) // 2])), FOLDER, "4.png"),
-    "half a JPEG": (both(GOOD, write("4.jpg", JPEG[: len(JPEG) // 2])), FOLDER, "4.jpg is damaged"),
+    "half a PNG": (both(GOOD, write("4.png", half(PNG))), FOLDER, "4.png"),
+    "half a PNG with a palette": (both(GOOD, write("4.png", half(saved(PALETTE, "PNG")))), FOLDER, "4.png is damaged"),
+    "half a GIF": (both(GOOD, write("4.gif", half(saved(PALETTE, "GIF")))), FOLDER, "4.gif is damaged"),
+    "half a JPEG": (both(GOOD, write("4.jpg", half(JPEG))), FOLDER, "4.jpg is damaged"),
     "a picture of 2.5 billion pixels": (both(GOOD, write("4.png", huge_png())), FOLDER, "4.png has"),
     "all broken": (both(write("1.png", "a"), write("2.png", "b")), FOLDER, "2 of 2 images cannot be read"),
     "floats beyond 1": (both(GOOD, write("4.tif", saved(SEVENS, "TIFF"))), FOLDER, "from 7 to 7, outside 0 to 1"),

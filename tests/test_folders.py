@@ -110,6 +110,7 @@ HALF = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
         ("a.png", saved(palette(), "PNG"), GREEN),
         ("a.png", saved(palette(), "PNG", transparency=1), (255, 255, 255)),
         ("a.gif", saved(palette(), "GIF"), GREEN),
+        ("a.png", saved(Image.new("RGB", (4, 4), BLUE), "PNG", exif=b"no EXIF data"), BLUE),
         ("a.png", saved(deep(), "PNG"), 128),
         ("a.tif", saved(deep(), "TIFF"), 128),
         ("a.tiff", saved(Image.fromarray(np.full((4, 4), 0.5, np.float32)), "TIFF"), 128),

@@ -1,6 +1,8 @@
 """One image file, or image of a data set, as an array of the wanted size and number of channels."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -37,16 +39,8 @@ def open_picture(path: Path) -> Image.Image:
     Raises:
         PictureError: for a file that is no image, is damaged, or has more than `MOST_PIXELS` pixels.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow, about large images and odd metadata
-            picture = Image.open(path, formats=list(FORMATS))
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"has more than {MOST_PIXELS:,} pixels") from error
-    except Image.UnidentifiedImageError as error:
-        raise PictureError("is not an image in a known format") from error
-    except (OSError, ValueError, SyntaxError, OverflowError) as error:
-        raise PictureError(_reason(error)) from error
+    with _told():
+        picture = Image.open(path, formats=list(FORMATS))
     if picture.width * picture.height > MOST_PIXELS:
         raise PictureError(f"has {picture.width} × {picture.height} pixels, more than {MOST_PIXELS:,}")
     return picture
@@ -54,14 +48,19 @@ def open_picture(path: Path) -> Image.Image:
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
     """Returns the height and width of a picture as it is to be seen, according to its EXIF orientation."""
-    turned = picture.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+    turned = _orientation(picture) in (5, 6, 7, 8)
     return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
 def is_grey(picture: Image.Image) -> bool:
-    """Returns whether a picture's format has no colours."""
+    """Returns whether a picture's format has no colours.
+
+    Raises:
+        PictureError: for a damaged picture with a palette.
+    """
     if picture.mode in ("P", "PA"):
-        colours = np.asarray(picture.getpalette("RGB") or [0], np.uint8)
+        with _told():
+            colours = np.asarray(picture.getpalette("RGB") or [0], np.uint8)
         return colours.size % 3 == 0 and bool((colours.reshape(-1, 3) == colours.reshape(-1, 3)[:, :1]).all())
     return picture.mode in ("1", "L", "LA", "La", "I", "F") or picture.mode.startswith("I;16")
 
@@ -88,28 +87,31 @@ def pixels(
         PictureError: for a damaged picture, or floating-point pixels outside [0, 1].
     """
     mode = "L" if channels == 1 else "RGB"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = _of_eight_bits(ImageOps.exif_transpose(picture))
-            if found.has_transparency_data:
-                found = found.convert("RGBA")
-                plain = Image.new("RGBA", found.size, (background, background, background, 255))
-                found = Image.alpha_composite(plain, found)
-            found = found.convert(mode)
-            wanted = (size[1], size[0])
-            if found.size != wanted:
-                if fit == "crop":
-                    found = ImageOps.fit(found, wanted, Image.Resampling.LANCZOS)
-                else:
-                    colour = (background,) * channels if channels > 1 else background
-                    found = ImageOps.pad(found, wanted, Image.Resampling.LANCZOS, color=colour)
-    except PictureError:
-        raise
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError) as error:
-        raise PictureError(_reason(error)) from error
+    with _told():
+        found = _of_eight_bits(ImageOps.exif_transpose(picture) if _orientation(picture) != 1 else picture)
+        if found.has_transparency_data:
+            found = found.convert("RGBA")
+            plain = Image.new("RGBA", found.size, (background, background, background, 255))
+            found = Image.alpha_composite(plain, found)
+        found = found.convert(mode)
+        wanted = (size[1], size[0])
+        if found.size != wanted:
+            if fit == "crop":
+                found = ImageOps.fit(found, wanted, Image.Resampling.LANCZOS)
+            else:
+                colour = (background,) * channels if channels > 1 else background
+                found = ImageOps.pad(found, wanted, Image.Resampling.LANCZOS, color=colour)
     array = np.asarray(found, np.uint8)
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation; 1, upright, where there is none that can be read."""
+    try:
+        with _told():
+            return picture.getexif().get(ORIENTATION, 1)
+    except PictureError:  # if the picture is damaged too, its pixels tell
+        return 1
 
 
 def _of_eight_bits(picture: Image.Image) -> Image.Image:
@@ -123,7 +125,19 @@ def _of_eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values / most * 255).astype(np.uint8))
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return f"is damaged: {first_line(error)}"
+@contextmanager
+def _told() -> Iterator[None]:
+    """A context in which what Pillow raises becomes a `PictureError`; it warns of large images and odd metadata."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"has more than {MOST_PIXELS:,} pixels") from error
+    except Image.UnidentifiedImageError as error:
+        raise PictureError("is not an image in a known format") from error
+    except Exception as error:  # a damaged file may raise anything
+        known = isinstance(error, OSError) and error.strerror
+        raise PictureError(known.lower() if known else f"is damaged: {first_line(error)}") from error
