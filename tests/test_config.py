@@ -257,6 +257,8 @@ MISTAKES = [
     (["seed=2", "model.latent_dim=choice(2,3)"], "model.latent_dim=choice(2,3): several values are a sweep"),
     (["+seed=2"], "Could not append to config"),
     (["latent dim"], "'latent dim': cannot be read; options are given as KEY=VALUE"),
+    (["seed=[1"], "'seed=[1': cannot be read; options are given as KEY=VALUE"),
+    (["study=Bücher (1)"], "study=Bücher (1): has characters that must be quoted for Hydra, and again for the shell"),
     (["seed=abc"], "seed: Value 'abc' of type 'str' could not be converted to Integer"),
     (
         ["schedule.warmup=0.1"],
@@ -277,6 +279,15 @@ def test_mistakes_in_overrides(overrides: list[str], message: str) -> None:
     assert message in said
     assert len(said.splitlines()) <= 2
     assert said.splitlines()[0].count(", ") <= 3
+
+
+@pytest.mark.parametrize("value", ["Bücher (1)", "a&b", "it's $5 & `more`", 'say "hi"', "~/pics=1"])
+def test_a_value_that_hydra_cannot_read_is_quoted_for_the_shell(value: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        compose(f"study={value}")
+    quoted = str(caught.value).rpartition(" shell: ")[2]
+    (read,) = subprocess.run(["sh", "-c", f"printf %s {quoted}"], capture_output=True, text=True).stdout.splitlines()
+    assert compose(read).study == value
 
 
 def test_values_come_from_the_command_line_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str
     overrides = _parsed(sys.argv[1:] if arguments is None else arguments)
     cause = error.__cause__ if isinstance(error, ConfigCompositionException) else error
     if isinstance(error, OverrideParseException):
-        return f"{error.override!r}: cannot be read; options are given as KEY=VALUE"
+        return _unread(str(error.override))
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _unknown_choice(error)
     if isinstance(error, InstantiationException):
@@ -226,6 +226,16 @@ def _parsed(arguments: Iterable[str]) -> list[Override]:
 def _value(override: Override) -> str:
     """Returns an override's value as typed."""
     return str(override.input_line).partition("=")[2]
+
+
+def _unread(override: str) -> str:
+    """Returns a message for an override that Hydra cannot parse."""
+    key, equals, value = override.partition("=")
+    if not equals or " " in key or value.startswith(tuple("[{'\"")):
+        return f"{override!r}: cannot be read; options are given as KEY=VALUE"
+    quoted = "{}='{}'".format(key, value.replace("'", "\\'"))
+    for_shell = re.sub(r'([\\"$`])', r"\\\1", quoted)
+    return f'{override}: has characters that must be quoted for Hydra, and again for the shell: "{for_shell}"'
 
 
 def _unknown_choice(error: MissingConfigException) -> str:
