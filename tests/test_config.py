@@ -252,6 +252,10 @@ MISTAKES = [
     (["width=3"], "width: no such option. Did you mean model.encoder.width or model.decoder.width?"),
     (["every_n_batches=3"], "every_n_batches: no such option. Did you mean callbacks."),
     (["max_epoch=3"], "max_epoch: no such option. Did you mean trainer.max_epochs?"),
+    (
+        ["data=torchvision", "data.source.train.split=all"],
+        "data.source.train.split: is not set in the configuration; add it with +data.source.train.split=all",
+    ),
     (["sed=3"], "sed: no such option. Did you mean seed?"),
     (["model.latent_dim=2,3"], "model.latent_dim=2,3: several values are a sweep, which needs --multirun"),
     (["seed=2", "model.latent_dim=choice(2,3)"], "model.latent_dim=choice(2,3): several values are a sweep"),

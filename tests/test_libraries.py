@@ -151,8 +151,14 @@ def test_torchvisions_options_are_checked() -> None:
     for dataset in ("CIFAR11", "VisionDataset.mro", "_optical_flow"):
         with pytest.raises(ValueError, match="must be the name of a class in torchvision.datasets"):
             Torchvision(dataset, (3, 32, 32), {}, {})
-    with pytest.raises(ValueError, match=r"test: must be options of CIFAR10 \(download, train\), got split"):
+    with pytest.raises(ValueError, match=r"test: must be options of CIFAR10 \(download, train\) .*, got split"):
         Torchvision("CIFAR10", (3, 32, 32), {"train": True}, {"split": "test"})
+    with pytest.raises(
+        ValueError, match=r"train: must be options of Caltech101 \(download, target_type\) .*, got null"
+    ):
+        Torchvision("Caltech101", (3, 32, 32))
+    assert Torchvision("USPS", (1, 16, 16)).options == ({"train": True}, {"train": False})
+    assert Torchvision("DTD", (3, 32, 32), {"split": "val"}).options == ({"split": "val"}, {"split": "test"})
     assert Torchvision("EMNIST", (1, 28, 28), {"split": "letters", "train": True}, {"split": "letters"}).options
 
 

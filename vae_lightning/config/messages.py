@@ -183,8 +183,9 @@ def _unknown_key(option: str, node: object, overrides: Iterable[Override]) -> st
         return f"{option}: is a group; choose with {choice}, and set the options of the choice in {FILLS[group]}"
     parent, _, key = option.rpartition(".")
     known = [str(name) for name in node]
+    unset = not known and "." in parent  # null, which may become a mapping; a group may be empty, too
     # An obvious misspelling is reported at once; anything else needs the class to be imported.
-    if not difflib.get_close_matches(key, known, cutoff=SURE) and _accepts(node, key):
+    if unset or (not difflib.get_close_matches(key, known, cutoff=SURE) and _accepts(node, key)):
         value = next((_value(override) for override in overrides if override.key_or_group == option), "VALUE")
         return f"{option}: is not set in the configuration; add it with +{option}={value}"
     return unknown_option(option, known, _leaves(node, parent))

@@ -113,8 +113,9 @@ class Torchvision(Fitted):
     Args:
         dataset: the class's name in `torchvision.datasets`.
         image_shape: see `Fitted`.
-        train: options of that class that choose the training images.
-        test: options of that class that choose the test images.
+        train: options of that class that choose the training images; by default `train=True` or `split="train"`,
+            whichever it has.
+        test: options of that class that choose the test images; by default `train=False` or `split="test"`.
         labels: whether to use the labels, if they are single numbers; false where training and test images have
             different classes.
         fit: see `Fitted`.
@@ -128,8 +129,8 @@ class Torchvision(Fitted):
         self,
         dataset: str,
         image_shape: Sequence[int],
-        train: Mapping[str, Any],
-        test: Mapping[str, Any],
+        train: Mapping[str, Any] | None = None,
+        test: Mapping[str, Any] | None = None,
         labels: bool = True,
         fit: Fitting = "crop",
         cache: str | None = None,
@@ -138,11 +139,14 @@ class Torchvision(Fitted):
         if not (isinstance(kind, type) and issubclass(kind, torchvision.datasets.VisionDataset)):
             raise ValueError(f"dataset: must be the name of a class in torchvision.datasets, got {dataset!r}")
         self.accepted = _parameters(kind)
-        for name, options in [("train", train), ("test", test)]:
-            if unknown := sorted(set(options) - self.accepted):
-                allowed = ", ".join(sorted(self.accepted))
-                raise ValueError(f"{name}: must be options of {dataset} ({allowed}), got {', '.join(unknown)}")
-        super().__init__(dataset, image_shape, fit, cache, dict(train), dict(test))
+        given, usual = (train, test), _usual(self.accepted)
+        parts = [each if asked is None else dict(asked) for asked, each in zip(given, usual, strict=True)]
+        for name, options in zip(("train", "test"), parts, strict=True):
+            if options is None or set(options) - self.accepted:
+                allowed = f"options of {dataset} ({', '.join(sorted(self.accepted))}) that choose the images"
+                found = "null" if options is None else ", ".join(sorted(set(options) - self.accepted))
+                raise ValueError(f"{name}: must be {allowed}, got {found}")
+        super().__init__(dataset, image_shape, fit, cache, *parts)
         self.kind = kind
         self.labels = labels
 
@@ -278,6 +282,13 @@ def _parameters(kind: type) -> set[str]:
     if len(names) < len(found):
         names |= _parameters(kind.__bases__[0])
     return names - {"root", "transform", "target_transform", "transforms"}
+
+
+def _usual(accepted: set[str]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The options that choose the training and the test images of most classes of torchvision."""
+    if "train" in accepted:
+        return {"train": True}, {"train": False}
+    return ({"split": "train"}, {"split": "test"}) if "split" in accepted else (None, None)
 
 
 def _is_number(label: Any) -> bool:
