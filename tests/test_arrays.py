@@ -82,6 +82,32 @@ def test_the_axis_of_channels(tmp_path: Path) -> None:
     assert Arrays(str(tmp_path / "either.npy"), channels_last=False).image_shape == (3, 5, 3)
 
 
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_labels_that_are_names(tmp_path: Path, kind: type) -> None:
+    names = np.array(["dog", "cat", "ü"])
+    labels = names[CLASSES] if kind is str else np.char.encode(names[CLASSES], "utf-8")
+    np.savez(tmp_path / "a.npz", x_train=PIXELS, y_train=labels, x_test=PIXELS[:2], y_test=labels[:2])
+    source = Arrays(str(tmp_path / "a.npz"))
+    _, numbers = everything(source)
+    assert source.class_names == ("cat", "dog", "ü")
+    assert numbers == [[1, 0, 2][label] for label in [*CLASSES, *CLASSES[:2]]]
+    _, numbers = everything(Arrays(str(tmp_path / "a.npz"), class_names=["dog", "cat", "ü"]))
+    assert numbers == [*CLASSES, *CLASSES[:2]]
+    with pytest.raises(DataError, match="y_train: must be of the classes cat, dog; got ü"):
+        everything(Arrays(str(tmp_path / "a.npz"), class_names=["cat", "dog"]))
+
+
+def test_labels_that_are_left_out(tmp_path: Path) -> None:
+    """Several for each image, as in ChestMNIST, and factors under the usual name of labels, as in 3D Shapes."""
+    np.savez(tmp_path / "a.npz", images=PIXELS, labels=np.ones((10, 3)))
+    with pytest.raises(DataError, match=r"got shape \[10, 3\]; data.source.labels=false leaves labels out"):
+        everything(Arrays(str(tmp_path / "a.npz")))
+    assert everything(Arrays(str(tmp_path / "a.npz"), labels=False))[1] is None
+    source = Arrays(str(tmp_path / "a.npz"), factors="labels")
+    assert everything(source)[1] is None
+    assert source.load(Path(), train=True).factors.shape == (9, 3)
+
+
 @pytest.mark.parametrize("name", ["factors", "latents_values", "own"])
 def test_factors_stay_with_their_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Through the choice of test and validation images, to the table of codes."""

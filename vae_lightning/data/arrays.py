@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ NAMES = {
     "data": "labels",
 }
 FACTORS = ("factors", "latents_values")  # the second is dSprites'
+WITHOUT_LABELS = "data.source.labels=false leaves labels out"
 AT_ONCE = 10_000  # images that are converted together
 
 
@@ -33,8 +34,9 @@ class Arrays:
     """Images, and labels and factors of variation if there are any, in a file of arrays.
 
     Images are `(N, H, W)`, `(N, H, W, C)` or `(N, C, H, W)` with 1 or 3 channels: uint8, floats in [0, 1], or integers
-    that are either all 0 or 1, or from 0 to 255. Labels are `(N,)` or `(N, 1)`, whole numbers from 0. Factors are
-    `(N, K)`, finite numbers. Images are kept in memory; those of a uint8 .npy file are mapped into it.
+    that are either all 0 or 1, or from 0 to 255. Labels are `(N,)` or `(N, 1)`, whole numbers from 0 or the names of
+    classes. Factors are `(N, K)`, finite numbers. Images are kept in memory; those of a uint8 .npy file are mapped
+    into it.
 
     Args:
         path: a file: `.npz`, `.npy` (images only), `.pt` (a tensor, a pair of images and labels, or a dictionary of
@@ -42,12 +44,13 @@ class Arrays:
         test_path: a file of the same kind with the test images. Otherwise they are taken from the first file: arrays
             with "test" instead of "train" in their names, or a share of the images.
         images: name of the array of images in the file; by default one of the usual names.
-        labels: name of the array of labels; by default the usual one beside the images.
+        labels: name of the array of labels; by default the usual one beside the images, unless it is that of the
+            factors. False for no labels.
         factors: name of the array of factors; by default "factors" or dSprites' "latents_values", if there is one.
         factor_names: names of the factors, in their order; by default their numbers, from 1.
         categorical_factors: names of the factors whose values have no order.
         channels_last: whether the channels are the last axis; by default told from the shape.
-        class_names: in the order of the labels; by default their numbers.
+        class_names: in the order of the labels; by default their numbers, or the names that are the labels, sorted.
         test_share: share of the images that is held out for testing, if there are no test images.
         split_seed: seed of their selection.
 
@@ -60,7 +63,7 @@ class Arrays:
         path: str,
         test_path: str | None = None,
         images: str | None = None,
-        labels: str | None = None,
+        labels: str | Literal[False] | None = None,
         factors: str | None = None,
         factor_names: Sequence[str] | None = None,
         categorical_factors: Sequence[str] | None = None,
@@ -141,19 +144,21 @@ class Arrays:
         """The names of the images, and of their labels and factors, which need not be there."""
         known = [name for name in NAMES if name in arrays] or (list(arrays) if len(arrays) == 1 else [])
         images = self.images or next(iter(known), None)
+        factors = self.factors or next((name for name in FACTORS if name in arrays), "factors")
         labels = self.labels or NAMES.get(str(images), "labels")
-        usual = next((name for name in FACTORS if name in arrays), "factors")
-        for option, name in [("images", images), ("labels", self.labels), ("factors", self.factors)]:
+        if self.labels is False or (self.labels is None and labels == factors):
+            labels = ""  # no array has that name
+        for option, name in [("images", images), ("labels", self.labels or None), ("factors", self.factors)]:
             if (option == "images" or name is not None) and name not in arrays:
                 raise DataError(
                     f"{path}: set data.source.{option} to the name of the {option}, got {name or 'null'}; "
                     f"the file has {', '.join(sorted(arrays)) or 'no arrays'}"
                 )
-        return str(images), labels, self.factors or usual
+        return str(images), labels, factors
 
     def _split(self, path: Path, arrays: Mapping[str, Any], images: str, labels: str, factors: str) -> Split:
         pictures = self._pictures(_get(arrays, images, path), f"{path}: {images}")
-        known = {"labels": (labels, _labels), "factors": (factors, _factors)}
+        known = {"labels": (labels, self._labels), "factors": (factors, _factors)}
         beside = {
             part: read(_get(arrays, name, path), len(pictures), f"{path}: {name}")
             for part, (name, read) in known.items()
@@ -175,6 +180,28 @@ class Arrays:
         if len(shape) == 3:
             return pictures.unsqueeze(1)
         return pictures.movedim(-1, 1) if channels_last else pictures
+
+    def _labels(self, array: NDArray[Any], images: int, place: str) -> Tensor:
+        array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+        if array.shape != (images,):
+            expected = f"one for each of the {images} images"
+            hint = f"{WITHOUT_LABELS}, data.source.factors=NAME takes several numbers for each"
+            raise DataError(f"{place}: must be {expected}, got shape {list(array.shape)}; {hint}")
+        if array.dtype.kind in "SU":
+            return torch.from_numpy(self._numbers(array, place))
+        strange = array if array.dtype.kind not in "buif" else array[~((array >= 0) & (array == np.round(array)))]
+        if len(strange):
+            raise DataError(f"{place}: must be whole numbers from 0 or names, got {strange[0]}; {WITHOUT_LABELS}")
+        return torch.from_numpy(array.astype(np.int64))
+
+    def _numbers(self, labels: NDArray[Any], place: str) -> NDArray[np.int64]:
+        """Labels that are names as numbers; the names become those of the classes, unless these are known."""
+        texts = np.char.decode(labels, "utf-8", "replace") if labels.dtype.kind == "S" else labels
+        names, numbers = np.unique(texts, return_inverse=True)
+        self.class_names = self.class_names or tuple(names.tolist())
+        if strange := sorted(set(names.tolist()) - set(self.class_names)):
+            raise DataError(f"{place}: must be of the classes {', '.join(self.class_names)}; got {strange[0]}")
+        return np.array([self.class_names.index(name) for name in names.tolist()])[numbers]
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -236,15 +263,6 @@ def _bytes(array: NDArray[Any], place: str) -> NDArray[np.uint8]:
     for start in parts:
         pictures[start : start + AT_ONCE] = np.rint(array[start : start + AT_ONCE].astype(np.float32) * scale)
     return pictures
-
-
-def _labels(array: NDArray[Any], images: int, place: str) -> Tensor:
-    array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-    if array.shape != (images,):
-        raise DataError(f"{place}: must be one for each of the {images} images, got shape {list(array.shape)}")
-    if array.dtype.kind not in "buif" or not (array >= 0).all() or not (array == array.round()).all():
-        raise DataError(f"{place}: must be whole numbers from 0, got {array.dtype}")
-    return torch.from_numpy(array.astype(np.int64))
 
 
 def _factors(array: NDArray[Any], images: int, place: str) -> Tensor:
