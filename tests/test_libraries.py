@@ -187,6 +187,60 @@ def test_data_sets_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, l
         everything(HuggingFace(str(tmp_path / "nowhere"), (3, 8, 8)))
 
 
+@pytest.fixture
+def species(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a data set of the hub with several columns, whose test images have no labels."""
+    datasets = pytest.importorskip("datasets")
+    columns = {
+        "picture": [Image.fromarray(pixels) for pixels in PIXELS],
+        "label": CLASSES,
+        "species": ["dog", "cat", "cat", "dog", "cat"] * 2,
+        "score": CLASSES / 2,
+        "id": CLASSES - 1,
+    }
+    features = {"picture": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])}
+    features |= {
+        name: datasets.Value(kind) for name, kind in [("species", "string"), ("score", "float32"), ("id", "int32")]
+    }
+    train, test, torn = (
+        datasets.Dataset.from_dict({**columns, **more}, features=datasets.Features(features))
+        for more in ({}, {"label": [-1] * 10}, {"picture": [*columns["picture"][:9], None]})
+    )
+    loaded = datasets.DatasetDict(train=train, test=test, torn=torn)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: loaded)
+    return "species"
+
+
+def test_labels_of_the_hub(species: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    source = HuggingFace(species, (1, 6, 5), test="train")
+    assert (everything(source)[1], source.class_names) == ([*CLASSES, *CLASSES], ("a", "b", "c"))
+    assert everything(HuggingFace(species, (1, 6, 5), test="train", label=False))[1] is None
+    named = HuggingFace(species, (1, 6, 5), label="species")
+    assert (everything(named)[1], named.class_names) == ([1, 0, 0, 1, 0] * 4, ("cat", "dog"))
+    unknown = HuggingFace(species, (1, 6, 5))
+    assert (everything(unknown)[1], unknown.class_names) == (None, ())
+    assert "species: without labels, because some of label are unknown" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label": "label"}, "label=label: has labels that are unknown, missing or below 0; data.source.label=false"),
+        ({"label": "id"}, "label=id: has labels that are unknown, missing or below 0; data.source.label=false leaves"),
+        (
+            {"label": "score"},
+            "label=score: must be whole numbers from 0 or names, got float32; data.source.label=false",
+        ),
+        ({"image": "species"}, "image=species: must be a column of images, not of string"),
+        ({"test": "torn"}, "species: image 9 is missing"),
+    ],
+)
+def test_columns_that_cannot_be_used(species: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        everything(HuggingFace(species, (1, 6, 5), **options))
+
+
 def test_unpacked_files_of_mnist(tmp_path: Path) -> None:
     """As torchvision leaves them, of which only the known ones are read."""
     import gzip

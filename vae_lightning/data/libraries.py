@@ -4,7 +4,7 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torchvision
 from filelock import FileLock
@@ -19,6 +19,9 @@ from .sources import Split, held_out
 __all__ = ["HuggingFace", "Torchvision"]
 
 log = logging.getLogger(__name__)
+
+
+WITHOUT_LABELS = "data.source.label=false leaves labels out"
 
 
 class Opened(NamedTuple):
@@ -83,6 +86,8 @@ class Fitted:
                     for number in tqdm(range(len(part)), desc="reading images", unit="", disable=None, leave=False):
                         picture, label = part[number]
                         try:
+                            if picture is None:
+                                raise PictureError("is missing")
                             found = pixels(picture, (height, width), channels, self.fit, 255)
                         except PictureError as error:
                             raise DataError(f"{self.name}: image {number} {error}") from error
@@ -183,7 +188,8 @@ class HuggingFace(Fitted):
         train: name of the split with the training images.
         test: name of the split with the test images; null holds out `test_share` of the training images.
         image: name of the column of images; by default the first one.
-        label: name of the column of labels; by default the first with class names, if there is one.
+        label: name of the column of labels, which are whole numbers from 0 or the names of classes; by default the
+            first with class names, if there is one whose labels are all known. False for no labels.
         test_share: see `test`.
         split_seed: seed of their selection.
         fit: see `Fitted`.
@@ -202,7 +208,7 @@ class HuggingFace(Fitted):
         train: str = "train",
         test: str | None = "test",
         image: str | None = None,
-        label: str | None = None,
+        label: str | Literal[False] | None = None,
         test_share: float = 0.1,
         split_seed: int = 0,
         fit: Fitting = "crop",
@@ -235,23 +241,39 @@ class HuggingFace(Fitted):
                 raise DataError(f"data.source.{option}={part}: must be one of {', '.join(found)}{hint}")
         train = found[self.parts[0]]
         image = self._column(train.features, "image", self.image, datasets.Image)
-        label = self._column(train.features, "label", self.label, datasets.ClassLabel)
         if image is None:
             raise DataError(f"data.source.name={self.name}: has no column of images, but {', '.join(train.features)}")
-        if label is not None and self.label is None and train[label][0] is None:
-            label = None
+        if not isinstance(train.features[image], datasets.Image):
+            kind = _kind(train.features[image])
+            raise DataError(f"data.source.image={image}: must be a column of images, not of {kind}")
+        label = None if self.label is False else self._column(train.features, "label", self.label, datasets.ClassLabel)
+        names = () if label is None else self._names(label, [found[part] for part in self.parts if part is not None])
+        if names is None:
+            log.info("data       %s: without labels, because some of %s are unknown", self.name, label)
+            label, names = None, ()
         if self.parts[1] is not None:
             test = found[self.parts[1]]
         else:
             chosen = held_out(len(train), self.test_share, self.split_seed, f"data.source.name={self.name}")
             train, test = (train.select(rows.nonzero().flatten().tolist()) for rows in (~chosen, chosen))
-        names = (
-            ()
-            if label is None
-            else tuple(map(str, getattr(train.features[label], "names", None) or _numbers(train[label])))
-        )
         version = (image, label, *(part.cache_files for part in (train, test)))  # their names depend on the content
-        return Opened(_Rows(train, image, label), _Rows(test, image, label), names, version)
+        return Opened(_Rows(train, image, label, names), _Rows(test, image, label, names), names, version)
+
+    def _names(self, label: str, tables: Sequence[Any]) -> tuple[str, ...] | None:
+        """The names of the classes in a column that was asked for or found; None for one found with unknown labels."""
+        feature, place = tables[0].features[label], f"data.source.label={label}"
+        kind = _kind(feature)
+        if not kind.startswith(("bool", "int", "uint", "string")):
+            raise DataError(f"{place}: must be whole numbers from 0 or names, got {kind}; {WITHOUT_LABELS}")
+        values: set[Any] = set()
+        for table in tables:
+            values |= set(table.unique(label) if label in table.features else [None])
+        if None in values or (kind != "string" and min(values) < 0):
+            if self.label is None:
+                return None
+            raise DataError(f"{place}: has labels that are unknown, missing or below 0; {WITHOUT_LABELS}")
+        names = getattr(feature, "names", None) or (sorted(values) if kind == "string" else _numbers(values))
+        return tuple(map(str, names))
 
     def _column(self, features: Mapping[str, Any], option: str, name: str | None, kind: type) -> str | None:
         if name is None:
@@ -264,15 +286,22 @@ class HuggingFace(Fitted):
 class _Rows:
     """Pictures and labels in columns of a table."""
 
-    def __init__(self, table: Any, image: str, label: str | None) -> None:
+    def __init__(self, table: Any, image: str, label: str | None, names: Sequence[str]) -> None:
         self.table, self.image, self.label = table, image, label
+        self.numbers = {name: number for number, name in enumerate(names)}
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, number: int) -> tuple[Image.Image, Any]:
         row = self.table[number]
-        return row[self.image], None if self.label is None else row[self.label]
+        label = None if self.label is None else row[self.label]
+        return row[self.image], self.numbers[label] if isinstance(label, str) else label
+
+
+def _kind(feature: Any) -> str:
+    """The type of a column, such as `int64` or `string`."""
+    return str(getattr(feature, "dtype", type(feature).__name__)).removeprefix("large_")
 
 
 def _parameters(kind: type) -> set[str]:
