@@ -15,6 +15,7 @@ from written_images import BLUE, GREEN, RED, everything, saved, write_images
 
 from vae_lightning.data.datamodule import ImageDataModule
 from vae_lightning.data.folder import Folder
+from vae_lightning.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -41,6 +42,19 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
     colours = {name: torch.tensor(colour) for name, colour in [("reds", RED), ("greens", GREEN), ("blues", BLUE)]}
     for image, label in zip(images, labels, strict=True):
         assert torch.equal(image[:, 3, 3].long(), colours[source.class_names[label]])
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """As of archives from other systems."""
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    write_images(Path(folder), 3)
+    write_images(tmp_path / "bar", 3)
+    source = Folder(str(tmp_path))
+    assert everything(source)[0].shape == (6, 3, 20, 16)
+    assert source.class_names == ("bar", "caf�")
+    Path(folder, "000.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match="caf�/000.png is not an image"):
+        everything(Folder(str(tmp_path)))
 
 
 @pytest.mark.parametrize("test", ["test", "val"])

@@ -1,5 +1,6 @@
 """Figures say what is in their tensors."""
 
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def test_channels_that_are_no_colours_are_below_each_other_in_grey(channels: int
     sprites = _sprites(images)
     assert sprites.shape == (3, 3, channels * 5, channels * 5)
     assert torch.equal(sprites[:, 0], sprites[:, 2])
+
+
+def test_names_are_drawn_as_they_are() -> None:
+    """With dollar signs, which matplotlib would take for mathematics, and in scripts that its font lacks."""
+    names = ["$\\bad_{$", "猫"]
+    with plots.style(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plots.latent_scatter(torch.randn(4, 2), torch.arange(4) % 2, names, "about $x_{1 and $y")
+        plots.rendered(figure)
+        plots.rendered(plots.traversals(torch.rand(2, 3, 1, 4, 4), names, (), "title"))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
 
 
 def test_lattice_has_the_second_coordinate_upwards() -> None:

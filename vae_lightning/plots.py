@@ -5,6 +5,7 @@ between pictures. Images with three channels are shown in colour; other channels
 each other.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
@@ -76,6 +77,7 @@ def style() -> AbstractContextManager[None]:
             "xtick.labelsize": 8,
             "ytick.labelsize": 8,
             "text.color": INK,
+            "text.parse_math": False,  # names of data, classes and runs may have dollar signs
             "legend.frameon": False,
             "legend.fontsize": 8,
             "lines.linewidth": 1.4,
@@ -92,7 +94,9 @@ COMPRESSION = 4  # of PNG files: a tenth larger than at the usual level 6, in ha
 def rendered(figure: Figure) -> np.ndarray:
     """Returns the pixels of a figure `(H, W, 3)`, uint8, which is laid out and drawn once."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of names in other scripts
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
@@ -202,7 +206,7 @@ def latent_scatter(
     labels: Tensor | None,
     class_names: Sequence[str],
     title: str,
-    axis_labels: tuple[str, str] = ("$z_1$", "$z_2$"),
+    axis_labels: tuple[str, str] = ("z₁", "z₂"),
     limit: float | None = None,
 ) -> Figure:
     """Returns a scatter of points `(N, 1)` or `(N, 2)` with a legend of class names, if any; see `draw_scatter`."""
@@ -215,9 +219,7 @@ def latent_scatter(
     return figure
 
 
-def lattice(
-    images: Tensor, coordinates: Tensor, title: str, axis_labels: tuple[str, str] = ("$z_1$", "$z_2$")
-) -> Figure:
+def lattice(images: Tensor, coordinates: Tensor, title: str, axis_labels: tuple[str, str] = ("z₁", "z₂")) -> Figure:
     """Returns a figure of images `(R, S, C, H, W)` decoded at a lattice, with its coordinates `(R, S, 2)` as axes."""
     figure = Figure(figsize=(6, 5.4 * _aspect(images) * len(images) / images.shape[1] + 0.8), layout="constrained")
     axes = figure.add_subplot()

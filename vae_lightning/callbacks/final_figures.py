@@ -22,6 +22,7 @@ __all__ = ["FinalFigures"]
 
 MOST_CLASSES = 20  # with a row of their own
 FACTOR_IMAGES = 2000  # that tell which factors a dimension knows
+SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 LEAST_KNOWN = 0.1  # of a factor, for a dimension to be named after it
 
 
@@ -159,7 +160,10 @@ class FinalFigures(Callback):
             count = len(used) * len(values)
             labels = None if codes.labels is None else codes.labels[:1].to(model.device).expand(count)
             decoded = decode_all(model, traversed, image_shape, labels)
-            rows = [f"$z_{{{j + 1}}}$" + (f", {codes.rates[j]:.1f} nats" if known else "") for j in used.tolist()]
+            rows = [
+                f"z{j + 1}".translate(SUBSCRIPT) + (f", {codes.rates[j]:.1f} nats" if known else "")
+                for j in used.tolist()
+            ]
             title = f"The most used dimensions, traversed from the first test image: {subject}"
             if factors:
                 rows = [

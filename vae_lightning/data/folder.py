@@ -201,12 +201,11 @@ class Folder:
             return [Item(file, train, None) for file, train, _ in chosen], ()
         if names[0] == "":
             (stray, *_) = (file.name for (file, *_), folder in zip(chosen, folders, strict=True) if not folder)
-            raise DataError(
-                f"data.source.path={self.path}: images both beside and inside the classes' folders, such as {stray}"
-            )
+            problem = "images both beside and inside the classes' folders, such as"
+            raise DataError(f"data.source.path={self.path}: {problem} {_readable(stray)}")
         labels = {name: label for label, name in enumerate(names)}
         items = [Item(file, train, labels[top]) for (file, train, _), top in zip(chosen, folders, strict=True)]
-        return items, tuple(names)
+        return items, tuple(map(_readable, names))
 
     def _write(self, make_writer: MakeWriter) -> Writer:
         items, names = self._layout
@@ -218,7 +217,7 @@ class Folder:
             while part := list(islice(left, 256)):
                 for item, found in zip(part, threads.map(self._pixels, part), strict=True):
                     if isinstance(found, str):
-                        broken.append(f"{item.file.name} {found}")
+                        broken.append(f"{_readable(item.file.name)} {found}")
                     elif not broken or self.on_error == "skip":
                         images.add(item.train, found, item.label)
         if broken:
@@ -240,6 +239,11 @@ class Folder:
                 return pixels(picture, (size[0], size[1]), channels, self.fit, self.background)
         except PictureError as error:
             return str(error)
+
+
+def _readable(name: str) -> str:
+    """A file's name as text; what is not UTF-8 in it, as of archives from other systems, becomes `�`."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _walk(folder: str, prefix: str, root: Path) -> Iterator[File]:

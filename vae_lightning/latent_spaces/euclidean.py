@@ -10,8 +10,8 @@ from .space import Lattice
 
 __all__ = ["Euclidean", "Plane", "great_circle"]
 
-NAMES = ("$z_1$", "$z_2$")
-ONE_NAME = ("$z_1$", "")  # with a single dimension
+NAMES = ("z₁", "z₂")
+ONE_NAME = ("z₁", "")  # with a single dimension
 EXTENT = 3.0  # half the width of a lattice, in standard deviations of the usual prior
 
 
