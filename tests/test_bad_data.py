@@ -125,6 +125,9 @@ BAD: dict[str, tuple[Change, list[str], str]] = {
     "no pictures": (save("a.npz", images=np.zeros((0, 6, 6))), ARRAYS, "must be of shape"),
     "labels of another length": (save("a.npz", images=PIXELS, labels=CLASSES[:9]), ARRAYS, "each of the 10 images"),
     "labels below 0": (save("a.npz", images=PIXELS, labels=CLASSES - 1), ARRAYS, "from 0 or names, got -1;"),
+    "labels that are dates": (
+        save("a.npz", images=PIXELS, labels=CLASSES + 20_240_101), ARRAYS, "go up to 20240103 for 10 images."
+    ),
     "broken labels": (save("a.npz", images=PIXELS, labels=CLASSES / 2), ARRAYS, "from 0 or names, got 0.5;"),
     "one-hot labels": (save("a.npz", images=PIXELS, labels=np.eye(10)), ARRAYS, "got shape [10, 10]"),
     "factors of another length": (save("a.npz", images=PIXELS, factors=np.ones((9, 2))), ARRAYS, "(10, K), a row"),

@@ -197,10 +197,12 @@ def species(monkeypatch: pytest.MonkeyPatch) -> str:
         "species": ["dog", "cat", "cat", "dog", "cat"] * 2,
         "score": CLASSES / 2,
         "id": CLASSES - 1,
+        "date": CLASSES + 20_240_101,
     }
     features = {"picture": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b", "c"])}
     features |= {
-        name: datasets.Value(kind) for name, kind in [("species", "string"), ("score", "float32"), ("id", "int32")]
+        name: datasets.Value(kind)
+        for name, kind in [("species", "string"), ("score", "float32"), ("id", "int32"), ("date", "int64")]
     }
     train, test, torn = (
         datasets.Dataset.from_dict({**columns, **more}, features=datasets.Features(features))
@@ -232,6 +234,7 @@ def test_labels_of_the_hub(species: str, caplog: pytest.LogCaptureFixture) -> No
             {"label": "score"},
             "label=score: must be whole numbers from 0 or names, got float32; data.source.label=false",
         ),
+        ({"label": "date"}, "but go up to 20240103 for 20 images. .* leave them out with data.source.label=false"),
         ({"image": "species"}, "image=species: must be a column of images, not of string"),
         ({"test": "torn"}, "species: image 9 is missing"),
     ],

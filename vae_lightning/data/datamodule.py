@@ -18,7 +18,7 @@ from .drawn import Drawn
 from .images import FetchedImages, StoredImages, images_of
 from .loaders import Batches, EpochShuffle, ResidentLoader, SourceOrder, worker_loader
 from .sizes import at_most, at_once
-from .sources import Source, data_folder
+from .sources import Source, data_folder, refuse_identifiers
 
 __all__ = ["ImageDataModule"]
 
@@ -156,7 +156,7 @@ class ImageDataModule(LightningDataModule):
         """Reads the images, once.
 
         Raises:
-            DataError: for images of another shape than `image_shape`.
+            DataError: for images of another shape than `image_shape`, or labels that do not number classes.
             UsageError: if no images are left to train on, or a batch has fewer images than there are devices.
         """
         if self.splits:
@@ -209,6 +209,8 @@ class ImageDataModule(LightningDataModule):
             return ()
         labels = [images.labels for images in splits if isinstance(images, StoredImages) and len(images)]
         classes = max((int(found.max()) + 1 for found in labels if found is not None), default=0)
+        if classes > len(self.class_names):
+            refuse_identifiers(classes - 1, sum(map(len, splits)))
         return self.class_names + tuple(str(label) for label in range(len(self.class_names), classes))
 
     def examples(self, name: Literal["train", "val", "test"], count: int) -> Batch:

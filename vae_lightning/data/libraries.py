@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from ..errors import DataError, first_line
 from .decoded_cache import Decoded, MakeWriter, Writer, decoded
 from .pictures import Fitting, PictureError, pixels
-from .sources import Split, held_out
+from .sources import Split, held_out, refuse_identifiers
 
 __all__ = ["HuggingFace", "Torchvision"]
 
@@ -272,8 +272,11 @@ class HuggingFace(Fitted):
             if self.label is None:
                 return None
             raise DataError(f"{place}: has labels that are unknown, missing or below 0; {WITHOUT_LABELS}")
-        names = getattr(feature, "names", None) or (sorted(values) if kind == "string" else _numbers(values))
-        return tuple(map(str, names))
+        if kind == "string":
+            return tuple(sorted(values))
+        if not hasattr(feature, "names"):
+            refuse_identifiers(max(values), sum(map(len, tables)), "label")
+        return tuple(map(str, getattr(feature, "names", None) or _numbers(values)))
 
     def _column(self, features: Mapping[str, Any], option: str, name: str | None, kind: type) -> str | None:
         if name is None:

@@ -28,12 +28,14 @@ __all__ = [
     "cache_folder",
     "data_folder",
     "held_out",
+    "refuse_identifiers",
 ]
 
 log = logging.getLogger(__name__)
 pooch.get_logger().setLevel(logging.WARNING)  # this module logs its downloads itself
 
 TIMEOUT_SECONDS = 30
+MOST_CLASSES = 1000  # or more, if there are more images
 
 # MD5 of the content of archives, by that of the archive: MNIST's four files, and KMNIST's without the training images.
 CONTENTS = {
@@ -112,6 +114,18 @@ def held_out(images: int, share: float, seed: int, place: str) -> Tensor:
     chosen = torch.zeros(images, dtype=torch.bool)
     chosen[order[: min(images - 1, max(1, round(share * images)))]] = True
     return chosen
+
+
+def refuse_identifiers(largest: int, images: int, option: str = "labels") -> None:
+    """Raises `DataError` for a largest label that numbers something else than classes, as a date does.
+
+    There would be a class, with a name and a place in the figures, for every number up to it.
+    """
+    if largest >= max(MOST_CLASSES, images):
+        raise DataError(
+            f"data: labels must number the classes from 0, but go up to {largest} for {images:,} images. Number them "
+            f"so, or leave them out with data.source.{option}=false"
+        )
 
 
 class TorchvisionMNIST:
