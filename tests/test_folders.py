@@ -213,15 +213,15 @@ def test_a_validation_split_copies_nothing(tmp_path: Path) -> None:
 
 
 def test_a_run_and_its_resumption(tmp_path: Path) -> None:
-    """One line trains; the resolved shape is kept with the run, which resumes by the same line."""
+    """One line trains on a folder named by a number; the resolved shape is kept with the run, which resumes by it."""
     for name in ("first", "second"):
-        write_images(tmp_path / "pictures" / name, 30, (12, 12))
+        write_images(tmp_path / "2024" / name, 30, (12, 12))
     options = [option for option in TINY if not option.startswith(("data=", "data.source"))]
-    line = ["data=folder", "data.source.path=pictures", *options, *UNDRAWN, "hydra.run.dir=run"]
+    line = ["data=folder", "data.source.path=2024", *options, *UNDRAWN, "hydra.run.dir=run"]
     done = run_command("vae_lightning.cli", *line, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "data       reading 60 images of pictures, once …" in done.stdout
-    assert "data       pictures: 54 images to train on" in done.stdout
+    assert "data       reading 60 images of 2024, once …" in done.stdout
+    assert "data       2024: 54 images to train on" in done.stdout
     assert "image_shape:\n  - 3\n  - 12\n  - 12\n" in (tmp_path / "run" / "config.yaml").read_text()
     longer = run_command("vae_lightning.cli", *line, "trainer.max_epochs=3", "resume=true", cwd=tmp_path)
     assert (longer.returncode, longer.stderr) == (0, "")

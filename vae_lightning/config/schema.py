@@ -72,8 +72,10 @@ def register() -> None:
     """Registers the schema and the resolvers with Hydra."""
     ConfigStore.instance().store(name="schema", node=Config)
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-    OmegaConf.register_new_resolver("file_name", lambda path: Path(path).expanduser().resolve().stem, replace=True)
-    OmegaConf.register_new_resolver("folder_name", lambda path: Path(path).expanduser().resolve().name, replace=True)
+    OmegaConf.register_new_resolver("file_name", lambda path: Path(str(path)).expanduser().resolve().stem, replace=True)
+    OmegaConf.register_new_resolver(
+        "folder_name", lambda path: Path(str(path)).expanduser().resolve().name, replace=True
+    )
     OmegaConf.register_new_resolver("raw_shape", _raw_shape, replace=True)
     OmegaConf.register_new_resolver("more", _more, replace=True)
     OmegaConf.register_new_resolver("share_of_cores", _share_of_cores, replace=True)

@@ -61,7 +61,7 @@ class Folder:
     cache is rewritten when a file's name, size or time has changed.
 
     Args:
-        path: the folder.
+        path: the folder; a name such as `2024` may come as a number.
         size: pixels of a side, or `[height, width]`; by default that of the files if all have the same of at most 128
             pixels, else 64.
         channels: 1 for grey, 3 for colour; by default 3 if a file is in colour. (Size and channels are told from at
@@ -79,7 +79,7 @@ class Folder:
 
     def __init__(
         self,
-        path: str,
+        path: str | int,
         size: int | Sequence[int] | None = None,
         channels: int | None = None,
         fit: Fitting = "crop",
@@ -102,7 +102,7 @@ class Folder:
             raise ValueError(f"test_share: must be a number between 0 and 1, got {test_share}")
         if on_error not in ("fail", "skip"):
             raise ValueError(f"on_error: must be fail or skip, got {on_error!r}")
-        self.path = Path(path).expanduser()
+        self.path = Path(str(path)).expanduser()
         self.size = None if sides is None else (sides[0], sides[-1])
         self.channels = channels
         self.fit: Fitting = fit
