@@ -82,6 +82,19 @@ def test_the_axis_of_channels(tmp_path: Path) -> None:
     assert Arrays(str(tmp_path / "either.npy"), channels_last=False).image_shape == (3, 5, 3)
 
 
+def test_two_files_with_names_of_their_own(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=PIXELS, y_train=CLASSES)
+    np.savez(tmp_path / "b.npz", x_test=PIXELS[:2], y_test=CLASSES[:2])
+    source = Arrays(str(tmp_path / "a.npz"), test_path=str(tmp_path / "b.npz"))
+    assert everything(source)[1] == [*CLASSES, *CLASSES[:2]]
+    named = Arrays(str(tmp_path / "a.npz"), str(tmp_path / "b.npz"), images="x_train", labels="y_train")
+    assert everything(named)[1] == [*CLASSES, *CLASSES[:2]]
+    with pytest.raises(DataError, match="b.npz: set data.source.images to the name of the images, got null; the file"):
+        everything(Arrays(str(tmp_path / "b.npz")))
+    with pytest.raises(DataError, match=r"data.source.test_path=c.npz: there is no such file"):
+        everything(Arrays(str(tmp_path / "a.npz"), test_path="c.npz"))
+
+
 @pytest.mark.parametrize("kind", [str, bytes])
 def test_labels_that_are_names(tmp_path: Path, kind: type) -> None:
     names = np.array(["dog", "cat", "ü"])

@@ -41,8 +41,8 @@ class Arrays:
     Args:
         path: a file: `.npz`, `.npy` (images only), `.pt` (a tensor, a pair of images and labels, or a dictionary of
             tensors) or `.h5` (needs h5py).
-        test_path: a file of the same kind with the test images. Otherwise they are taken from the first file: arrays
-            with "test" instead of "train" in their names, or a share of the images.
+        test_path: a file of the same kind with the test images, by the same names or those with "test" instead of
+            "train". Otherwise they are taken from the first file: arrays with such names, or a share of the images.
         images: name of the array of images in the file; by default one of the usual names.
         labels: name of the array of labels; by default the usual one beside the images, unless it is that of the
             factors. False for no labels.
@@ -108,8 +108,8 @@ class Arrays:
         train = self._split(self.path, arrays, *names)
         test_names = [name.replace("train", "test") for name in names]
         if self.test_path is not None:
-            others = _read(self.test_path)
-            test = self._split(self.test_path, others, *self._names(self.test_path, others))
+            others = _read(self.test_path, "test_path")
+            test = self._split(self.test_path, others, *self._names(self.test_path, others, test=True))
         elif test_names[0] != names[0] and test_names[0] in arrays:
             test = self._split(self.path, arrays, *test_names)
         else:
@@ -140,21 +140,25 @@ class Arrays:
                 f"{', '.join(known) or 'none'}; got {', '.join(strange)}"
             )
 
-    def _names(self, path: Path, arrays: Mapping[str, Any]) -> tuple[str, str, str]:
+    def _names(self, path: Path, arrays: Mapping[str, Any], test: bool = False) -> tuple[str, str, str]:
         """The names of the images, and of their labels and factors, which need not be there."""
-        known = [name for name in NAMES if name in arrays] or (list(arrays) if len(arrays) == 1 else [])
+
+        def there(name: str) -> str:
+            return name.replace("train", "test") if test and name not in arrays else name
+
+        known = [name for name in NAMES if there(name) in arrays] or (list(arrays) if len(arrays) == 1 else [])
         images = self.images or next(iter(known), None)
         factors = self.factors or next((name for name in FACTORS if name in arrays), "factors")
         labels = self.labels or NAMES.get(str(images), "labels")
         if self.labels is False or (self.labels is None and labels == factors):
             labels = ""  # no array has that name
         for option, name in [("images", images), ("labels", self.labels or None), ("factors", self.factors)]:
-            if (option == "images" or name is not None) and name not in arrays:
+            if (option == "images" or name is not None) and there(str(name)) not in arrays:
                 raise DataError(
                     f"{path}: set data.source.{option} to the name of the {option}, got {name or 'null'}; "
                     f"the file has {', '.join(sorted(arrays)) or 'no arrays'}"
                 )
-        return str(images), labels, factors
+        return there(str(images)), there(labels), there(factors)
 
     def _split(self, path: Path, arrays: Mapping[str, Any], images: str, labels: str, factors: str) -> Split:
         pictures = self._pictures(_get(arrays, images, path), f"{path}: {images}")
@@ -204,13 +208,13 @@ class Arrays:
         return np.array([self.class_names.index(name) for name in names.tolist()])[numbers]
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path, option: str = "path") -> Mapping[str, Any]:
     """The arrays in a file, by name; read when they are asked for, where the format allows it."""
     kind = path.suffix.lower()
     if kind not in (".npz", ".npy", ".pt", ".h5", ".hdf5"):
-        raise DataError(f"data.source.path={path}: must be a .npz, .npy, .pt or .h5 file")
+        raise DataError(f"data.source.{option}={path}: must be a .npz, .npy, .pt or .h5 file")
     if not path.is_file():
-        raise DataError(f"data.source.path={path}: there is no such file")
+        raise DataError(f"data.source.{option}={path}: there is no such file")
     try:
         if kind in (".npz", ".npy"):
             loaded = np.load(path, mmap_mode="c", allow_pickle=False)
@@ -222,9 +226,9 @@ def _read(path: Path) -> Mapping[str, Any]:
         with h5py.File(path, "r") as file:
             return {name: node[()] for name, node in file.items() if isinstance(node, h5py.Dataset)}
     except ImportError as error:
-        raise DataError(f"data.source.path={path}: needs h5py; pip install h5py") from error
+        raise DataError(f"data.source.{option}={path}: needs h5py; pip install h5py") from error
     except Exception as error:  # a damaged file may raise anything
-        raise DataError(f"data.source.path={path}: cannot be read: {first_line(error)}") from error
+        raise DataError(f"data.source.{option}={path}: cannot be read: {first_line(error)}") from error
 
 
 def _get(arrays: Mapping[str, Any], name: str, path: Path) -> NDArray[Any]:
