@@ -196,6 +196,10 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
     "an optimizer refuses": (
         nothing, ["vae-train", *QUICK, "+model.optimizer.eps=-1"], 2, "model.optimizer: Invalid epsilon value: -1"
     ),
+    "an optimizer of a discriminator refuses": (
+        nothing, ["vae-train", *QUICK, "model/objective=factor", "model.objective.optimizer.lr=-1"], 2,
+        "model.objective.optimizer: Invalid learning rate: -1",
+    ),
     "all jobs of a sweep": (
         nothing, ["vae-train", "data=glyphs", "seed=1,2", "model.latent_dim=0", "-m"], 2, "seed-2: model.latent_dim=0"
     ),

@@ -285,6 +285,12 @@ def test_mistakes_in_overrides(overrides: list[str], message: str) -> None:
     assert said.splitlines()[0].count(", ") <= 3
 
 
+def test_an_option_that_is_added_must_be_read_by_something() -> None:
+    with pytest.raises(UsageError, match=r"^latent_dim: no such option\. Did you mean model\.latent_dim\?"):
+        check(compose("+latent_dim=16"))
+    check(compose("+width=16", "model.encoder.width=${width}", "model.decoder.width=${width}"))
+
+
 @pytest.mark.parametrize("value", ["Bücher (1)", "a&b", "it's $5 & `more`", 'say "hi"', "~/pics=1"])
 def test_a_value_that_hydra_cannot_read_is_quoted_for_the_shell(value: str) -> None:
     with pytest.raises(UsageError) as caught:

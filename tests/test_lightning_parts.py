@@ -5,9 +5,12 @@ import logging
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from pytorch_lightning import Callback
 from shared import TINY, compose_config
 from torch import nn
 
@@ -73,6 +76,19 @@ def test_weights_that_are_averaged_when_training_has_ended_are_kept(tmp_path: Pa
     averaged = train(config, tmp_path / "averaged", progress=False)
     assert not any(isinstance(module, nn.BatchNorm1d) for module in averaged.model.modules())
     assert same(averaged, load_run(tmp_path / "averaged"))
+
+
+class Remembers(Callback):
+    """Its state is a number of NumPy's, which a checkpoint of tensors and plain values cannot have."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": np.float64(1.0)}
+
+
+def test_a_state_that_could_not_be_loaded_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"^callbacks: the state_dict of Remembers must consist of tensors, numbers, "):
+        run(tmp_path / "run", "+callbacks.own._target_=test_lightning_parts.Remembers")
+    assert not Run(tmp_path / "run").checkpoint_file.exists()
 
 
 COSINE = "{_target_: torch.optim.lr_scheduler.CosineAnnealingLR, _partial_: true, T_max: 6}"

@@ -118,11 +118,11 @@ def _make_callbacks(config: DictConfig) -> list[Callback]:
 
 def _check_optimizers(model: VAE, options: Options) -> tuple[list[dict[str, Any]], Options]:
     """Tries the optimizers and schedules, which training makes again; returns the schedules and possible options."""
-    own = [player.optimizer for player in model.objective.players().values()]
+    own = [player.optimizer for player in model.objective.players().values() if player.optimizer]
     node = "model.optimizer"
     try:
-        for make_optimizer in filter(None, [model.make_optimizer, *own]):
-            node = "model.optimizer"
+        for make_optimizer in [model.make_optimizer, *own]:
+            node = "model.optimizer" if make_optimizer is model.make_optimizer else "model.objective.optimizer"
             optimizer = take_trial_step(make_optimizer)
             if options.cuda_graph and not replayable(optimizer):
                 log.info("steps      not recorded, because %s counts them on the host", type(optimizer).__name__)

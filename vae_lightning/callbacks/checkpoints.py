@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..engine.lightning_internals import is_trial, validates_next
 from ..engine.signals import Interruption
+from ..errors import UsageError
 from ..runs import write_file
 from .drawing import batches_done, run_of
 
@@ -109,11 +111,31 @@ def _fingerprint(state: Mapping[str, Tensor]) -> list[float]:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint to a temporary file that then replaces the previous one."""
+    """Writes a checkpoint to a temporary file that then replaces the previous one.
+
+    Raises:
+        UsageError: if a callback has a state with which the checkpoint could not be loaded.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        for name, state in checkpoint.get("callbacks", {}).items():
+            _refuse_objects(name, state)
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()  # PyTorch's writer would hide the reason for a write error
-        torch.save(checkpoint, content)
-        write_file(file, content.getvalue())
+        write_file(file, _pickled(checkpoint).getvalue())
+
+
+def _pickled(found: Any) -> io.BytesIO:
+    content = io.BytesIO()  # PyTorch's writer to a file would hide the reason for a write error
+    torch.save(found, content)
+    content.seek(0)
+    return content
+
+
+def _refuse_objects(callback: str, state: Any) -> None:
+    """Raises `UsageError` for a state with which the checkpoint could not be loaded, as tensors and plain values."""
+    try:
+        torch.load(_pickled(state), weights_only=True)
+    except UnpicklingError as error:
+        kinds = "tensors, numbers, texts, and lists and dictionaries of these"
+        raise UsageError(f"callbacks: the state_dict of {callback} must consist of {kinds}, got {state}") from error

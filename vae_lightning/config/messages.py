@@ -24,7 +24,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from ..errors import DataError, UsageError, first_line, lines_of
 from .signatures import parameters
 
-__all__ = ["exit_code", "explain", "explain_failure", "only_below_error", "unknown_option", "usage_errors"]
+__all__ = ["exit_code", "explain", "explain_failure", "leaves", "only_below_error", "unknown_option", "usage_errors"]
 
 
 # Hydra choices that need an optional dependency, and its extra in pyproject.toml.
@@ -188,7 +188,7 @@ def _unknown_key(option: str, node: object, overrides: Iterable[Override]) -> st
     if unset or (not difflib.get_close_matches(key, known, cutoff=SURE) and _accepts(node, key)):
         value = next((_value(override) for override in overrides if override.key_or_group == option), "VALUE")
         return f"{option}: is not set in the configuration; add it with +{option}={value}"
-    return unknown_option(option, known, _leaves(node, parent))
+    return unknown_option(option, known, leaves(node, parent))
 
 
 def _accepts(node: DictConfig, name: str) -> bool:
@@ -200,14 +200,14 @@ def _accepts(node: DictConfig, name: str) -> bool:
         return False
 
 
-def _leaves(node: DictConfig, key: str) -> Iterator[str]:
+def leaves(node: DictConfig, key: str = "") -> Iterator[str]:
     """Yields full keys of the options below a node, except interpolations."""
     for name in map(str, node):
         if name.startswith("_") or OmegaConf.is_interpolation(node, name) or (name == "hydra" and not key):
             continue
         whole = f"{key}.{name}" if key else name
         if not OmegaConf.is_missing(node, name) and isinstance(node[name], DictConfig):
-            yield from _leaves(node[name], whole)
+            yield from leaves(node[name], whole)
         else:
             yield whole
 

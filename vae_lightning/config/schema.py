@@ -9,7 +9,7 @@ import inspect
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 
 from ..errors import UsageError
 from ..runs import run_name
-from .messages import unknown_option
+from .messages import leaves, unknown_option
 from .signatures import parameters
 
 __all__ = ["Config", "check", "check_calls", "register"]
@@ -217,15 +217,25 @@ def check(config: DictConfig) -> None:
     """Checks everything that can be checked without importing the classes.
 
     Raises:
-        UsageError: if a group is given as a value, an option is out of range, or a callback or schedule monitors a
-            metric that is never measured.
+        UsageError: if an option does not exist, a group is given as a value, an option is out of range, or a callback
+            or schedule monitors a metric that is never measured.
     """
+    _check_names(config)
     _check_groups(config)
     for option, (allowed, description) in _ALLOWED.items():
         value = OmegaConf.select(config, option, default=None)
         if value is not None and not allowed(value):
             raise UsageError(f"{option}={value}: must be {description}")
     _check_monitors(config)
+
+
+def _check_names(config: DictConfig) -> None:
+    """Raises `UsageError` for an option, added with `+`, that nothing reads, not even another option."""
+    known = [option.name for option in fields(Config)]
+    for name in map(str, config):
+        if name not in known and f"${{{name}" not in OmegaConf.to_yaml(config):
+            others = (option for option in leaves(config) if option.partition(".")[0] in known)
+            raise UsageError(unknown_option(name, known, others))
 
 
 def _check_groups(config: DictConfig) -> None:

@@ -4,8 +4,8 @@ Each function of a single logger has a default that suits any of Lightning's. Ot
 
 >>> from pytorch_lightning.loggers import CometLogger
 >>> @add_picture.register
-... def _(logger: CometLogger, name, picture, step):
-...     logger.experiment.log_image(to_pil_image(picture), name=name, step=step)
+... def _(logger: CometLogger, name, file, step):
+...     logger.experiment.log_image(str(file), name=name, step=step)
 """
 
 import csv
