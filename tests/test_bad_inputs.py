@@ -196,6 +196,10 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
     "an optimizer refuses": (
         nothing, ["vae-train", *QUICK, "+model.optimizer.eps=-1"], 2, "model.optimizer: Invalid epsilon value: -1"
     ),
+    "a posterior refuses": (
+        nothing, ["vae-train", *QUICK, "model/posterior=iaf", "model.encoder.posterior.transforms=0"], 2,
+        "model.encoder.posterior.transforms: must be at least 1, got 0",
+    ),
     "an optimizer of a discriminator refuses": (
         nothing, ["vae-train", *QUICK, "model/objective=factor", "model.objective.optimizer.lr=-1"], 2,
         "model.objective.optimizer: Invalid learning rate: -1",

@@ -37,6 +37,7 @@ FILLS = {"schedule": "model.lr_scheduler", "model.posterior": "model.encoder.pos
 
 # Errors that libraries identify only by their wording. A test provokes each and fails if the wording changes.
 HYDRA_NODE = re.compile(r"full_key: (.+)")
+HYDRA_TARGET = re.compile(r"target '([^']+)'")
 HYDRA_FOLDER = re.compile(r"path=file://(.+)")
 HYDRA_NO_CHOICE = "Config group override must be a string or a list"
 TORCH_WORKER_DIED = re.compile(r"DataLoader worker \(pid\(?s?\)? (\d+)")
@@ -263,5 +264,15 @@ def _failed_call(error: InstantiationException) -> str:
         return str(error.__cause__)
     said = lines_of(error.__cause__ or error)
     if match := re.match(r"(\w+): (.*got .*)", said[0]):  # the format of this project's own errors
-        return f"{node}.{match[1]}: {match[2]}"
+        target = named[1] if (named := HYDRA_TARGET.search(str(error))) else ""
+        return f"{node}.{_within_parts(target, match[1])}{match[1]}: {match[2]}"
     return f"{node}: {' '.join(said[:2])}"
+
+
+def _within_parts(target: str, option: str) -> str:
+    """Returns `posterior.` for an option that an encoder does not have itself: it hands on what its posterior says."""
+    try:
+        known = parameters(target)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return ""
+    return "posterior." if "posterior" in known and option not in known else ""
