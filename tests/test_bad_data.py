@@ -1,5 +1,6 @@
 """What is wrong with a user's data is told in a line or two."""
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +92,11 @@ BAD: dict[str, tuple[Change, list[str], str]] = {
     "all broken": (both(write("1.png", "a"), write("2.png", "b")), FOLDER, "2 of 2 images cannot be read"),
     "floats beyond 1": (both(GOOD, write("4.tif", saved(SEVENS, "TIFF"))), FOLDER, "from 7 to 7, outside 0 to 1"),
     "a link out of the folder": (both(GOOD, link("4.png", "outside/x.png")), FOLDER, "4.png is a link out of the"),
+    "a text beside images": (
+        both(GOOD, write("a.txt", ""), link("b.txt", "outside/x.png"), write("4.png", "")), FOLDER, "1 of 4 images"
+    ),
     "a link to a folder": (both(GOOD, link("more", "data")), FOLDER, "more is a link to a folder"),
+    "a link to itself": (both(GOOD, link("4.png", "data/4.png")), FOLDER, "4.png is not a file"),
     "a dead link": (both(GOOD, link("4.png", "data/5.png")), FOLDER, "4.png is not a file"),
     "images beside classes": (both(GOOD, write("a/4.png", PNG)), FOLDER, "beside and inside the classes' folders"),
     "no test images of the folder": (
@@ -185,7 +190,35 @@ def test_broken_files_are_named_and_may_be_left_out(tmp_path: Path, caplog: pyte
     assert lines[11:] == ["  … and 2 more", "data.source.on_error=skip leaves them out."]
     images, _ = everything(Folder(str(tmp_path), on_error="skip", test_share=0.5))
     assert images.shape == (8, 3, 20, 16)
-    assert "left out: 12 of 20 images cannot be read" in caplog.text
+    everything(Folder(str(tmp_path), on_error="skip", test_share=0.5))  # from the cache
+    assert caplog.text.count("left out: 12 of 20 images cannot be read") == 2
+
+
+def test_what_may_not_be_read_is_named_and_read_once_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file and a folder, of which the superuser would know nothing."""
+    write_images(tmp_path, 4)
+    write_images(tmp_path / "locked", 4)
+    scandir, access = os.scandir, os.access
+
+    def refuse(path: str | int) -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        patch.setattr(os, "access", lambda path, mode: not path.endswith("003.png") and access(path, mode))
+        with pytest.raises(DataError, match="locked/: permission denied; data.source.on_error=skip leaves it out"):
+            everything(Folder(str(tmp_path)))
+        assert len(everything(Folder(str(tmp_path), on_error="skip", size=8))[0]) == 3
+        assert "left out: locked/: permission denied" in caplog.text
+        assert "003.png permission denied" in caplog.text
+        (tmp_path / "locked").rename(tmp_path / ".hidden")
+        with pytest.raises(DataError, match="003.png permission denied"):
+            everything(Folder(str(tmp_path)))
+    assert len(everything(Folder(str(tmp_path), on_error="skip", size=8))[0]) == 4
 
 
 def test_a_disk_that_is_full_while_images_are_decoded(tmp_path: Path) -> None:

@@ -41,11 +41,13 @@ class Decoded(NamedTuple):
         train: training images.
         test: test images.
         class_names: in the order of the labels; `()` without labels.
+        left_out: what was left out of them and why; empty if nothing was.
     """
 
     train: Split
     test: Split
     class_names: tuple[str, ...]
+    left_out: str
 
 
 class Writer:
@@ -54,11 +56,15 @@ class Writer:
     Args:
         folder: an empty folder.
         class_names: in the order of the labels; `()` without labels.
+
+    Attributes:
+        left_out: see `Decoded`; to be set before the end.
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
         self.folder = folder
         self.class_names = tuple(class_names)
+        self.left_out = ""
         self.shape: tuple[int, ...] | None = None
         self.counts = dict.fromkeys(PARTS, 0)
         self._stack = ExitStack()
@@ -95,7 +101,13 @@ class Writer:
 
     def finish(self, signature: str) -> None:
         """Writes what is needed to read the images back."""
-        about = {"signature": signature, "shape": self.shape, "counts": self.counts, "class_names": self.class_names}
+        about = {
+            "signature": signature,
+            "shape": self.shape,
+            "counts": self.counts,
+            "class_names": self.class_names,
+            "left_out": self.left_out,
+        }
         (self.folder / "about.json").write_text(json.dumps(about))
 
 
@@ -160,9 +172,10 @@ def _read(folder: Path, signature: str) -> Decoded | None:
             return None
         class_names, shape = tuple(map(str, about["class_names"])), tuple(map(int, about["shape"]))
         train, test = (_split(folder, part, int(about["counts"][part]), shape, bool(class_names)) for part in PARTS)
+        left_out = str(about.get("left_out", ""))  # older versions did not keep it
     except (OSError, KeyError, TypeError, ValueError):
         return None
-    return Decoded(train, test, class_names)
+    return Decoded(train, test, class_names, left_out)
 
 
 def _split(folder: Path, part: str, count: int, shape: tuple[int, ...], labelled: bool) -> Split:

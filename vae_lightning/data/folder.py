@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -26,6 +27,7 @@ SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 LARGEST = 128  # pixels on a side that are kept without a word
 USUAL = 64  # pixels on a side where the files differ
 LOOKED_AT = 1000  # headers that tell size and colour
+TO_FOLDER = "is a link to a folder"
 NAMED = 10  # broken files in a message
 
 
@@ -149,6 +151,12 @@ class Folder:
             problem = "is not a folder" if self.path.exists() else "there is no such folder"
             raise DataError(f"data.source.path={self.path}: {problem}")
         found = sorted(_walk(str(self.path), "", self.path.resolve()))
+        if closed := [file for file in found if file.name.endswith("/")]:
+            listed = ", ".join(f"{_readable(file.name)}: {file.refused}" for file in closed[:NAMED])
+            if self.on_error == "fail":
+                raise DataError(f"data.source.path={self.path}: {listed}; data.source.on_error=skip leaves it out")
+            log.warning("data       %s: left out: %s", self.path, listed)
+            found = [file for file in found if file not in closed]
         if not found:
             kinds = ", ".join(FORMATS)
             raise DataError(f"data.source.path={self.path}: no images in it; known are {kinds}, by their file names")
@@ -162,6 +170,8 @@ class Folder:
         assert self.class_names is not None  # known before the list of files is forgotten
         images = decoded(name, (*options, *split), self.files, self._write, self.cache)
         del self.files, self._layout
+        if images.left_out:
+            log.warning("data       %s: left out: %s", self.path, images.left_out)
         return images
 
     @cached_property
@@ -226,7 +236,7 @@ class Folder:
             if self.on_error == "fail" or len(broken) == len(items):
                 hint = "" if len(broken) == len(items) else "\ndata.source.on_error=skip leaves them out."
                 raise DataError(f"data.source.path={self.path}: {listed}{hint}")
-            log.warning("data       %s: left out: %s", self.path, listed)
+            images.left_out = listed
         return images
 
     def _pixels(self, item: Item) -> NDArray[np.uint8] | str:
@@ -247,27 +257,45 @@ def _readable(name: str) -> str:
 
 
 def _walk(folder: str, prefix: str, root: Path) -> Iterator[File]:
-    """The image files below a folder, with a prefix to their names. Links are followed to files below the root only."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = prefix + entry.name
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path, f"{name}/", root)
-            elif entry.is_symlink() and (refused := _refused(Path(entry.path), root)):
-                yield File(name, 0, 0, refused)
-            elif not entry.name.lower().endswith(SUFFIXES):
-                continue
-            elif entry.is_file():
-                status = entry.stat()
-                yield File(name, status.st_size, status.st_mtime_ns)
-            else:
-                yield File(name, 0, 0, "is not a file")
+    """The image files below a folder, with a prefix to their names, and the folders that cannot be read, with a slash.
+
+    Links are followed to files below the root only.
+    """
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        yield File(prefix or "./", 0, 0, str(error.strerror).lower())
+        return
+    for entry in entries:
+        name, image = prefix + entry.name, entry.name.lower().endswith(SUFFIXES)
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, f"{name}/", root)
+        elif image or entry.is_symlink():
+            file = _file(entry, name, root)
+            if image or file.refused == TO_FOLDER:
+                yield file
 
 
-def _refused(link: Path, root: Path) -> str:
-    target = link.resolve()
+def _file(entry: os.DirEntry[str], name: str, root: Path) -> File:
+    try:
+        if entry.is_symlink() and (refused := _refused(entry.path, root)):
+            return File(name, 0, 0, refused)
+        status = entry.stat()
+    except OSError as error:
+        return File(name, 0, 0, str(error.strerror).lower())
+    if not stat.S_ISREG(status.st_mode):
+        return File(name, 0, 0, "is not a file")
+    # Told now and not when it is decoded, so that the cache is rewritten once it may be read.
+    refused = "" if os.access(entry.path, os.R_OK) else "permission denied"
+    return File(name, status.st_size, status.st_mtime_ns, refused)
+
+
+def _refused(link: str, root: Path) -> str:
+    target = Path(os.path.realpath(link))
+    if target.is_dir():
+        return TO_FOLDER
     if not target.is_relative_to(root):
         return "is a link out of the folder"
-    return "is a link to a folder" if target.is_dir() else ""
+    return "" if target.is_file() else "is not a file"
