@@ -57,18 +57,20 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
         everything(Folder(str(tmp_path)))
 
 
-@pytest.mark.parametrize("test", ["test", "val"])
-def test_folders_for_training_and_testing(tmp_path: Path, test: str, caplog: pytest.LogCaptureFixture) -> None:
-    write_images(tmp_path / "train" / "a", 3, colour=RED)
-    write_images(tmp_path / "train" / "b", 2, colour=GREEN)
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("train", "val"), ("Train", "TEST")])
+def test_folders_for_training_and_testing(
+    tmp_path: Path, train: str, test: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(tmp_path / train / "a", 3, colour=RED)
+    write_images(tmp_path / train / "b", 2, colour=GREEN)
     write_images(tmp_path / test / "b", 2, colour=GREEN)
     write_images(tmp_path / "more", 1)
     source = Folder(str(tmp_path))
     source.prepare(Path())
-    train, held = source.load(Path(), train=True), source.load(Path(), train=False)
-    assert (train.labels.tolist(), held.labels.tolist()) == ([0, 0, 0, 1, 1], [1, 1])
+    kept, held = source.load(Path(), train=True), source.load(Path(), train=False)
+    assert (kept.labels.tolist(), held.labels.tolist()) == ([0, 0, 0, 1, 1], [1, 1])
     assert held.images[0, :, 0, 0].tolist() == list(GREEN)
-    assert f"only train and {test} are used, not more" in caplog.text
+    assert f"only train and {test.lower()} are used, not more" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ __all__ = ["Decoded", "MakeWriter", "Writer", "decoded"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the format and of how images are decoded
+VERSION = 2  # of the format, and of how images are decoded and split
 PARTS = ("train", "test")
 
 MakeWriter = Callable[[Sequence[str]], "Writer"]

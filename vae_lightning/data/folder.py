@@ -59,8 +59,8 @@ class Folder:
     """Images in a folder: PNG, JPEG, WebP, GIF, BMP and TIFF.
 
     The folder is flat (no labels), or has one folder per class (with any folders below it), or has the folders `train`
-    and `test` (or `val`), both of either kind. Images are decoded once, see `vae_lightning.data.decoded_cache`; the
-    cache is rewritten when a file's name, size or time has changed.
+    and `test` (or `val`), capital or not, both of either kind. Images are decoded once, see
+    `vae_lightning.data.decoded_cache`; the cache is rewritten when a file's name, size or time has changed.
 
     Args:
         path: the folder; a name such as `2024` may come as a number.
@@ -193,7 +193,7 @@ class Folder:
     @cached_property
     def _layout(self) -> tuple[list[Item], tuple[str, ...]]:
         """Which images are for testing, and of which classes they are."""
-        split = [file.name.split("/", 1) for file in self.files]
+        split = [(top.lower(), *below) for top, *below in (file.name.split("/", 1) for file in self.files)]
         tops = {top for top, *below in split if below}
         test = next((name for name in ("test", "val") if name in tops), None)
         if "train" in tops and test:
