@@ -344,6 +344,14 @@ class Failing:
         raise ValueError(f"width: must be even, got {width}")
 
 
+def test_images_that_a_model_does_not_take_may_be_fitted() -> None:
+    config = compose("data=glyphs", "data.source.image_size=37", "data.image_shape=[1,37,37]")
+    with pytest.raises(InstantiationException) as caught:
+        make(config.model)
+    said = explain(caught.value, [])
+    assert re.search(r"model\.\w+\.image_shape: .* got 37\nmodel=mlp takes images of any size; data.source.size=", said)
+
+
 def test_a_failed_call_names_its_node() -> None:
     """Hydra says only in words which node it was: this fails when it changes them."""
     with pytest.raises(InstantiationException) as caught:

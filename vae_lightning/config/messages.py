@@ -43,6 +43,10 @@ HYDRA_NO_CHOICE = "Config group override must be a string or a list"
 TORCH_WORKER_DIED = re.compile(r"DataLoader worker \(pid\(?s?\)? (\d+)")
 TORCH_CPU_MEMORY = re.compile(r"can't allocate memory")
 
+OTHER_SIDES = (
+    "\nmodel=mlp takes images of any size; data.source.size=[HEIGHT,WIDTH] fits those of data=folder to another, "
+    "and data.image_shape those of data=torchvision and data=huggingface"
+)
 SURE = 0.9  # similarity above which a name counts as a misspelling without further checks
 SUGGESTIONS = 3
 
@@ -265,7 +269,8 @@ def _failed_call(error: InstantiationException) -> str:
     said = lines_of(error.__cause__ or error)
     if match := re.match(r"(\w+): (.*got .*)", said[0]):  # the format of this project's own errors
         target = named[1] if (named := HYDRA_TARGET.search(str(error))) else ""
-        return f"{node}.{_within_parts(target, match[1])}{match[1]}: {match[2]}"
+        hint = OTHER_SIDES if node.startswith("model") and match[1] == "image_shape" else ""
+        return f"{node}.{_within_parts(target, match[1])}{match[1]}: {match[2]}{hint}"
     return f"{node}: {' '.join(said[:2])}"
 
 
