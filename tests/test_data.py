@@ -71,6 +71,10 @@ def test_pixels_can_be_scaled_as_in_the_chapter() -> None:
     data = make(scale=256)
     batch = Batch(torch.full((1, 1, 28, 28), 128, dtype=torch.uint8), torch.zeros(1))
     assert data.on_after_batch_transfer(batch, 0).images.max() == 0.5
+    with pytest.raises(UsageError, match=r"data.scale=1: must be at least 255, the value of a pixel"):
+        make(scale=1)
+    binary = ImageDataModule("binary", Stored(torch.ones(4, 1, 28, 28, dtype=torch.uint8), torch.zeros(4)), scale=1)
+    binary.setup()
 
 
 def test_the_validation_split_has_a_seed_of_its_own() -> None:

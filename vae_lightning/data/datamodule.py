@@ -25,6 +25,7 @@ __all__ = ["ImageDataModule"]
 log = logging.getLogger(__name__)
 
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
+SEEN = 1000  # images, at most, whose pixels are compared with a small `scale`
 EXAMPLES = 512 * 2**20  # bytes of images, at most, that are kept as numbers of 32 bits
 
 
@@ -42,7 +43,7 @@ class ImageDataModule(LightningDataModule):
         batch_size: training images in a batch, on all devices together; the last, shorter batch of an epoch is kept.
         eval_batch_size: the same for validation and testing; null for 1000, or fewer where images have more than 48
             pixels a side in colour. Besides speed and memory, it affects the noise of each image's posterior sample.
-        scale: divisor of pixel values. (The chapter divides by 256.)
+        scale: divisor of pixel values, which are then at most 1. (The chapter divides by 256.)
         validation_size: number of training images held out for validation.
         validation_seed: seed of their selection, and of that of labels, so that runs with different `seed` share them.
         labelled: share of the training images whose labels are used in training, always the same ones; the others have
@@ -157,7 +158,8 @@ class ImageDataModule(LightningDataModule):
 
         Raises:
             DataError: for images of another shape than `image_shape`, or labels that do not number classes.
-            UsageError: if no images are left to train on, or a batch has fewer images than there are devices.
+            UsageError: for a `scale` below the value of a pixel; if no images are left to train on, or a batch has
+                fewer images than there are devices.
         """
         if self.splits:
             return
@@ -186,6 +188,12 @@ class ImageDataModule(LightningDataModule):
         images = images_of(self.source.load(data_folder(self.root), train))
         if images.shape != self.image_shape:
             raise DataError(f"data.image_shape={list(self.image_shape)}, but the images are {list(images.shape)}")
+        if self.scale < 255 and len(images):  # as for images of 0 and 1
+            most = int(images.take(torch.arange(min(len(images), SEEN))).images.max())
+            if most > self.scale:
+                raise UsageError(
+                    f"data.scale={self.scale:g}: must be at least {most}, the value of a pixel, which it divides"
+                )
         if self.resident is True and isinstance(images, FetchedImages):
             return images.stored()
         return images
