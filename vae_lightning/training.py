@@ -126,8 +126,8 @@ def _execute(config: DictConfig, run: Run, swept: Sequence[str], progress: bool 
         built = build(config, steps_taken, progress)
         trainer = built.trainer
         loggers = dict(zip(map(str, config.logger), trainer.loggers, strict=False))  # the first process alone has any
+        _refuse_other_images(built, run, digests)
         if trainer.is_global_zero:
-            _refuse_other_images(built, run, digests)
             run.error_file.unlink(missing_ok=True)
             run.metrics_file.unlink(missing_ok=True)
             _describe(config, run, built, digests)
