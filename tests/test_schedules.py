@@ -176,6 +176,10 @@ def test_a_schedule_needs_an_end(tmp_path: Path) -> None:
             ["schedule=plateau", "data.validation_size=9", "model.lr_scheduler.interval=step"],
             "model.lr_scheduler.interval=step: must be epoch to follow a metric",
         ),
+        (
+            ["model/posterior=none", "model/objective=wae_mmd", "schedule=plateau", "data.validation_size=9"],
+            "model.lr_scheduler.monitor=val/elbo: codes without noise have no rate and no bound; monitor val/loss",
+        ),
     ],
 )
 def test_schedules_that_are_refused(tmp_path: Path, options: list[str], message: str) -> None:

@@ -19,7 +19,7 @@ from .callbacks import Checkpoints, Curves, Stopwatch
 from .callbacks.checkpoints import AtomicCheckpointIO
 from .callbacks.digests import Digests
 from .callbacks.label_check import LabelCheck
-from .config import check_calls, make
+from .config import check_calls, make, refuse_monitors
 from .contracts import try_contracts
 from .data.datamodule import ImageDataModule
 from .engine.batch_norm import SharedBatchNorms
@@ -73,6 +73,9 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
             raise UsageError(str(error)) from error
     if config.data.get("image_shape") is not None:
         try_contracts(model, config.data.image_shape)
+    if not model.has_bound:
+        advice = "codes without noise have no rate and no bound; monitor val/loss, with mode=min"
+        refuse_monitors(config, lambda metric: metric.rpartition("/")[2] in ("elbo", "rate"), advice)
     stopwatch = Stopwatch()
     callbacks = [LabelCheck(), Digests(), stopwatch, Curves(), RandomState(), *followers]
     callbacks += _make_callbacks(config.callbacks)

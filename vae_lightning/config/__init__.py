@@ -6,9 +6,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from .compose import CONFIGURATION, compose
-from .schema import check, check_calls
+from .schema import check, check_calls, refuse_monitors
 
-__all__ = ["CONFIGURATION", "check", "check_calls", "compose", "make"]
+__all__ = ["CONFIGURATION", "check", "check_calls", "compose", "make", "refuse_monitors"]
 
 
 def make(node: DictConfig, **options: Any) -> Any:

@@ -22,7 +22,7 @@ from ..runs import run_name
 from .messages import leaves, unknown_option
 from .signatures import parameters
 
-__all__ = ["Config", "check", "check_calls", "register"]
+__all__ = ["Config", "check", "check_calls", "refuse_monitors", "register"]
 
 
 @dataclass
@@ -226,7 +226,9 @@ def check(config: DictConfig) -> None:
         value = OmegaConf.select(config, option, default=None)
         if value is not None and not allowed(value):
             raise UsageError(f"{option}={value}: must be {description}")
-    _check_monitors(config)
+    if OmegaConf.select(config, "data.validation_size") == 0:
+        advice = "there are no validation images; hold some out with data.validation_size=1000"
+        refuse_monitors(config, lambda metric: metric.startswith("val/"), advice)
 
 
 def _check_names(config: DictConfig) -> None:
@@ -247,15 +249,12 @@ def _check_groups(config: DictConfig) -> None:
             raise UsageError(f"{key}={value}: is a group of options; choose with {group}={value}")
 
 
-def _check_monitors(config: DictConfig) -> None:
-    if OmegaConf.select(config, "data.validation_size") != 0:
-        return
+def refuse_monitors(config: DictConfig, refused: Callable[[str], bool], advice: str) -> None:
+    """Raises `UsageError`, with advice, if a callback or a schedule monitors a metric that is refused."""
     for key, node in _nodes(config):
         monitor = OmegaConf.select(node, "monitor", throw_on_missing=False)
-        if isinstance(monitor, str) and monitor.startswith("val/"):
-            raise UsageError(
-                f"{key}.monitor={monitor}: there are no validation images; hold some out with data.validation_size=1000"
-            )
+        if isinstance(monitor, str) and refused(monitor):
+            raise UsageError(f"{key}.monitor={monitor}: {advice}")
 
 
 def check_calls(config: DictConfig) -> None:
