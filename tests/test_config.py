@@ -339,6 +339,13 @@ def test_calls_without_what_they_need(override: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_keys_of_an_option_may_be_numbers() -> None:
+    own = "{_target_: pytorch_lightning.callbacks.GradientAccumulationScheduler, scheduling: {0: 2, 1: {}}}"
+    check_calls(compose(f"+callbacks.own={own}", "run_dir=x"))
+    with pytest.raises(UsageError, match=r"Did you mean callbacks\.own\.scheduling\?"):
+        compose(f"+callbacks.own={own}", "callbacks.own.schedulng.0=3")
+
+
 class Failing:
     def __init__(self, width: int) -> None:
         raise ValueError(f"width: must be even, got {width}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -207,10 +208,11 @@ def _accepts(node: DictConfig, name: str) -> bool:
 
 def leaves(node: DictConfig, key: str = "") -> Iterator[str]:
     """Yields full keys of the options below a node, except interpolations."""
-    for name in map(str, node):
-        if name.startswith("_") or OmegaConf.is_interpolation(node, name) or (name == "hydra" and not key):
+    name: Any
+    for name in node:
+        if str(name).startswith("_") or OmegaConf.is_interpolation(node, name) or (name == "hydra" and not key):
             continue
-        whole = f"{key}.{name}" if key else name
+        whole = f"{key}.{name}" if key else str(name)
         if not OmegaConf.is_missing(node, name) and isinstance(node[name], DictConfig):
             yield from leaves(node[name], whole)
         else:

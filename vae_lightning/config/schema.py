@@ -278,11 +278,12 @@ def check_calls(config: DictConfig) -> None:
 def _nodes(node: DictConfig, key: str = "") -> Iterator[tuple[str, DictConfig]]:
     """Yields a node and all nodes below it, with their keys; interpolations are not followed."""
     yield key, node
-    for name in map(str, node):
+    name: Any  # a number in dictionaries such as {0: 2, 1: 4}
+    for name in node:
         if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
             continue
         if isinstance(node[name], DictConfig):
-            yield from _nodes(node[name], f"{key}.{name}" if key else name)
+            yield from _nodes(node[name], f"{key}.{name}" if key else str(name))
 
 
 def _check_call(key: str, node: DictConfig, accepted: Mapping[str, inspect.Parameter]) -> None:
