@@ -115,7 +115,7 @@ def test_conv_has_a_stage_more_for_images_of_twice_the_size(channels: int, side:
     assert sum(parameter.numel() for parameter in model.parameters()) < 3_700_000
 
 
-@pytest.mark.parametrize("sides", [(6, 6), (8, 8), (10, 10), (16, 16), (16, 18)], ids=str)
+@pytest.mark.parametrize("sides", [(6, 6), (8, 8), (10, 10), (16, 16), (16, 18), (6, 18), (28, 8)], ids=str)
 def test_conv_of_small_images_leaves_batch_norm_several_pixels_of_a_single_image(sides: tuple[int, int]) -> None:
     model = build("conv", (1, *sides), latent_dim=2).train()
     model.objective(model, Batch(torch.rand(1, 1, *sides)))["loss"].mean().backward()

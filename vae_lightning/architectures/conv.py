@@ -65,7 +65,8 @@ class ConvDecoder(nn.Module):
         image_shape: `(C, H, W)` of the raw parameters, H and W even.
         latent_dim: dimension of z.
         width: channels before the last layer; see `ConvEncoder`.
-        stages: number of transposed convolutions; see `ConvEncoder`.
+        stages: number of transposed convolutions; see `ConvEncoder`. None for fewer where the shorter side of long
+            images cannot be halved as often.
 
     Raises:
         ValueError: for images with an odd side, or too small to be halved by all stages but one.
@@ -78,7 +79,8 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         channels, *sides = image_shape
-        widths = [*reversed(_widths(width, stages, sides)), channels]
+        possible = max(2, (min(sides) - 2).bit_length())
+        widths = [*reversed(_widths(width, stages, sides, possible)), channels]
         (height, paddings_h), (breadth, paddings_b) = (_upsampling_plan(side, len(widths) - 2) for side in sides)
         layers: list[nn.ConvTranspose2d] = [SpreadPixel(widths[0], widths[1], (height, breadth))]
         for (before, after), pad_h, pad_b in zip(pairwise(widths[1:]), paddings_h, paddings_b, strict=True):
@@ -110,11 +112,11 @@ class SpreadPixel(nn.ConvTranspose2d):
         return (x.flatten(1) @ kernel).view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _widths(width: int, stages: int | None, sides: Sequence[int]) -> list[int]:
-    """Channels of each stage, from the image inwards; None for as many as `ConvEncoder` says."""
+def _widths(width: int, stages: int | None, sides: Sequence[int], possible: int = MOST) -> list[int]:
+    """Channels of each stage, from the image inwards; None for as many as `ConvEncoder` says, if possible."""
     if stages is None:
         leaving_two_pixels = max(2, math.ceil(math.log2(max(sides))) - 1)
-        stages = min(max(CHAPTER, round(math.log2(min(sides))) - 1), leaving_two_pixels)
+        stages = min(max(CHAPTER, round(math.log2(min(sides))) - 1), leaving_two_pixels, possible)
     if not 2 <= stages <= MOST:
         raise ValueError(f"stages: must be a whole number from 2 to {MOST}, or null, got {stages}")
     return [min(2**stage, 8) * width for stage in range(stages)]
