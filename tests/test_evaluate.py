@@ -17,7 +17,7 @@ from vae_lightning import LoadError, compare, evaluate, load_run, progress
 from vae_lightning.data.sources import DataError
 from vae_lightning.errors import UsageError
 from vae_lightning.evaluating import main
-from vae_lightning.evaluating.naming import evaluation_name
+from vae_lightning.evaluating.naming import SIZES, evaluation_name
 from vae_lightning.metrics.bounds import importance_weighted_bound
 from vae_lightning.runs import Run
 
@@ -233,7 +233,7 @@ def test_the_command_measures_a_sweep_and_the_report_shows_it(
         (["run", "--data", "glyphs", "data.source.test_size=-3"], "data.source.test_size"),
         (["run", "--data", "folder"], "data.source.path has no value: set one with data.source.path=VALUE"),
         (["run", "data.source.test_size=3"], "data.source.test_size=3: an option of other data"),
-        (["run", "--name", "../up"], "--name ../up: must consist of letters"),
+        (["run", "--name", "../up"], "--name ../up: must be up to 200 letters"),
         (["run", "--device", "abacus"], "--device abacus: must be one of"),
         (["run", "--bound-samples", "-1"], "must be a whole number of at least 0, not -1"),
         (["data.source.test_size=3"], "name at least one run"),
@@ -315,6 +315,12 @@ def test_names_of_evaluations_are_the_same_within_a_sweep(tmp_path: Path, monkey
     (tmp_path / "multirun.yaml").write_text("hydra:\n  overrides: {task: ['seed=1,2']}\n  sweeper: {params: null}\n")
     monkeypatch.chdir(tmp_path)
     assert evaluation_name(*asked) == name == "data-mnist_checkpoint-last_bound_samples-5000"
+
+
+def test_a_name_that_was_made_may_be_asked_for() -> None:
+    """The command makes it, and the evaluation is asked for it."""
+    name = evaluation_name(None, None, [], None, dict.fromkeys(SIZES, 1000))
+    assert evaluation_name(name, None, [], None, {}) == name
 
 
 def test_estimates_come_from_a_short_piece() -> None:

@@ -48,8 +48,8 @@ def evaluation_name(
         asked |= {key: str(value).lower() for key, value in sizes.items()}
         parts = [f"{key}={value}" for key, value in asked.items() if value is not None]
         return run_name("", [*parts[:1], *overrides, *parts[1:]] if data else parts) if parts else "test"
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,149}", name):
-        raise UsageError(f"--name {name}: must consist of letters, digits and ._-, and not begin with a dot")
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}", name):
+        raise UsageError(f"--name {name}: must be up to 200 letters, digits and ._-, and not begin with a dot")
     return name
 
 
