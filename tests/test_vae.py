@@ -239,6 +239,7 @@ def test_several_steps_in_a_call_are_the_same_steps(
 ) -> None:
     """8 batches an epoch, the last one short, in calls of 5 and 3: bitwise the run of one batch a call."""
     settings = ["data.source.train_size=90", "data.batch_size=12", f"trainer.precision={precision}"]
+    settings += ["data.shift=1", "data.binarize=dynamic"]
     settings += [
         "trainer.log_every_n_steps=3",
         "callbacks.losses.every_n_batches=5",

@@ -66,7 +66,8 @@ class ImageDataModule(LightningDataModule):
         class_names: in the order of the labels, `()` without labels. For images in memory, labels that the source does
             not name are named by their number.
         splits: the images of `train`, `test` and, if some are held out, `val`; filled by `setup`.
-        batches_per_call: number of training batches passed to Lightning's loop at a time, as a list if more than 1.
+        batches_per_call: number of training batches passed to Lightning's loop at a time. If more than 1, they come as
+            a list, and each is `prepared` just before its step, so that noise is drawn in the same order.
 
     Raises:
         ValueError: for an option out of range.
@@ -308,15 +309,16 @@ class ImageDataModule(LightningDataModule):
         return self._loader("test", self.eval_batch_size, share=False)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch | list[Batch]:
-        """Scales, moves and binarises the images of a batch, and splits training batches that were passed as one."""
+        """Prepares a batch, or only splits training batches that were passed as one."""
         training = self.trainer is not None and self.trainer.training
         if self.batches_per_call == 1 or not training:
-            return self._prepared(batch, training)
+            return self.prepared(batch, training)
         images = batch.images.split(self.batch_size)
         labels = [None] * len(images) if batch.labels is None else batch.labels.split(self.batch_size)
-        return [self._prepared(Batch(*pair), training) for pair in zip(images, labels, strict=True)]
+        return [Batch(*pair) for pair in zip(images, labels, strict=True)]
 
-    def _prepared(self, batch: Batch, training: bool) -> Batch:
+    def prepared(self, batch: Batch, training: bool = True) -> Batch:
+        """Returns a batch with its images scaled, moved and binarised, and with some of its labels hidden."""
         images = batch.images.float() / self.scale
         if training and (self.horizontal_flip or self.shift):
             images = moved(images, self.horizontal_flip, self.shift)

@@ -77,11 +77,12 @@ class OneDevice(SingleDeviceStrategy):
             for optimizer in self.optimizers:
                 make_capturable(optimizer)
             self._captured = CapturedStep(lambda batch: self._step(batch, Tensor.backward, self.optimizers))
-        batches = batch if isinstance(batch, list) else [batch]
+        data: Any = module.trainer.datamodule  # type: ignore[attr-defined]
+        batches = map(data.prepared, batch) if isinstance(batch, list) else [batch]
         steps = torch.stack([self._take_step(one) for one in batches])
         if module.trainer.is_last_batch:
             self._step_schedules("epoch", module.trainer.current_epoch + 1)
-        count_calls(module.trainer, len(batches))
+        count_calls(module.trainer, len(steps))
         return dict(zip(self._names, steps.unbind(1), strict=True))
 
     def _forward(self, batch: Any) -> Terms:
