@@ -17,6 +17,7 @@ from vae_lightning.report import __main__ as command
 from vae_lightning.report import compare
 from vae_lightning.report.curves import learning_curves
 from vae_lightning.report.metrics import describe
+from vae_lightning.report.table import mean_table, metrics_table
 from vae_lightning.runs import Run, differing_options, run_labels, sweep_runs
 
 FIVE = {"loss": [9.0, 8, 7], "distortion": [8.0, 7, 6], "rate": [1.0, 1, 1], "critic_loss": [0.5, 0.4, 0.3]}
@@ -230,6 +231,20 @@ def test_a_sweep_without_a_note_of_what_was_swept(tmp_path: Path) -> None:
     assert swept.isna().tolist() == [False, False, True]
     assert swept[swept == 3].index.tolist() == [1]
     assert '["model.latent_dim", "latent_dim", ""]' in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_a_sweep_over_whole_nodes(tmp_path: Path) -> None:
+    nodes = [{"_target_": f"torch.optim.{name}", "_partial_": True, "lr": 0.001} for name in ("SGD", "Adam")]
+    for number, node in enumerate(nodes * 2):
+        write_run(tmp_path / f"{number}", {"test/elbo": -100.0 - number}, model__optimizer=node, seed=number // 2)
+    comparison = compare(sorted(tmp_path.iterdir()), tmp_path / "report")
+    optimizers = next(key for key in comparison.keys if "optimizer" in key)
+    assert optimizers == "model.optimizer._target_"
+    table = metrics_table(comparison.runs, ["model.optimizer", "seed"])
+    assert table["model.optimizer"].tolist() == ["SGD(lr=0.001)", "Adam(lr=0.001)"] * 2
+    means = mean_table(table, ["model.optimizer", "seed"])
+    assert means is not None
+    assert means["seeds"].tolist() == [2, 2]
 
 
 def test_the_terms_are_those_that_the_runs_have(two: list[Run], drawn: list[Figure]) -> None:

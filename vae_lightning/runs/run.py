@@ -37,6 +37,7 @@ __all__ = ["NEEDED", "VERSION", "Run"]
 
 VERSION = "version"  # of this package, among the keys in which runs differ
 NEEDED = {"latent_dim", "epochs", "test/loss", "test/distortion"}  # metrics of every finished run
+NOT_OPTIONS = {"_target_", "_partial_", "_convert_", "_recursive_"}  # of a node that makes an object
 
 
 @dataclass(frozen=True)
@@ -234,16 +235,17 @@ class Run:
     def option(self, key: str) -> Any:
         """Returns the value of a dotted key, or the choice of a group (`model/objective`); None if there is none.
 
-        For a key that ends with `_target_`, returns the name of the class without its module; for `version`, that of
-        this package.
+        A node without a choice is written as a call, `Adam(lr=0.001)`. For a key that ends with `_target_`, returns the
+        name of the class without its module; for `version`, that of this package.
         """
         if key == VERSION:
             return self.version
         if not self.has_config:
             return None
-        if "/" in key or isinstance(self._lookup(key), Mapping):
-            return self.choices.get(key, self.choices.get(key.replace(".", "/")))
         value = self._lookup(key)
+        if "/" in key or isinstance(value, Mapping):
+            chosen = self.choices.get(key, self.choices.get(key.replace(".", "/")))
+            return _as_call(value) if chosen is None and value else chosen
         if value is None:  # a group that fills another node than its own, as `schedule` does
             return self.choices.get(key)
         return str(value).rpartition(".")[2] if key.endswith("._target_") and value else value
@@ -269,6 +271,18 @@ class Run:
     @cached_property
     def _hydra(self) -> Mapping[str, Any]:
         return read_hydra(self.hydra_file)
+
+
+def _as_call(node: Any) -> str:
+    """A node of the configuration as a constructor call, or as a dictionary if it makes nothing.
+
+    >>> _as_call({"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1}), _as_call({"interval": "step"})
+    ('SGD(lr=0.1)', '{interval=step}')
+    """
+    if not isinstance(node, Mapping):
+        return str(node)
+    options = ", ".join(f"{key}={_as_call(value)}" for key, value in node.items() if key not in NOT_OPTIONS)
+    return f"{str(node['_target_']).rpartition('.')[2]}({options})" if "_target_" in node else f"{{{options}}}"
 
 
 def _are_numbers(found: Any) -> bool:
