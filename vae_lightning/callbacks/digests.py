@@ -10,9 +10,11 @@ __all__ = ["Digests"]
 
 
 class Digests(Callback):
-    """Adds the digests of the images to the run's `environment.json`, unless they are in it already."""
+    """Adds the digests of the images to the run's `environment.json`, if it is there and has none yet."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data, run = trainer.datamodule, run_of(trainer)  # type: ignore[attr-defined]
-        if trainer.is_global_zero and isinstance(data, ImageDataModule) and not run.digests:
+        if not (trainer.is_global_zero and isinstance(data, ImageDataModule)):
+            return
+        if run.environment_file.is_file() and not run.digests:
             write_json(run.environment_file, run.environment | {"data": data.digests()})
