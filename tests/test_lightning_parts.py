@@ -162,11 +162,12 @@ def test_the_best_checkpoint_is_tested_and_loaded(
 
 
 def test_a_run_that_is_extended_keeps_the_best_of_before(tmp_path: Path) -> None:
-    """What the checkpoint of an epoch says of the best one includes that epoch."""
+    """What the checkpoint of an epoch says of the best one includes that epoch, and follows a run that is renamed."""
     best = callback("ModelCheckpoint", monitor="val/loss", mode="max")
     options = [*best, "data.validation_size=16"]
     run(tmp_path / "run", *options, "trainer.max_epochs=1")
-    found = run(tmp_path / "run", *options, "resume=true")
+    (tmp_path / "run").rename(tmp_path / "renamed")
+    found = run(tmp_path / "renamed", *options, "resume=true")
     assert found.metrics["epochs"] == 2
     assert found.metrics["best_step"] == 3
     assert found.metrics["test/elbo"] == run(tmp_path / "whole", *options).metrics["test/elbo"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -93,6 +93,11 @@ class Checkpoints(Checkpoint):
             self.interruption.hold()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        # This hook of all callbacks comes before any of their states is loaded.
+        states = checkpoint["callbacks"]
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
+                states[callback.state_key] = _moved(states[callback.state_key], str(callback.dirpath))
         self._loaded = checkpoint["state_dict"]
         self._saved = _fingerprint(checkpoint["state_dict"])
 
@@ -104,6 +109,22 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(run_of(trainer).checkpoint_file, weights_only=False)
             self._saved = self._written
         self._due = False
+
+
+def _moved(state: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Returns the state of a `ModelCheckpoint` with the folder that its checkpoints are in now.
+
+    Lightning would forget the best score of a run that has been moved or renamed.
+    """
+    before = str(state["dirpath"])
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {moved(key): child for key, child in value.items()}
+        return folder + value.removeprefix(before) if isinstance(value, str) and value.startswith(before) else value
+
+    found = {name: moved(value) for name, value in state.items()}
+    return found if not found["best_model_path"] or Path(found["best_model_path"]).is_file() else state
 
 
 def _fingerprint(state: Mapping[str, Tensor]) -> list[float]:
