@@ -69,12 +69,16 @@ def test_averaged_weights_are_tested_and_kept(tmp_path: Path, steps: list[str], 
 
 
 def test_weights_that_are_averaged_when_training_has_ended_are_kept(tmp_path: Path) -> None:
-    """Where there is no batch norm, whose statistics would take another epoch."""
+    """Where there is no batch norm, whose statistics would take another epoch; they are not trained any further."""
     options = [option for option in PLAIN if "width" not in option]
     averaging = callback("StochasticWeightAveraging", swa_lrs=0.01, swa_epoch_start=1)
     config = compose_config(*options, "model=mlp", *averaging)
     averaged = train(config, tmp_path / "averaged", progress=False)
     assert not any(isinstance(module, nn.BatchNorm1d) for module in averaged.model.modules())
+    assert same(averaged, load_run(tmp_path / "averaged"))
+    longer = compose_config(*options, "model=mlp", *averaging, "trainer.max_epochs=3", "resume=true")
+    with pytest.raises(UsageError, match=r"^resume=true: .*averaged cannot be extended, because Stochastic"):
+        train(longer, tmp_path / "averaged", progress=False)
     assert same(averaged, load_run(tmp_path / "averaged"))
 
 

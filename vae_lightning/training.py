@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
 from pytorch_lightning.utilities import rank_zero_only
 
 from .building import Built, build
@@ -126,6 +126,8 @@ def _execute(config: DictConfig, run: Run, swept: Sequence[str], progress: bool 
         built = build(config, steps_taken, progress)
         trainer = built.trainer
         loggers = dict(zip(map(str, config.logger), trainer.loggers, strict=False))  # the first process alone has any
+        if extends:
+            _refuse_averaged(trainer, run)
         _refuse_other_images(built, run, digests)
         if trainer.is_global_zero:
             run.error_file.unlink(missing_ok=True)
@@ -154,6 +156,15 @@ def _execute(config: DictConfig, run: Run, swept: Sequence[str], progress: bool 
     _tell_of_result(metrics)
     log.info("saved      %s\n", short_path(run.folder))
     return Outcome(metrics, built.model)
+
+
+def _refuse_averaged(trainer: Trainer, run: Run) -> None:
+    """Raises `UsageError` if a run would be extended whose weights Lightning has replaced by their average."""
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        raise UsageError(
+            f"resume=true: {short_path(run.folder)} cannot be extended, because StochasticWeightAveraging ends with "
+            "averaged weights. Train in another folder; runs of callbacks=[default,ema] can be extended"
+        )
 
 
 def _refuse_other_images(built: Built, run: Run, digests: Mapping[str, Any]) -> None:
