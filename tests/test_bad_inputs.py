@@ -187,6 +187,14 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
     "an empty callback": (
         nothing, ["vae-train", *TINY, "callbacks.grids=null"], 2, "callbacks.grids: is empty; leave it out with '~"
     ),
+    "a callback that looks for a batch size": (
+        nothing, ["vae-train", *QUICK, "+callbacks.find._target_=pytorch_lightning.callbacks.BatchSizeFinder"], 2,
+        "callbacks.find: BatchSizeFinder is not possible; set data.batch_size, or compare several with --multirun",
+    ),
+    "a callback that looks for a learning rate": (
+        nothing, ["vae-train", *QUICK, "+callbacks.find._target_=pytorch_lightning.callbacks.LearningRateFinder"], 2,
+        "callbacks.find: LearningRateFinder is not possible; set model.optimizer.lr, or compare several with --multi",
+    ),
     "no validation images to monitor": (
         nothing,
         ["vae-train", *QUICK, "+callbacks.stop={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: val/a}"],

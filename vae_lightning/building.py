@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import Checkpoint, ProgressBar, TQDMProgressBar
+from pytorch_lightning.callbacks import BatchSizeFinder, Checkpoint, LearningRateFinder, ProgressBar, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import TorchSyncBatchNorm
 from pytorch_lightning.plugins.environments import SLURMEnvironment
@@ -36,6 +36,9 @@ from .vae import VAE
 __all__ = ["Built", "build"]
 
 log = logging.getLogger(__name__)
+
+# They would train with another value of an option than the run records.
+REFUSED: dict[type[Callback], str] = {BatchSizeFinder: "data.batch_size", LearningRateFinder: "model.optimizer.lr"}
 
 
 class Built(NamedTuple):
@@ -116,7 +119,13 @@ def _make_callbacks(config: DictConfig) -> list[Callback]:
         if not isinstance(config[name], DictConfig) or "_target_" not in config[name]:
             reason = "the chosen callbacks have none of that name" if config[name] else "is empty"
             raise UsageError(f"callbacks.{name}: {reason}; leave it out with '~callbacks.{name}'")
-    return list(make(config).values())
+    callbacks = make(config)
+    for name, callback in callbacks.items():
+        for kind, option in REFUSED.items():
+            if isinstance(callback, kind):
+                advice = f"set {option}, or compare several with --multirun {option}=VALUE,VALUE"
+                raise UsageError(f"callbacks.{name}: {kind.__name__} is not possible; {advice}")
+    return list(callbacks.values())
 
 
 def _check_optimizers(model: VAE, options: Options) -> tuple[list[dict[str, Any]], Options]:
