@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import RichProgressBar
 from shared import TINY, compose_config
 from torch import nn
 
@@ -194,6 +195,14 @@ def test_a_trial_leaves_no_result(tmp_path: Path, steps: list[str]) -> None:
         "config.yaml",
         "environment.json",
     }
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_progress_bar_of_ones_own_is_shown_where_any_is(tmp_path: Path, shown: bool) -> None:
+    config = compose_config(*PLAIN, *callback("RichProgressBar"))
+    config.run_dir = str(tmp_path)
+    bar = build(config, progress=shown).trainer.progress_bar_callback
+    assert isinstance(bar, RichProgressBar) == shown
 
 
 def test_the_model_summary_is_shown_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

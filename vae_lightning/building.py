@@ -83,7 +83,9 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
     callbacks = [LabelCheck(), Digests(), stopwatch, Curves(), RandomState(), *followers]
     callbacks += _make_callbacks(config.callbacks)
     shown = bool(config.trainer.enable_progress_bar and (sys.stdout.isatty() if progress is None else progress))
-    if shown and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+    if not shown:  # Lightning refuses those that it is told not to show
+        callbacks = [callback for callback in callbacks if not isinstance(callback, ProgressBar)]
+    elif not any(isinstance(callback, ProgressBar) for callback in callbacks):
         callbacks.append(TQDMProgressBar())  # Lightning's default, Rich's, would swallow other bars and log lines
     # Checkpoints come last, so that they include what other callbacks decide at the end of an epoch.
     callbacks.sort(key=lambda callback: isinstance(callback, Checkpoints))
