@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -203,6 +204,12 @@ def test_a_progress_bar_of_ones_own_is_shown_where_any_is(tmp_path: Path, shown:
     config.run_dir = str(tmp_path)
     bar = build(config, progress=shown).trainer.progress_bar_callback
     assert isinstance(bar, RichProgressBar) == shown
+
+
+def test_a_run_says_that_there_is_nothing_to_resume(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    execute(compose_config(*PLAIN, "trainer.fast_dev_run=true", "resume=true"), Run(tmp_path / "typo"))
+    assert re.search("^resuming   nothing: .*typo has no checkpoint", caplog.messages[0])
 
 
 def test_the_model_summary_is_shown_on_demand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,6 +118,8 @@ def _execute(config: DictConfig, run: Run, swept: Sequence[str], progress: bool 
         log.info("finished   %s already\n", short_path(run.folder))
         return Outcome(dict(run.metrics), None)
     checkpoint = run.checkpoint_file if config.resume and run.checkpoint_file.is_file() else None
+    if config.resume and not checkpoint and not swept:  # a resumed sweep may add runs
+        log.info("resuming   nothing: %s has no checkpoint, and is trained from the beginning", short_path(run.folder))
     digests = run.digests if checkpoint else {}
     with quiet(), Processes(config.trainer) as processes:
         seed_everything(config.seed, verbose=False)

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..errors import UsageError
-from ..runs import Run, sweep_overrides, sweep_runs
+from ..runs import Run, short_path, sweep_overrides, sweep_runs
 from ..runs.resuming import check_same
 from ..runs.sweep import SWEEPER, job_overrides
 from .compose import without_hydra
@@ -74,6 +74,8 @@ class Folders(Callback):
         if SWEEPER in str(config.hydra.sweeper._target_) and not config.resume:
             _refuse_search_without_validation(config)
         _refuse_other_options(config, runs)
+        if config.resume and not runs:
+            print(f"resuming   nothing: {short_path(folder)} has no runs, and all are trained from the beginning")
         Folders.sweep = folder
         # Not every sweeper saves the swept options, which the names of runs depend on.
         with suppress(OSError):  # Hydra will hit and report the same error
