@@ -446,6 +446,16 @@ def test_bad_input(here: Path, capfd: pytest.CaptureFixture[str], case: str) -> 
         assert not any(SCRIPT in page.read_text() for page in pages)
 
 
+def test_a_sweep_that_is_refused_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`make report` would take it for the newest."""
+    monkeypatch.chdir(tmp_path)
+    assert run("vae-train", *QUICK, "-m", "model=mlp,mpl", "hydra.sweep.dir=sweep", "resume=true") == 2
+    assert "resuming   nothing: sweep has no runs" in capfd.readouterr().out
+    assert not (tmp_path / "sweep").exists()
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(byte=st.integers(0, 10**9), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere_is_found(tmp_path: Path, byte: int, bit: int) -> None:

@@ -112,6 +112,7 @@ def _lead() -> int:
         return stop.code if isinstance(stop, Interrupted) else 130  # type: ignore[return-value]
     except Exception as error:
         # No job has started: a job reports its own errors.
+        Folders.remove_unstarted()
         code = max(exit_code(error), 1 if isinstance(error, OSError) else 2)
         if os.environ[WANTS_TRACEBACK] == "1":
             traceback.print_exc()

@@ -60,6 +60,13 @@ class Folders(Callback):
             with suppress(OSError):  # another run is in it
                 folder.rmdir()
 
+    @classmethod
+    def remove_unstarted(cls) -> None:
+        """Removes the folder of a sweep of which no job has started, if only `multirun.yaml` is in it."""
+        with suppress(OSError):
+            if cls.sweep and [path.name for path in cls.sweep.iterdir()] == ["multirun.yaml"]:
+                shutil.rmtree(cls.sweep)
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         runs = sweep_runs(folder)
