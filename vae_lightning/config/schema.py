@@ -212,6 +212,16 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "callbacks.figures.scatter_limit": _POSITIVE,
 }
 
+# Options of Lightning's trainer that `building.build` sets, and what to set instead.
+_SET_HERE = {
+    "logger": "choose with logger=csv and others of the group, or logger=none",
+    "callbacks": "add one with +callbacks.NAME._target_=CLASS",
+    "enable_checkpointing": "leave checkpoints out with '~callbacks.checkpoints'",
+    "default_root_dir": "set the run's folder with hydra.run.dir=FOLDER",
+    "plugins": "leave it out",
+    "use_distributed_sampler": "leave it out; each device gets its share of every batch",
+}
+
 
 def check(config: DictConfig) -> None:
     """Checks everything that can be checked without importing the classes.
@@ -226,9 +236,16 @@ def check(config: DictConfig) -> None:
         value = OmegaConf.select(config, option, default=None)
         if value is not None and not allowed(value):
             raise UsageError(f"{option}={value}: must be {description}")
+    _check_trainer(config.get("trainer") or {})
     if OmegaConf.select(config, "data.validation_size") == 0:
         advice = "there are no validation images; hold some out with data.validation_size=1000"
         refuse_monitors(config, lambda metric: metric.startswith("val/"), advice)
+
+
+def _check_trainer(trainer: Mapping[str, Any]) -> None:
+    for name, advice in _SET_HERE.items():
+        if name in trainer:
+            raise UsageError(f"trainer.{name}={trainer[name]}: is set by the program; {advice}")
 
 
 def _check_names(config: DictConfig) -> None:
