@@ -128,6 +128,7 @@ def test_an_experiment_says_how_to_run_it_and_what_to_expect(path: Path) -> None
         ("trainer.val_check_interval=0", "trainer.val_check_interval=0: must be a fraction of an epoch up to 1.0"),
         ("trainer.val_check_interval=1.5", "trainer.val_check_interval=1.5: must be a fraction of an epoch up to 1.0"),
         ("trainer.limit_train_batches=2.5", "trainer.limit_train_batches=2.5: must be a whole number of at least 1"),
+        ("trainer.max_epochs=null", "trainer.max_epochs=null: needs another limit, trainer.max_steps or trainer.max_t"),
         ("+trainer.logger=false", "trainer.logger=False: is set by the program; choose with logger=csv and others"),
         ("+trainer.use_distributed_sampler=true", "trainer.use_distributed_sampler=True: is set by the program; leave"),
         ("trainer.max_steps=0", "trainer.max_steps=0: must be a whole number of at least 1, or -1"),

@@ -246,6 +246,8 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
     for name, advice in _SET_HERE.items():
         if name in trainer:
             raise UsageError(f"trainer.{name}={trainer[name]}: is set by the program; {advice}")
+    if all(trainer.get(name) in (None, -1) for name in ("max_epochs", "max_steps", "max_time")):
+        raise UsageError("trainer.max_epochs=null: needs another limit, trainer.max_steps or trainer.max_time")
 
 
 def _check_names(config: DictConfig) -> None:
