@@ -170,6 +170,14 @@ def test_a_schedule_needs_an_end(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["schedule=plateau"], "model.lr_scheduler.monitor=val/elbo: there are no validation images; hold some out"),
+        (
+            ["schedule=plateau", "data.validation_size=9", "trainer.limit_val_batches=0"],
+            "model.lr_scheduler.monitor=val/elbo: is never measured with trainer.limit_val_batches=0; null validates",
+        ),
+        (
+            ["schedule=plateau", "data.validation_size=9", "trainer.check_val_every_n_epoch=3"],
+            "monitor=val/elbo: is never measured, because training ends before epoch 3; set trainer.check_val_every_n",
+        ),
         (["model.lr_scheduler={interval: step}"], "model.lr_scheduler also needs scheduler; schedule=cosine"),
         (["schedule=one_cycle", "model.optimizer._target_=torch.optim.Adagrad"], "model.lr_scheduler: optimizer must"),
         (

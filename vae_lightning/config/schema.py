@@ -237,8 +237,7 @@ def check(config: DictConfig) -> None:
         if value is not None and not allowed(value):
             raise UsageError(f"{option}={value}: must be {description}")
     _check_trainer(config.get("trainer") or {})
-    if OmegaConf.select(config, "data.validation_size") == 0:
-        advice = "there are no validation images; hold some out with data.validation_size=1000"
+    if advice := _why_not_validated(config):
         refuse_monitors(config, lambda metric: metric.startswith("val/"), advice)
 
 
@@ -248,6 +247,22 @@ def _check_trainer(trainer: Mapping[str, Any]) -> None:
             raise UsageError(f"trainer.{name}={trainer[name]}: is set by the program; {advice}")
     if all(trainer.get(name) in (None, -1) for name in ("max_epochs", "max_steps", "max_time")):
         raise UsageError("trainer.max_epochs=null: needs another limit, trainer.max_steps or trainer.max_time")
+
+
+def _why_not_validated(config: DictConfig) -> str:
+    """Returns why a training would end without a validation, and what to do; nothing if it would not."""
+    trainer = config.get("trainer") or {}
+    epochs, most = trainer.get("check_val_every_n_epoch"), trainer.get("max_epochs")
+    if OmegaConf.select(config, "data.validation_size") == 0:
+        return "there are no validation images; hold some out with data.validation_size=1000"
+    if trainer.get("fast_dev_run"):
+        return ""
+    if trainer.get("limit_val_batches") == 0:
+        return "is never measured with trainer.limit_val_batches=0; null validates on all held-out images"
+    if epochs and most and epochs > most:
+        advice = f"set trainer.check_val_every_n_epoch to at most {most}"
+        return f"is never measured, because training ends before epoch {epochs}; {advice}"
+    return ""
 
 
 def _check_names(config: DictConfig) -> None:
