@@ -178,6 +178,7 @@ def test_a_schedule_needs_an_end(tmp_path: Path) -> None:
             ["schedule=plateau", "data.validation_size=9", "trainer.check_val_every_n_epoch=3"],
             "monitor=val/elbo: is never measured, because training ends before epoch 3; set trainer.check_val_every_n",
         ),
+        (["schedule=step", "model.lr_scheduler.scheduler.step_size=0"], "step_size=0: must be a whole number of at le"),
         (["model.lr_scheduler={interval: step}"], "model.lr_scheduler also needs scheduler; schedule=cosine"),
         (["schedule=one_cycle", "model.optimizer._target_=torch.optim.Adagrad"], "model.lr_scheduler: optimizer must"),
         (

@@ -160,6 +160,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "data.scale": _POSITIVE,
     "model.latent_dim": _AT_LEAST_1,
     "model.optimizer.lr": _POSITIVE,
+    "model.lr_scheduler.scheduler.step_size": _AT_LEAST_1,
     "model.objective.beta": (lambda value: value == 0 or _positive(value), "a number of at least 0"),
     "engine.steps_per_call": _AT_LEAST_1,
     "trainer.max_epochs": _AT_LEAST_1,
