@@ -14,7 +14,7 @@ from written_runs import write_curves, write_figures, write_grid, write_run
 
 from vae_lightning import plots
 from vae_lightning.report import __main__ as command
-from vae_lightning.report import compare
+from vae_lightning.report import compare, print_comparison
 from vae_lightning.report.curves import learning_curves
 from vae_lightning.report.metrics import describe
 from vae_lightning.report.table import mean_table, metrics_table
@@ -113,6 +113,13 @@ def test_the_command_compares_several(two: list[Run], monkeypatch: pytest.Monkey
     assert report("a/one", "-o", "alone") == 0
     two[0].metrics_file.unlink()
     assert report("a", "-o", "unfinished") == 1
+
+
+def test_curves_are_in_tensorboard_if_it_was_a_logger(two: list[Run], capsys: Any) -> None:
+    for found in (False, True):
+        print_comparison(compare("b"))
+        assert ("curves     tensorboard --logdir b" in capsys.readouterr().out) == found
+        two[1].tensorboard.mkdir(exist_ok=True)
 
 
 MLP = "vae_lightning.architectures.mlp.MLPEncoder"

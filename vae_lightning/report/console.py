@@ -58,7 +58,7 @@ def print_comparison(comparison: Comparison) -> None:
     print(f"table      {os.path.relpath(folder / 'metrics.csv')}")
     if comparison.differences is not None:
         print(f"baseline   {os.path.relpath(folder / 'differences.csv')}")
-    if comparison.sweep:
+    if comparison.sweep and any(run.tensorboard.is_dir() for run in comparison.runs):
         print(f"curves     tensorboard --logdir {os.path.relpath(comparison.sweep)}")
 
 
