@@ -179,6 +179,8 @@ def _job(config: DictConfig) -> float:
         # In a sweep, only a requeued job finds its folder in use.
         config.resume = config.resume or (sweeps and run.config_file.is_file())
         metrics = _execute(config, run, swept_keys(Path(HydraConfig.get().sweep.dir)) if sweeps else [])
+        if config.trainer.get("fast_dev_run") and not sweeps:
+            Folders.remove_unused()
         return score(metrics)
     except Interrupted:
         kept = "its state has been saved" if run.checkpoint_file.is_file() else "it had no checkpoint yet"
