@@ -8,8 +8,8 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from shared import TINY, compose_config
-from torch import Tensor
-from torch.distributions import Distribution, Independent, Poisson
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal, Poisson
 
 from vae_lightning.architectures.mlp import MLPDecoder, MLPEncoder
 from vae_lightning.building import build
@@ -138,15 +138,34 @@ class WithoutLoss(ELBO):
         return {"distortion": super().forward(model, batch)["distortion"]}
 
 
+class WithHits(ELBO):
+    def forward(self, model: Model, batch: Batch) -> Terms:
+        terms = super().forward(model, batch)
+        return {**terms, "hits": terms["loss"] > 500}
+
+
+class WithoutMetrics(nn.Module):
+    def forward(self, raw: Tensor) -> Distribution:
+        return Independent(Normal(raw, 1.0, validate_args=False), 3, validate_args=False)
+
+
+class WithNumbers(WithoutMetrics):
+    def metrics(self, x: Tensor, distortion: Tensor, rate: Tensor) -> dict[str, float]:
+        return {"mse": 3.0}
+
+
 @pytest.mark.parametrize(
     ("part", "broken", "message"),
     [
         ("decoder", WithoutChannels, "Independent with batch shape (3,) and event shape (2, 28, 28); a decoder maps"),
         ("decoder", WithoutLeadingAxes, "fails for codes (3, 2, 2): shape '[3, 1, 28, 28]' is invalid"),
-        ("encoder", WithoutDistribution, "returns Tensor of shape (2, 2) for two images; an encoder maps"),
+        ("encoder", WithoutDistribution, "returns Tensor of shape (2, 2) and float32 for two images; an encoder maps"),
         ("encoder", WithoutReparameterisation, "event shape (2,), which has no rsample; an encoder maps"),
-        ("objective", WithoutImages, "loss is Tensor of shape () for two images; an objective returns named terms"),
+        ("objective", WithoutImages, "loss is Tensor of shape () and float32 for two images; an objective returns"),
         ("objective", WithoutLoss, "loss is NoneType for two images; an objective returns named terms"),
+        ("objective", WithHits, "hits is Tensor of shape (2,) and bool for two images; an objective returns"),
+        ("likelihood", WithoutMetrics, "has no metrics; derive it from vae_lightning.likelihoods.Likelihood"),
+        ("likelihood", WithNumbers, "its metric mse is float for two images; a likelihood has named metrics, each of"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

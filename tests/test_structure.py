@@ -65,7 +65,7 @@ ALLOWED: dict[str, set[str]] = {
         "runs",
         "vae",
     },
-    "contracts": {"data", "errors", "vae"},
+    "contracts": {"data", "errors", "likelihoods", "vae"},
     "building": {"callbacks", "config", "contracts", "data", "engine", "errors", "loggers", "runs", "vae"},
     "training": {"building", "callbacks", "config", "console", "data", "engine", "errors", "loggers", "runs", "vae"},
     "again": {"config", "errors", "runs", "training"},

@@ -1,14 +1,16 @@
 """Whether the parts of a model keep their contracts: what they must return, and in which shapes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
 from torch.distributions import Distribution
 
 from .data.batch import Batch
 from .errors import UsageError
+from .likelihoods import Likelihood
 from .vae import VAE
 
 __all__ = ["try_contracts"]
@@ -30,15 +32,11 @@ def try_contracts(model: VAE, image_shape: Sequence[int]) -> None:
         batch = Batch(images, torch.zeros(2, dtype=torch.long, device=images.device))
         try:
             _try_networks(copy, batch)
-            terms = copy.objective(copy, batch)
+            terms = {**dict.fromkeys(copy.minimised), **copy.objective(copy, batch)}
+            _check_terms(terms, "objective: {}; an objective returns named terms")
+            _try_metrics(copy.likelihood, batch.images)
         except ValueError as error:
             raise UsageError(f"model.{error}") from error
-    for name, term in {**dict.fromkeys(model.minimised), **terms}.items():
-        if getattr(term, "shape", None) != (2,):
-            raise UsageError(
-                f"model.objective: {name} is {_described(term)} for two images; an objective returns named terms, each "
-                "(B,), per image"
-            )
 
 
 def _try_networks(model: VAE, batch: Batch) -> None:
@@ -70,6 +68,23 @@ def _try_networks(model: VAE, batch: Batch) -> None:
         raise ValueError(f"decoder: p(x|z) of codes {tuple(codes.shape)} is {_described(decoded)}; {contract}")
 
 
+def _try_metrics(likelihood: Likelihood, images: Tensor) -> None:
+    """Raises `ValueError` if the likelihood's metrics, which are first needed after an epoch, break its contract."""
+    if not hasattr(likelihood, "metrics"):
+        name = type(likelihood).__name__
+        raise ValueError(f"likelihood: {name} has no metrics; derive it from vae_lightning.likelihoods.Likelihood")
+    metrics = likelihood.metrics(images, images.new_ones(len(images)), images.new_ones(len(images)))
+    _check_terms(metrics, "likelihood: its metric {}; a likelihood has named metrics")
+
+
+def _check_terms(terms: Mapping[str, object], rule: str) -> None:
+    """Raises `ValueError`, with a rule that is broken, for a term that is not a floating-point number per image."""
+    for name, term in terms.items():
+        if not (isinstance(term, Tensor) and term.shape == (2,) and term.is_floating_point()):
+            said = rule.format(f"{name} is {_described(term)} for two images")
+            raise ValueError(f"{said}, each of floating-point numbers (B,), per image")
+
+
 def _shaped(found: object, batch_shape: tuple[int, ...], event_shape: tuple[int, ...]) -> bool:
     return isinstance(found, Distribution) and (found.batch_shape, found.event_shape) == (batch_shape, event_shape)
 
@@ -78,4 +93,6 @@ def _described(found: object) -> str:
     name = type(found).__name__
     if isinstance(found, Distribution):
         return f"{name} with batch shape {tuple(found.batch_shape)} and event shape {tuple(found.event_shape)}"
-    return f"{name} of shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else name
+    if isinstance(found, Tensor):
+        return f"{name} of shape {tuple(found.shape)} and {str(found.dtype).removeprefix('torch.')}"
+    return name
