@@ -214,7 +214,11 @@ def test_labels_are_dropped_anew_in_training_alone() -> None:
         (["data.labelled=0"], UsageError, "data.labelled=0: must be a share greater than 0"),
         (["data.label_dropout=1"], UsageError, "data.label_dropout=1: must be a probability"),
         (["model/objective=m2"], Exception, "M2 needs a decoder that is given labels; choose model/labels=embedded"),
-        (["data=arrays", "data.source.path=images.npy", *CONDITIONAL], DataError, "have no labels.*model/labels=none"),
+        (
+            ["data=arrays", "data.source.path=images.npy", *CONDITIONAL],
+            DataError,
+            "no labels.*choose model/labels=none, or",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

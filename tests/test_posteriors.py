@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from shared import TINY, compose_config
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, Poisson
+from torch.nn.functional import one_hot
 
 from vae_lightning.architectures.mlp import MLPDecoder, MLPEncoder
 from vae_lightning.building import build
@@ -176,3 +177,22 @@ def test_a_part_that_breaks_its_contract_is_refused(tmp_path: Path, part: str, b
     with pytest.raises(UsageError, match=re.escape(message)) as caught:
         build(config)
     assert str(caught.value).startswith(f"model.{part}: ")
+
+
+class WithoutHidden(MLPDecoder):
+    conditional = True
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        return super().forward(z) + one_hot(labels).sum()
+
+
+def test_hidden_labels_are_tried_where_there_are_some(tmp_path: Path) -> None:
+    options = [option for option in TINY if "width" not in option]
+    config = compose_config(*options, "model=mlp", "logger=none", f"run_dir={tmp_path}")
+    config.model.decoder["_target_"] = f"{__name__}.WithoutHidden"
+    build(config)
+    config.data.label_dropout = 0.3
+    with pytest.raises(
+        UsageError, match=r"^data.label_dropout=0.3: hidden labels are -1, .*: Class values must be non"
+    ):
+        build(config)

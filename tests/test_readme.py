@@ -97,13 +97,15 @@ def test_from_python_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_conditional_model_with_a_learned_prior_an_adversary_and_a_callback(outside: Path, tmp_path: Path) -> None:
     choices = ["data=glyphs", "model=labelled", "model/prior=student", "model/objective=censored", "callbacks=rates"]
-    run = trained(outside, tmp_path / "run", *choices, *QUICK, "model.latent_dim=3")
+    run = trained(outside, tmp_path / "run", *choices, *QUICK, "model.latent_dim=3", "data.label_dropout=0.3")
     assert {"test/classifier_loss", "test/knn_accuracy"} <= run.metrics.keys()
     assert (run.run.figures / "rates_001.png").is_file()
     again = load_run(run.run.folder, trust=["labelled", "student", "censored"])
     assert again.model.sample(10, torch.arange(10)).shape == (10, 1, 28, 28)
     code, labels = torch.zeros(10, 3), torch.arange(10)
     assert not torch.equal(*again.model.decode(code, labels).mean[:2])  # the class matters
+    hidden, unknown = again.model.decode(code, labels - 10).mean, again.model.decode(code, None).mean
+    torch.testing.assert_close(hidden, unknown)
     assert again.model.decode(torch.zeros(5, 10, 3), labels).mean.shape == (5, 10, 1, 28, 28)
 
 

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from .callbacks import Checkpoints, Curves, Stopwatch
 from .callbacks.checkpoints import AtomicCheckpointIO
 from .callbacks.digests import Digests
-from .callbacks.label_check import LabelCheck
+from .callbacks.label_check import LabelCheck, hidden_by, refuse_hidden_labels
 from .config import check_calls, make, refuse_monitors
 from .contracts import try_contracts
 from .data.datamodule import ImageDataModule
@@ -74,8 +74,9 @@ def build(config: DictConfig, steps_taken: int = 0, progress: bool | None = None
             model.lr_scheduler, followers = left_to_callback(model.lr_scheduler)
         except ValueError as error:
             raise UsageError(str(error)) from error
+    refuse_hidden_labels(model, data)
     if config.data.get("image_shape") is not None:
-        try_contracts(model, config.data.image_shape)
+        try_contracts(model, config.data.image_shape, hidden_by(data))
     if not model.has_bound:
         advice = "codes without noise have no rate and no bound; monitor val/loss, with mode=min"
         refuse_monitors(config, lambda metric: metric.rpartition("/")[2] in ("elbo", "rate"), advice)

@@ -9,7 +9,7 @@ __all__ = ["draw_labels", "given", "is_conditional"]
 
 
 def is_conditional(module: nn.Module) -> bool:
-    """Returns whether a module is called with labels, `(B,)` or None, as well."""
+    """Returns whether a module is called with labels, `(B,)`, −1 where hidden, or None, as well."""
     return bool(getattr(module, "conditional", False))
 
 

@@ -9,22 +9,23 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from .data.batch import Batch
-from .errors import UsageError
+from .errors import UsageError, first_line
 from .likelihoods import Likelihood
 from .vae import VAE
 
 __all__ = ["try_contracts"]
 
 
-def try_contracts(model: VAE, image_shape: Sequence[int]) -> None:
+def try_contracts(model: VAE, image_shape: Sequence[int], hiding: str = "") -> None:
     """Tries a model on two images of noise, without a change to it or to random numbers.
 
     Args:
         model: of parts that may be anybody's; some exclude others of a kind.
         image_shape: `(C, H, W)`.
+        hiding: the option that hides labels in training, with its value; empty if none does.
 
     Raises:
-        UsageError: if a part breaks its contract.
+        UsageError: if a part breaks its contract, or takes no hidden label where there are some.
     """
     with isolate_rng():
         copy = deepcopy(model).eval()  # an objective may change as it is used
@@ -37,6 +38,8 @@ def try_contracts(model: VAE, image_shape: Sequence[int]) -> None:
             _try_metrics(copy.likelihood, batch.images)
         except ValueError as error:
             raise UsageError(f"model.{error}") from error
+        if hiding:
+            _try_hidden_label(copy, batch, hiding)
 
 
 def _try_networks(model: VAE, batch: Batch) -> None:
@@ -75,6 +78,17 @@ def _try_metrics(likelihood: Likelihood, images: Tensor) -> None:
         raise ValueError(f"likelihood: {name} has no metrics; derive it from vae_lightning.likelihoods.Likelihood")
     metrics = likelihood.metrics(images, images.new_ones(len(images)), images.new_ones(len(images)))
     _check_terms(metrics, "likelihood: its metric {}; a likelihood has named metrics")
+
+
+def _try_hidden_label(model: VAE, batch: Batch, hiding: str) -> None:
+    """Raises `UsageError` if the objective fails for a batch with one hidden label."""
+    try:
+        model.objective(model, Batch(batch.images, torch.tensor([0, -1]).to(batch.images.device)))
+    except (IndexError, RuntimeError) as error:
+        raise UsageError(
+            f"{hiding}: hidden labels are -1, for which the model fails: {first_line(error)}. Each part that is given "
+            "labels must take them"
+        ) from error
 
 
 def _check_terms(terms: Mapping[str, object], rule: str) -> None:

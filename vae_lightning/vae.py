@@ -23,8 +23,8 @@ __all__ = ["VAE"]
 class VAE(LightningModule):
     """p(x|z) p(z) with an amortised posterior q(z|x), built from interchangeable parts.
 
-    An encoder, decoder or prior with the attribute `conditional = True` also receives labels: `(B,)`, or None if they
-    are unknown.
+    An encoder, decoder or prior with the attribute `conditional = True` also receives labels: `(B,)`, −1 where one is
+    hidden, or None if they are unknown.
 
     Args:
         latent_dim: dimension of z.

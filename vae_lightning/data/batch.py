@@ -13,7 +13,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: `(B, C, H, W)`, float in [0, 1]; uint8 until the batch is on the training device.
-        labels: `(B,)`, int64, or None without labels.
+        labels: `(B,)`, int64, −1 where one is hidden, or None without labels.
     """
 
     images: Tensor
