@@ -17,6 +17,7 @@ from PIL import Image
 from pytorch_lightning import Trainer
 from shared import PARTNERS, TINY, UNMEASURED, compose_config
 
+from vae_lightning import train
 from vae_lightning.callbacks import LatentExplorer
 from vae_lightning.config import CONFIGURATION, compose, make
 from vae_lightning.config.messages import explain, explain_failure
@@ -311,6 +312,23 @@ def test_values_come_from_the_command_line_by_default(monkeypatch: pytest.Monkey
     assert explain(error).endswith("add it with +trainer.min_epochs=VALUE")
     monkeypatch.setattr("sys.argv", ["vae-train", "--multirun", "seed=1,2", "trainer.min_epochs=2", "(("])
     assert explain(error).endswith("add it with +trainer.min_epochs=2")
+
+
+def test_mistakes_in_python(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(UsageError, match=r"^config_dir=.*nowhere: there is no such folder$"):
+        compose(config_dir=tmp_path / "nowhere")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "own.yaml").write_text("encoder:\n\tunits: 3\n")
+    with pytest.raises(UsageError, match=r"model/own.yaml, line 2: found character '\\t' that cannot start any token$"):
+        compose("model=own", config_dir=tmp_path)
+    with pytest.raises(UsageError, match=r"^model.latent_dim: .*Environment variable 'NOWHERE' not found"):
+        train(compose("model.latent_dim=${oc.env:NOWHERE}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    compose("experiment=latent_sweep", "model.latent_dim=8")
+    assert not caplog.messages
+    compose("experiment=latent_sweep")
+    (said,) = caplog.messages
+    assert said.startswith("compose: leaves out model.latent_dim=2,128; choose one value of each")
 
 
 def test_a_misspelling_imports_nothing() -> None:

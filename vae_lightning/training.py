@@ -62,11 +62,11 @@ def train(config: DictConfig, folder: str | Path | None = None, progress: bool |
     run = Run(Path(folder or Path("outputs", f"{started:%Y-%m-%d_%H-%M-%S}_{config.study}_{os.urandom(3).hex()}")))
     if run.config_file.exists() and not config.resume:
         raise UsageError(f"folder={run.folder}: already holds a run; resume=true resumes it")
-    check(config)
     shown = progress if progress is not None else sys.stdout.isatty() or "ipykernel" in sys.modules
     with printing():
         try:
             with usage_errors():
+                check(config)
                 model = execute(config, run, progress=shown).model
         except Interrupted as stop:
             raise KeyboardInterrupt(f"{short_path(run.folder)}: interrupted; its state has been saved") from stop

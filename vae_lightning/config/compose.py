@@ -1,5 +1,6 @@
 """Composes a configuration in Python as on the command line, without leaving global Hydra state behind."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,16 @@ from hydra import initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ..errors import UsageError
+from ..runs import sweep_overrides
 from .messages import explain
 from .schema import register
 
 __all__ = ["CONFIGURATION", "compose", "of_groups", "without_hydra"]
+
+log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
 # The configuration is next to the package in a checkout and inside it in a wheel.
@@ -25,7 +30,8 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
     """Returns the configuration of a run as composed by `vae-train OVERRIDES`.
 
     Args:
-        overrides: `KEY=VALUE` or `GROUP=CHOICE`, as on the command line; no sweeps.
+        overrides: `KEY=VALUE` or `GROUP=CHOICE`, as on the command line; no sweeps. The log names what an experiment
+            sweeps and the overrides do not set: it is left out.
         config_dir: a folder with your own groups, as for `--config-dir`.
 
     Raises:
@@ -36,12 +42,17 @@ def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig
     (16, 'mlp')
     """
     register()
+    if config_dir and not Path(config_dir).is_dir():
+        raise UsageError(f"config_dir={config_dir}: there is no such folder")
     search = [f"hydra.searchpath=[{Path(config_dir).resolve().as_uri()}]"] if config_dir else []
     try:
         with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
             composed = compose_with_hydra("train", overrides=[*overrides, *search], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError for GROUP=null
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:  # ValueError for GROUP=null
         raise UsageError(explain(error, overrides)) from error
+    hydra: Any = OmegaConf.to_container(composed.hydra)  # an interpolation in the overrides is the user's text
+    if swept := ", ".join(str(override.input_line) for override in sweep_overrides(hydra).values()):
+        log.warning("compose: leaves out %s; choose one value of each, or run the sweep with vae-train", swept)
     choices = of_groups(composed.hydra.runtime.choices, overrides)
     return without_hydra(composed, choices)
 

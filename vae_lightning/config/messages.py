@@ -21,6 +21,7 @@ from hydra.errors import (
 )
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from ..errors import DataError, UsageError, first_line, lines_of
 from .signatures import parameters
@@ -97,6 +98,8 @@ def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str
         if refused and not refused[0].key_or_group:
             return f"{refused[0].input_line}: an override is KEY=VALUE"
         return f"{refused[0].input_line if refused else error}: must be a choice, or a list such as [tensorboard,csv]"
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        return f"{error.problem_mark.name}, line {error.problem_mark.line + 1}: {error.problem}"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, HydraException | OmegaConfBaseException):
