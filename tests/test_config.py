@@ -275,6 +275,11 @@ MISTAKES = [
     (["callbacks=[default,bst]"], "callbacks=bst: no such choice. Did you mean callbacks=best?"),
     (["model=con"], "model=con: no such choice. Did you mean model=conv?\nmodel can be conv, linear, mlp"),
     (["experiment=foo"], "experiment=foo: no such choice.\nexperiment can be as_printed, "),
+    (
+        ["model.objective.beta=4"],
+        "model.objective has no options; choose model/objective=beta, model/objective=annealed or model/objective=c",
+    ),
+    (["callbacks=none", "callbacks.grids.shown=1"], "callbacks has no options; choose callbacks=default, which sets"),
     (["model/objective=elb"], "Did you mean model/objective=elbo?"),
 ]
 
@@ -287,6 +292,23 @@ def test_mistakes_in_overrides(overrides: list[str], message: str) -> None:
     assert message in said
     assert len(said.splitlines()) <= 2
     assert said.splitlines()[0].count(", ") <= 3
+
+
+def test_groups_that_an_experiment_cannot_choose(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    for group in ("recipe", "debug"):
+        defaults = f"defaults:\n  - override /{group}: vae\n"
+        (tmp_path / "experiment" / "own.yaml").write_text(f"# @package _global_\n{defaults}")
+        with pytest.raises(UsageError, match=f"^experiment/own: cannot choose {group}, which is read after it; choose"):
+            compose("experiment=own", config_dir=tmp_path)
+
+
+def test_a_group_that_a_model_of_ones_own_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "own.yaml").write_text("defaults: [_base]\n")
+    message = "^model/posterior: the chosen model has no group posterior; choose another model, or add posterior to the"
+    with pytest.raises(UsageError, match=message):
+        compose("model=own", "model/posterior=iaf", config_dir=tmp_path)
 
 
 def test_an_option_that_is_added_must_be_read_by_something() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from .compose import CONFIGURATION, compose
+from .compose import compose
+from .files import CONFIGURATION
 from .schema import check, check_calls, refuse_monitors
 
 __all__ = ["CONFIGURATION", "check", "check_calls", "compose", "make", "refuse_monitors"]

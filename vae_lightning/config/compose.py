@@ -14,16 +14,13 @@ from yaml import YAMLError
 
 from ..errors import UsageError
 from ..runs import sweep_overrides
+from .files import CONFIGURATION
 from .messages import explain
 from .schema import register
 
-__all__ = ["CONFIGURATION", "compose", "of_groups", "without_hydra"]
+__all__ = ["compose", "of_groups", "without_hydra"]
 
 log = logging.getLogger(__name__)
-
-PACKAGE = Path(__file__).parents[1]
-# The configuration is next to the package in a checkout and inside it in a wheel.
-CONFIGURATION = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
 
 
 def compose(*overrides: str, config_dir: str | Path | None = None) -> DictConfig:

@@ -24,6 +24,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from yaml import MarkedYAMLError
 
 from ..errors import DataError, UsageError, first_line, lines_of
+from .files import choices_with
 from .signatures import parameters
 
 __all__ = ["exit_code", "explain", "explain_failure", "leaves", "only_below_error", "unknown_option", "usage_errors"]
@@ -37,10 +38,14 @@ EXTRAS = {
 # Groups whose choices fill another node.
 FILLS = {"schedule": "model.lr_scheduler", "model.posterior": "model.encoder.posterior"}
 
+# Groups that conf/train.yaml lists after `experiment`, because their options come before an experiment's.
+READ_LAST = ("recipe", "debug")
+
 # Errors that libraries identify only by their wording. A test provokes each and fails if the wording changes.
 HYDRA_NODE = re.compile(r"full_key: (.+)")
 HYDRA_TARGET = re.compile(r"target '([^']+)'")
 HYDRA_FOLDER = re.compile(r"path=file://(.+)")
+HYDRA_NOT_OVERRIDDEN = re.compile(r"(?:In '([^']+)': )?Could not override '([^']+)'")
 HYDRA_NO_CHOICE = "Config group override must be a string or a list"
 TORCH_WORKER_DIED = re.compile(r"DataLoader worker \(pid\(?s?\)? (\d+)")
 TORCH_CPU_MEMORY = re.compile(r"can't allocate memory")
@@ -92,6 +97,8 @@ def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str
         for override in overrides:
             if override.is_sweep_override() and str(override.input_line) in str(error):
                 return f"{override.input_line}: several values are a sweep, which needs --multirun; a list is [1,2]"
+        if match := HYDRA_NOT_OVERRIDDEN.match(str(error)):
+            return _not_overridden(*match.groups(""))
     if isinstance(error, ValueError) and str(error).startswith(HYDRA_NO_CHOICE):
         given = [override for override in overrides if isinstance(override.value(), int | float | None)]
         refused = [override for override in given if str(error).endswith(type(override.value()).__name__)]
@@ -159,7 +166,7 @@ def unknown_option(option: str, known: Iterable[str], below: Iterable[str] = ())
     meant = _suggestions(key, {f"{parent}.{name}" if parent else name: name for name in known}, below)
     suggestion = f" Did you mean {_either(meant)}?" if meant else ""
     place = f"{parent} has" if parent else "the options are"
-    return f"{option}: no such option.{suggestion}\n{place} {', '.join(known)}"
+    return f"{option}: no such option.{suggestion}\n{place} {', '.join(known) or 'no options'}"
 
 
 def only_below_error() -> Callable[[logging.LogRecord], bool]:
@@ -197,7 +204,22 @@ def _unknown_key(option: str, node: object, overrides: Iterable[Override]) -> st
     if unset or (not difflib.get_close_matches(key, known, cutoff=SURE) and _accepts(node, key)):
         value = next((_value(override) for override in overrides if override.key_or_group == option), "VALUE")
         return f"{option}: is not set in the configuration; add it with +{option}={value}"
-    return unknown_option(option, known, leaves(node, parent))
+    has_it = choices_with(option)[:SUGGESTIONS]
+    hint = f"; choose {_either(has_it)}, which sets it" if has_it else ""
+    return unknown_option(option, known, leaves(node, parent)) + hint
+
+
+def _not_overridden(place: str, group: str) -> str:
+    """Returns a message for a choice of a group that the defaults lack, or read after the file that chooses it."""
+    parent, _, name = group.rpartition("/")
+    if parent:
+        return (
+            f"{group}: the chosen {parent} has no group {name}; choose another {parent}, or add {name} to the defaults "
+            "of its file"
+        )
+    if group in READ_LAST:
+        return f"{place}: cannot choose {group}, which is read after it; choose it on the command line, {group}=CHOICE"
+    return f"{place or 'defaults'}: there is no group {group} to choose from"
 
 
 def _accepts(node: DictConfig, name: str) -> bool:
