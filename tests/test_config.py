@@ -326,6 +326,12 @@ def test_a_value_that_hydra_cannot_read_is_quoted_for_the_shell(value: str) -> N
     assert compose(read).study == value
 
 
+def test_a_configuration_can_be_resolved() -> None:
+    config = compose("model/labels=embedded", "model/likelihood=logistic_mixture", "run_dir=x")
+    OmegaConf.resolve(config)
+    assert config.model.decoder.image_shape[1:] == [28, 28]
+
+
 def test_values_come_from_the_command_line_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError) as caught:
         compose("trainer.min_epochs=2")

@@ -8,7 +8,7 @@ its class's signature before any object is built.
 import inspect
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def register() -> None:
     OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True, replace=True)
 
 
-def _raw_shape(image_shape: Sequence[int] | None, likelihood: DictConfig) -> Sequence[int] | None:
+def _raw_shape(image_shape: ListConfig | None, likelihood: DictConfig) -> ListConfig | None:
     """The shape of a decoder's output: that of the images, with as many channels as the likelihood has parameters."""
     if image_shape is None:
         return None
@@ -94,14 +94,14 @@ def _raw_shape(image_shape: Sequence[int] | None, likelihood: DictConfig) -> Seq
             channels = instantiate(likelihood, _convert_="all").raw_channels(image_shape[0])
     except Exception:  # which is reported when the model's own likelihood is made
         return image_shape
-    return [channels, *image_shape[1:]]
+    return OmegaConf.create([channels, *image_shape[1:]])
 
 
-def _more(size: int | Sequence[int] | None, added: int) -> int | Sequence[int] | None:
+def _more(size: int | ListConfig | None, added: int) -> int | ListConfig | None:
     """A dimension with some more, or the shape of images with more channels."""
     if size is None or isinstance(size, int):
         return size and size + added
-    return [size[0] + added, *size[1:]]
+    return OmegaConf.create([size[0] + added, *size[1:]])
 
 
 def _share_of_cores(jobs: int) -> str:
