@@ -1,17 +1,20 @@
 """Sources, the built-in data set and the batches that reach the model."""
 
+import itertools
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
 from pytorch_lightning import LightningModule, Trainer
 from shared import TINY, compose_config
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from vae_lightning.data.batch import Batch
 from vae_lightning.data.datamodule import ImageDataModule
@@ -246,6 +249,11 @@ def test_a_data_set_may_fetch_many_items_at_once() -> None:
         assert_equal(one, other)
 
 
+class Endless(IterableDataset):
+    def __iter__(self) -> Iterator[Tensor]:
+        return itertools.repeat(torch.zeros(1, 8, 8, dtype=torch.uint8))
+
+
 @pytest.mark.parametrize(
     ("items", "message"),
     [
@@ -255,6 +263,8 @@ def test_a_data_set_may_fetch_many_items_at_once() -> None:
         ),
         ([torch.zeros(8, 8, dtype=torch.uint8)], r"got uint8 of shape \[8, 8\]"),
         ([], "list: has no items"),
+        (Endless(), "Endless: must be a map-style data set, with __len__ and __getitem__"),
+        (None, "NoneType: must be a map-style data set"),
         (["picture.png"], "items: must be uint8 tensors .* got str"),
         ([(images_and_labels(1)[0][0], "cat")], "pairs of one and its label, got Tensor and str"),
         ([*images_and_labels(3)[0], torch.zeros(1, 4, 4, dtype=torch.uint8)], r"item 3 .* of shape \[1, 8, 8\], got"),
@@ -262,7 +272,7 @@ def test_a_data_set_may_fetch_many_items_at_once() -> None:
         ([(image, 0 if i < 2 else None) for i, image in enumerate(images_and_labels(3)[0])], "item 2 .* got None"),
     ],
 )
-def test_items_that_break_the_contract_are_named(items: list[Any], message: str) -> None:
+def test_items_that_break_the_contract_are_named(items: Any, message: str) -> None:
     class Source(Stored):
         def load(self, root: Path, train: bool) -> Any:
             return items
@@ -275,6 +285,9 @@ def test_items_that_break_the_contract_are_named(items: list[Any], message: str)
     ("images", "labels", "message"),
     [
         (torch.zeros(3, 1, 8, 8), None, "images: must be uint8"),
+        (images_and_labels(3)[0].numpy(), None, "images: must be a tensor, got ndarray; torch.as_tensor makes one"),
+        (images_and_labels(3)[0], np.zeros(3), "labels: must be a tensor, got ndarray; torch.as_tensor makes one"),
+        (images_and_labels(3)[0][:0], None, "data: .* has no images to train on"),
         (images_and_labels(3)[0], torch.zeros(2), "labels: must be one for each of the 3 images"),
         (images_and_labels(3)[0], torch.tensor([0, -1, 2]), "labels: must be whole numbers from 0, got -1"),
     ],

@@ -158,7 +158,8 @@ class ImageDataModule(LightningDataModule):
         """Reads the images, once.
 
         Raises:
-            DataError: for images of another shape than `image_shape`, or labels that do not number classes.
+            DataError: for no images to train or to test on, images of another shape than `image_shape`, or labels that
+                do not number classes.
             UsageError: for a `scale` below the value of a pixel; if no images are left to train on, or a batch has
                 fewer images than there are devices.
         """
@@ -187,9 +188,11 @@ class ImageDataModule(LightningDataModule):
 
     def _load(self, train: bool) -> StoredImages | FetchedImages:
         images = images_of(self.source.load(data_folder(self.root), train))
+        if not len(images):
+            raise DataError(f"data: {self.name} has no images to {'train' if train else 'test'} on")
         if images.shape != self.image_shape:
             raise DataError(f"data.image_shape={list(self.image_shape)}, but the images are {list(images.shape)}")
-        if self.scale < 255 and len(images):  # as for images of 0 and 1
+        if self.scale < 255:  # as for images of 0 and 1
             most = int(images.take(torch.arange(min(len(images), SEEN))).images.max())
             if most > self.scale:
                 raise UsageError(

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from ..errors import DataError
 from .batch import Batch
@@ -162,14 +162,17 @@ class FetchedImages:
         scale: for binary images, what pixel values are divided by to be the probability of 1; None for grey values.
 
     Raises:
-        DataError: for a data set without items, or a first item that is not a uint8 image `(C, H, W)`.
+        DataError: for a data set that is not map-style or has no items, or a first item that is not a uint8 image
+            `(C, H, W)`.
     """
 
     factors: Tensor | None = None
 
     def __init__(self, dataset: Dataset[Any]) -> None:
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+            raise DataError(f"{type(dataset).__name__}: must be a map-style data set, with __len__ and __getitem__")
         self.dataset = dataset
-        self.chosen = torch.arange(len(dataset))  # type: ignore[arg-type]
+        self.chosen = torch.arange(len(dataset))
         self.scale: float | None = None
         self.known: Tensor | None = None
         if not len(self.chosen):
@@ -210,7 +213,7 @@ class FetchedImages:
 
     def with_labels_of(self, indices: Tensor) -> "FetchedImages":
         other = copy(self)
-        other.known = torch.zeros(len(self.dataset), dtype=torch.bool)  # type: ignore[arg-type]
+        other.known = torch.zeros(len(self.dataset), dtype=torch.bool)
         other.known[self.chosen[indices]] = True
         return other
 
@@ -257,6 +260,11 @@ def images_of(loaded: Split | Dataset[Any]) -> StoredImages | FetchedImages:
     if not isinstance(loaded, tuple):
         return FetchedImages(loaded)
     images, labels, factors = (*loaded, None)[:3]
+    for name, part in zip(Split._fields, (images, labels, factors), strict=True):
+        if not isinstance(part, Tensor) and (part is not None or name == "images"):
+            raise DataError(
+                f"{name}: must be a tensor, got {type(part).__name__}; torch.as_tensor makes one of an array"
+            )
     if images.dtype != torch.uint8 or images.dim() != 4:
         raise DataError(f"images: must be uint8 (N, C, H, W), got {_what(images)}")
     if factors is not None and (factors.dim() != 2 or len(factors) != len(images) or not factors.isfinite().all()):
