@@ -219,6 +219,8 @@ TABLE: dict[str, tuple[Change, list[str], int, str]] = {
         nothing, ["vae-train", "data=glyphs", "data.source.train_size=0"], 2, "data.source.train_size: must be a whole"
     ),
     "option twice": (nothing, ["vae-train", *QUICK, "seed=1,1", "-m"], 2, "1 appears 2 times"),
+    "a sweep over nothing": (nothing, ["vae-train", *QUICK, "seed=range(2,2)", "-m"], 2, "(2,2): has no values; give"),
+    "a glob on an option": (nothing, ["vae-train", *QUICK, "seed=glob(*)", "-m"], 2, "glob is for the choices of a"),
     "a sweep without -m": (nothing, ["vae-train", "seed=0,1"], 2, "which needs --multirun"),
     "unbalanced brackets": (nothing, ["vae-train", "data.image_shape=[1,28"], 2, "cannot be read"),
     "empty key": (nothing, ["vae-train", "=3"], 2, "override"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import ValueType
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -73,11 +73,8 @@ class Folders(Callback):
         if runs and not config.resume:
             _refuse(f"hydra.sweep.dir={folder}: already holds runs; resume=true resumes them")
         for override in sweep_overrides(config.hydra).values():
-            # Only Hydra can expand a glob; its values are always distinct.
-            if override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
-                value, count = Counter(override.sweep_string_iterator()).most_common(1)[0]
-                if count > 1:
-                    _refuse(f"{override.input_line}: {value} appears {count} times; every value must be different")
+            if override.is_discrete_sweep():
+                _refuse_values(override)
         if SWEEPER in str(config.hydra.sweeper._target_) and not config.resume:
             _refuse_search_without_validation(config)
         _refuse_other_options(config, runs)
@@ -90,6 +87,21 @@ class Folders(Callback):
             OmegaConf.save(config, folder / "multirun.yaml")
         if SWEEPER in str(config.hydra.sweeper._target_):
             go_on(config.hydra.sweeper)
+
+
+def _refuse_values(override: Override) -> None:
+    """Ends a sweep over no values, of which Hydra would say nothing, or over equal ones, whose runs share a name."""
+    if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+        choices = GlobalHydra.instance().config_loader().get_group_options(override.key_or_group)
+        values = override.value().filter(choices)  # type: ignore[union-attr]
+        advice = "glob is for the choices of a group, of which it must match some"
+    else:
+        values, advice = list(override.sweep_string_iterator()), "give at least one"
+    if not values:
+        _refuse(f"{override.input_line}: has no values; {advice}")
+    value, count = Counter(values).most_common(1)[0]
+    if count > 1:
+        _refuse(f"{override.input_line}: {value} appears {count} times; every value must be different")
 
 
 def _refuse_search_without_validation(config: DictConfig) -> None:
