@@ -9,7 +9,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from shared import TINY, compose_config
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, Poisson
+from torch.distributions import Distribution, Independent, Normal, Poisson, StudentT
 from torch.nn.functional import one_hot
 
 from vae_lightning.architectures.mlp import MLPDecoder, MLPEncoder
@@ -21,6 +21,7 @@ from vae_lightning.errors import UsageError
 from vae_lightning.latent_spaces import Euclidean, Sphere
 from vae_lightning.objectives import ELBO, Model, Terms
 from vae_lightning.posteriors import moments, point, spread
+from vae_lightning.priors import Prior
 from vae_lightning.vae import VAE
 
 PRIORS = {
@@ -145,6 +146,14 @@ class WithHits(ELBO):
         return {**terms, "hits": terms["loss"] > 500}
 
 
+class WithoutFreedom(Prior):
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+
+    def distribution(self) -> Distribution:
+        return Independent(StudentT(torch.full((2,), -1.0)), 1)
+
+
 class WithoutMetrics(nn.Module):
     def forward(self, raw: Tensor) -> Distribution:
         return Independent(Normal(raw, 1.0, validate_args=False), 3, validate_args=False)
@@ -165,6 +174,7 @@ class WithNumbers(WithoutMetrics):
         ("objective", WithoutImages, "loss is Tensor of shape () and float32 for two images; an objective returns"),
         ("objective", WithoutLoss, "loss is NoneType for two images; an objective returns named terms"),
         ("objective", WithHits, "hits is Tensor of shape (2,) and bool for two images; an objective returns"),
+        ("prior", WithoutFreedom, "Expected parameter df (Tensor of shape (2,)) of distribution"),
         ("likelihood", WithoutMetrics, "has no metrics; derive it from vae_lightning.likelihoods.Likelihood"),
         ("likelihood", WithNumbers, "its metric mse is float for two images; a likelihood has named metrics, each of"),
     ],

@@ -1,5 +1,6 @@
 """Whether the parts of a model keep their contracts: what they must return, and in which shapes."""
 
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
@@ -31,13 +32,19 @@ def try_contracts(model: VAE, image_shape: Sequence[int], hiding: str = "") -> N
         copy = deepcopy(model).eval()  # an objective may change as it is used
         images = torch.rand(2, *image_shape).to(next(copy.parameters()))
         batch = Batch(images, torch.zeros(2, dtype=torch.long, device=images.device))
+        part = "encoder"  # in which an error of a library is raised
         try:
             _try_networks(copy, batch)
+            part = "prior"
+            copy.prior_distribution(batch.labels)
+            part = "objective"
             terms = {**dict.fromkeys(copy.minimised), **copy.objective(copy, batch)}
             _check_terms(terms, "objective: {}; an objective returns named terms")
+            part = "likelihood"
             _try_metrics(copy.likelihood, batch.images)
         except ValueError as error:
-            raise UsageError(f"model.{error}") from error
+            names_its_part = re.match(r"\w+: ", str(error))
+            raise UsageError(f"model.{error}" if names_its_part else f"model.{part}: {first_line(error)}") from error
         if hiding:
             _try_hidden_label(copy, batch, hiding)
 
