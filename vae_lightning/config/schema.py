@@ -7,6 +7,7 @@ its class's signature before any object is built.
 
 import inspect
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -136,12 +137,15 @@ _BATCHES = (
 )
 _BATCHES_OR_NONE = (_whole_or_share, "a whole number of at least 0, or a fraction from 0.0 to 1.0")
 _SWITCH = (lambda value: isinstance(value, bool), "true or false")
+_DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
 _SEED = (lambda value: _whole(0)(value) and value < 2**32, "a whole number from 0 to 4294967295")
 
 _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": _SEED,
     "data.seed": _SEED,
     "data.validation_seed": _SEED,
+    "data.source": (lambda value: isinstance(value, DictConfig), "the options of a source, which data=CHOICE chooses"),
+    "data.root": (lambda value: isinstance(value, str), "a folder, or null"),
     "data.image_shape": (
         lambda value: isinstance(value, ListConfig) and len(value) == 3 and all(map(_whole(1), value)),
         "three whole numbers: [channels, height, width]",
@@ -167,6 +171,10 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trainer.max_steps": (
         lambda value: value == -1 or _whole(1)(value),
         "a whole number of at least 1, or -1: no limit",
+    ),
+    "trainer.max_time": (
+        lambda value: isinstance(value, DictConfig) or bool(_DURATION.fullmatch(str(value))),
+        "days, hours, minutes and seconds, such as 00:01:30:00, or null",
     ),
     "trainer.accelerator": _one_of("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.devices": (
