@@ -134,6 +134,7 @@ def test_the_optimum_is_learned_from_a_random_start(model: VAE, images: Tensor, 
     torch.testing.assert_close(cosines.abs().amax(1), torch.ones_like(lengths), rtol=0, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_published_experiment_is_about_the_bound_alone(tmp_path: Path) -> None:
     """A short run of one, on other data: no grids, no measurements but those of the bound."""
     options = ["data=glyphs", "data.source.train_size=200", "data.source.test_size=40", "trainer.accelerator=cpu"]

@@ -82,6 +82,7 @@ def test_each_can_be_left_out(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_bound_is_that_of_all_test_images(tmp_path: Path) -> None:
     weights, metrics, data = trained(tmp_path, "callbacks.measurements.bound_samples=200")
     config = compose_config(*TINY)

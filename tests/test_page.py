@@ -331,6 +331,7 @@ def test_nothing_is_wider_than_the_window(browser, sweep: Path, width: int) -> N
         assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+@pytest.mark.slow
 @in_browser
 def test_a_conditional_decoder_has_a_switch_of_classes(browser, tmp_path: Path) -> None:
     """By keyboard as well; the switch decodes the map's point and the slider's with another class."""
@@ -374,6 +375,7 @@ def test_a_conditional_decoder_has_a_switch_of_classes(browser, tmp_path: Path) 
         assert canvas(page, "decoded").max() < TOLERANCE
 
 
+@pytest.mark.slow
 @in_browser
 def test_odd_runs_are_shown(browser, tmp_path: Path) -> None:
     """Curves of a single point, a term that only one run has, a run without grids, codes without labels."""

@@ -92,14 +92,15 @@ OTHERS = [
     *(["model/posterior=iaf", "model/prior=flow"], [*ON_SPHERE, "model/objective=iwae"], FEW_LABELS),
     ["model/posterior=ladder", "model/prior=ladder"],
     ["model/objective=geco", "model/likelihood=optimal_sigma"],
+    ["model/posterior=vq", "model/prior=uniform_codes", "model/objective=vq", "model.latent_dim=8"],
+    CONDITIONAL,
 ]
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        *([], OWN_POSTERIOR, CONDITIONAL),
-        ["model/posterior=vq", "model/prior=uniform_codes", "model/objective=vq", "model.latent_dim=8"],
+        *([], OWN_POSTERIOR),
         *(pytest.param(options, marks=pytest.mark.slow) for options in OTHERS),
     ],
     ids=lambda options: options[0] if options else "conv",

@@ -95,6 +95,7 @@ def test_from_python_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert found["posterior"].batch_shape == (16,)
 
 
+@pytest.mark.slow
 def test_a_conditional_model_with_a_learned_prior_an_adversary_and_a_callback(outside: Path, tmp_path: Path) -> None:
     choices = ["data=glyphs", "model=labelled", "model/prior=student", "model/objective=censored", "callbacks=rates"]
     run = trained(outside, tmp_path / "run", *choices, *QUICK, "model.latent_dim=3", "data.label_dropout=0.3")
@@ -141,6 +142,7 @@ def test_a_registered_point(outside: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(point(posterior), posterior.base_dist.loc.exp())
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_a_csv_file_and_a_schedule(outside: Path, tmp_path: Path) -> None:
     options = [
         "experiment=posteriors",

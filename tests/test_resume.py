@@ -102,7 +102,9 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    "stops", [[3, 9, 13], [16], *(pytest.param([stop], marks=pytest.mark.slow) for stop in (1, 4, 8, 11))], ids=str
+    "stops",
+    [[3, 9, 13], *(pytest.param([stop], marks=pytest.mark.slow) for stop in (1, 4, 8, 11, 16))],
+    ids=str,
 )
 def test_from_anywhere(tmp_path: Path, stops: list[int]) -> None:
     """8 steps an epoch, 2 epochs; stopped several times, at the end, in the first step, within an epoch, at its end."""
@@ -180,8 +182,8 @@ def test_with_anything(tmp_path: Path, options: list[str]) -> None:
     [
         ["data.resident=false", "data.num_workers=1", "trainer.max_steps=100"],
         ["trainer.limit_train_batches=3", "trainer.accumulate_grad_batches=2"],
-        ["trainer.limit_train_batches=4", "engine.steps_per_call=2"],
-        ["trainer.overfit_batches=2"],
+        pytest.param(["trainer.limit_train_batches=4", "engine.steps_per_call=2"], marks=pytest.mark.slow),
+        pytest.param(["trainer.overfit_batches=2"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )
@@ -231,8 +233,10 @@ BEST = ["callbacks=[default,best]", "callbacks.best.mode=min", "trainer.val_chec
     [
         (EARLY, 8),
         (EMA, 16),
-        (BEST, 4),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(EARLY, 16), (EMA, 8), (BEST, 8), (BEST, 16)]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [(EARLY, 16), (EMA, 8), (BEST, 4), (BEST, 8), (BEST, 16)]
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else str(value),
 )
