@@ -40,7 +40,7 @@ def test_training_images_are_moved_alike_for_any_number_of_batches_a_call() -> N
         data.batches_per_call = batches
         torch.manual_seed(0)
         calls = [data.on_after_batch_transfer(Batch(part), 0) for part in images.split(5 * batches)]
-        found.append([one.images for call in calls for one in (map(data.prepared, call) if batches > 1 else [call])])
+        found.append([one.images for call in calls for one in (map(data.randomised, call) if batches > 1 else [call])])
     assert [part.shape for part in found[0]] == [(5, 3, 6, 5)] * 2
     assert all(map(torch.equal, *found))
     data.trainer = SimpleNamespace(training=False)

@@ -365,5 +365,7 @@ def test_several_batches_a_call_are_those_of_single_calls() -> None:
         several.trainer = Training()
         lists = [several.on_after_batch_transfer(batch, 0) for batch in calls]
         assert [len(found) for found in lists] == [3, 1]
-        for one, other in zip(one_by_one, [several.prepared(batch) for found in lists for batch in found], strict=True):
+        for one, other in zip(
+            one_by_one, [several.randomised(batch) for found in lists for batch in found], strict=True
+        ):
             assert_equal(one, other)

@@ -67,7 +67,7 @@ class ImageDataModule(LightningDataModule):
             not name are named by their number.
         splits: the images of `train`, `test` and, if some are held out, `val`; filled by `setup`.
         batches_per_call: number of training batches passed to Lightning's loop at a time. If more than 1, they come as
-            a list, and each is `prepared` just before its step, so that noise is drawn in the same order.
+            a list, and each is `randomised` just before its step, so that noise is drawn in the same order.
 
     Raises:
         ValueError: for an option out of range.
@@ -312,17 +312,21 @@ class ImageDataModule(LightningDataModule):
         return self._loader("test", self.eval_batch_size, share=False)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch | list[Batch]:
-        """Prepares a batch, or only splits training batches that were passed as one."""
+        """Scales the images of a batch and randomises it; splits training batches that were passed as one."""
         training = self.trainer is not None and self.trainer.training
+        scaled = batch.images.float() / self.scale
         if self.batches_per_call == 1 or not training:
-            return self.prepared(batch, training)
-        images = batch.images.split(self.batch_size)
+            return self.randomised(Batch(scaled, batch.labels), training)
+        images = scaled.split(self.batch_size)
         labels = [None] * len(images) if batch.labels is None else batch.labels.split(self.batch_size)
         return [Batch(*pair) for pair in zip(images, labels, strict=True)]
 
-    def prepared(self, batch: Batch, training: bool = True) -> Batch:
-        """Returns a batch with its images scaled, moved and binarised, and with some of its labels hidden."""
-        images = batch.images.float() / self.scale
+    def randomised(self, batch: Batch, training: bool = True) -> Batch:
+        """Returns a batch with its images moved and binarised, and with some of its labels hidden.
+
+        Outside training nothing is drawn: images are binarised at 0.
+        """
+        images = batch.images
         if training and (self.horizontal_flip or self.shift):
             images = moved(images, self.horizontal_flip, self.shift)
         if self.binarize == "dynamic":

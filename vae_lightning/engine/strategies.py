@@ -78,7 +78,7 @@ class OneDevice(SingleDeviceStrategy):
                 make_capturable(optimizer)
             self._captured = CapturedStep(lambda batch: self._step(batch, Tensor.backward, self.optimizers))
         data: Any = module.trainer.datamodule  # type: ignore[attr-defined]
-        batches = map(data.prepared, batch) if isinstance(batch, list) else [batch]
+        batches = map(data.randomised, batch) if isinstance(batch, list) else [batch]
         steps = torch.stack([self._take_step(one) for one in batches])
         if module.trainer.is_last_batch:
             self._step_schedules("epoch", module.trainer.current_epoch + 1)
