@@ -180,7 +180,7 @@ def test_sweeps_of_the_same_second_do_not_share_a_folder(tmp_path: Path) -> None
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
 def test_usage_errors(vae_train: Command, arguments: list[str], message: str) -> None:
-    """As a user meets them; the others are tested in this process, in test_config and test_bad_inputs."""
+    """As a user meets them; the others are tested in this process, in test_messages and test_bad_inputs."""
     done = vae_train(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
