@@ -158,5 +158,5 @@ def _refuse_objects(callback: str, state: Any) -> None:
     try:
         torch.load(_pickled(state), weights_only=True)
     except UnpicklingError as error:
-        kinds = "tensors, numbers, texts, and lists and dictionaries of these"
-        raise UsageError(f"callbacks: the state_dict of {callback} must consist of {kinds}, got {state}") from error
+        kinds, found = "tensors, numbers, texts, and lists and dictionaries of these", str(state)[:200]
+        raise UsageError(f"callbacks: the state_dict of {callback} must consist of {kinds}, got {found}") from error
