@@ -52,6 +52,7 @@ MISTAKES = [
     ),
     (["callbacks=[default,bst]"], "callbacks=bst: no such choice. Did you mean callbacks=best?"),
     (["model=con"], "model=con: no such choice. Did you mean model=conv?\nmodel can be conv, linear, mlp"),
+    (["+experiment=smoke"], "experiment: is chosen already; choose another with experiment=CHOICE, without +"),
     (["experiment=foo"], "experiment=foo: no such choice.\nexperiment can be as_printed, "),
     (
         ["model.objective.beta=4"],

@@ -45,6 +45,7 @@ READ_LAST = ("recipe", "debug")
 HYDRA_NODE = re.compile(r"full_key: (.+)")
 HYDRA_TARGET = re.compile(r"target '([^']+)'")
 HYDRA_FOLDER = re.compile(r"path=file://(.+)")
+HYDRA_TWICE = re.compile(r"Multiple values for (\S+)\.")
 HYDRA_NOT_OVERRIDDEN = re.compile(r"(?:In '([^']+)': )?Could not override '([^']+)'")
 HYDRA_NO_CHOICE = "Config group override must be a string or a list"
 TORCH_WORKER_DIED = re.compile(r"DataLoader worker \(pid\(?s?\)? (\d+)")
@@ -97,6 +98,8 @@ def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str
         for override in overrides:
             if override.is_sweep_override() and str(override.input_line) in str(error):
                 return f"{override.input_line}: several values are a sweep, which needs --multirun; a list is [1,2]"
+        if match := HYDRA_TWICE.match(str(error)):
+            return f"{match[1]}: is chosen already; choose another with {match[1]}=CHOICE, without +"
         if match := HYDRA_NOT_OVERRIDDEN.match(str(error)):
             return _not_overridden(*match.groups(""))
     if isinstance(error, ValueError) and str(error).startswith(HYDRA_NO_CHOICE):
